@@ -1,0 +1,178 @@
+"""Training samples: one problem per row, score questions as side branches.
+
+A row holds the prompt and a chain of steps (the trunk), then a few branches.
+A branch sees the trunk up to the step it rates and nothing after, exactly what
+the model sees when a score is asked for at inference time.
+"""
+import random
+import re
+
+import torch
+
+import make_problems as mp
+import tok
+
+IGN = -100
+BUCKETS = [192, 256, 384, 512, 768, 1024, 1280, 1536]
+SCORE_WEIGHT = 4.0
+
+
+class Maker:
+    def __init__(self, seed, rollouts=None, roll_share=0.35):
+        self.rng = random.Random(seed)
+        self.tk = tok.load()
+        self.offset = 0.0
+        self.wrong = (0.5, 0.2)      # share of chains with mistakes, of steps in them
+        self.rollouts, self.roll_share = rollouts or [], roll_share
+        t = self.tk.token_to_id
+        self.end, self.pad = t("<|im_end|>"), t("<|endoftext|>")
+        self.sep = self.enc(".\n\n")
+        assert len(self.sep) == 1
+        self.dot = self.enc(".")[0]
+        self.rate = self.enc(tok.rate_turn())
+        self.digit = [self.enc(str(i))[0] for i in range(10)]
+
+    def enc(self, s):
+        return self.tk.encode(s, add_special_tokens=False).ids
+
+    def chain(self, steps):
+        """A problem with its paragraphs; some wrong, the next ones consistent."""
+        rng = self.rng
+        p = mp.make_problem(rng, steps)
+        wrong_at = set()
+        if rng.random() < self.wrong[0]:
+            wrong_at = {i for i in range(1, steps + 2) if rng.random() < self.wrong[1]}
+            wrong_at.add(rng.randint(1, steps + 1))
+        v, out, said = p["start"], [], mp.clauses(p)
+        for i in range(1, steps + 2):
+            t = None
+            if i in wrong_at:
+                t = mp.corrupt(rng, i, v, p)
+            if t is None:
+                if i > steps:
+                    t = mp.answer_text(v)
+                else:
+                    t = mp.step_text(i, said[i - 1], v, *p["ops"][i - 1])
+            out.append(t)
+            s, v, done = mp.grade(t, i, v, p)
+            if done or not self.viable(p, i, v):
+                break
+        return p, out
+
+    @staticmethod
+    def viable(p, i, v):
+        for op, n in p["ops"][i:]:
+            v = mp.apply_op(v, op, n)
+            if not 0 <= v <= mp.MAXV:
+                return False
+        return 0 <= v <= mp.MAXV
+
+    def sample(self, lo, hi):
+        rng = self.rng
+        if self.rollouts and rng.random() < self.roll_share:
+            p, paras = self.rollouts[rng.randrange(len(self.rollouts))]
+        else:
+            p, paras = self.chain(rng.randint(lo, hi))
+        return self.row(p, paras)
+
+    def row(self, p, paras):
+        rng = self.rng
+        system = rng.random() < 0.05
+        n_ops, off = len(p["ops"]), 0
+        if n_ops <= 12 and rng.random() < self.offset:
+            off = rng.randint(1, mp.MAX_STEPS - n_ops)
+        question = p["question"]
+        if off:      # short rows that still use the high step numbers
+            question = re.sub(r"\((\d+)\)", lambda m: "(%d)" % (int(m.group(1)) + off), question)
+        ids = self.enc(tok.prompt(question, system))
+        n0 = len(ids)
+        label = [IGN] * (n0 - 1)
+        weight_aux = [-1.0] * n0
+        v, marks, said = p["start"], [], mp.clauses(p)
+        for i, t in enumerate(paras, 1):
+            last = t.startswith("The answer")
+            good = (mp.answer_text(v) if i > len(p["ops"])
+                    else mp.step_text(i, said[i - 1], v, *p["ops"][i - 1]))
+            s, v, done = mp.grade(t, i, v, p)
+            e = self.enc(shift(t, off) + ("" if last else "\n\n"))
+            g = e if s == mp.SCORE_OK else self.enc(shift(good, off) + "\n\n")
+            bad = len(e)
+            if s != mp.SCORE_OK:
+                bad = next((k for k, (x, y) in enumerate(zip(e, g)) if x != y), len(e) - 1)
+            ids += e
+            label += e[:bad] + [IGN] * (len(e) - bad)
+            weight_aux += [0.0] * bad + [1.0] * (len(e) - bad)
+            marks.append((len(ids) - 1, s, last))
+            if done:
+                if s == mp.SCORE_OK:
+                    ids.append(self.end)
+                    label.append(self.end)
+                    weight_aux.append(-1.0)
+                break
+            if s != mp.SCORE_OK and not self.viable(p, i, v):
+                break                           # nothing sensible can follow
+        label.append(IGN)                       # label[k] is what follows ids[k]
+        n = len(ids)
+        assert len(label) == n == len(weight_aux)
+        row = dict(ids=ids, label=label, aux=weight_aux, w=[1.0] * n,
+                   pos=list(range(n)), seg=[0] * n, att=list(range(n)))
+        bad = [m for m in marks if m[1] != mp.SCORE_OK]
+        ok = [m for m in marks if m[1] == mp.SCORE_OK]
+        rng.shuffle(bad)
+        rng.shuffle(ok)
+        pick = bad[:min(3, 2 + n_ops // 4)] + ok[:2]
+        for b, (at, s, last) in enumerate(pick, 1):
+            body = list(self.rate)
+            if not last and rng.random() < 0.5:  # the step without its blank line
+                body = [self.dot] + body
+                at -= 1
+            body += [self.digit[s]]
+            m = len(body)
+            row["ids"] += body
+            row["label"] += [IGN] * (m - 2) + [self.digit[s], self.end]
+            row["w"] += [1.0] * (m - 2) + [SCORE_WEIGHT, 0.2]
+            row["aux"] += [-1.0] * m
+            row["pos"] += list(range(at + 1, at + 1 + m))
+            row["seg"] += [b] * m
+            row["att"] += [at] * m
+        return row
+
+    def batches(self, span, tokens):
+        """Endless batches of about `tokens` tokens; span() gives the step range."""
+        queue = {b: [] for b in BUCKETS}
+        while True:
+            r = self.sample(*span())
+            n = len(r["ids"])
+            if n > BUCKETS[-1]:
+                continue
+            b = next(x for x in BUCKETS if x >= n)
+            queue[b].append(r)
+            if len(queue[b]) == max(1, tokens // b):
+                yield collate(queue[b], b, self.pad)
+                queue[b] = []
+
+
+def shift(text, off):
+    """The step with its number raised by off."""
+    return re.sub(r"^Step \((\d+)\)", lambda m: "Step (%d)" % (int(m.group(1)) + off), text) if off else text
+
+
+def tree_mask(seg, att):
+    T = seg.shape[1]
+    j = torch.arange(T)
+    causal = j[None, :] <= j[:, None]
+    same = seg[:, :, None] == seg[:, None, :]
+    trunk = (seg[:, None, :] == 0) & (j[None, None, :] <= att[:, :, None])
+    ok = (causal[None] & (same | trunk))[:, None]
+    return torch.zeros(ok.shape).masked_fill_(~ok, float("-inf"))
+
+
+def collate(rows, T, pad):
+    def stack(key, fill, dt):
+        return torch.tensor([r[key] + [fill] * (T - len(r[key])) for r in rows], dtype=dt)
+    ids = stack("ids", pad, torch.long)
+    label = stack("label", IGN, torch.long)
+    w = stack("w", 0.0, torch.float) * (label != IGN)
+    return dict(ids=ids, pos=stack("pos", 0, torch.long),
+                mask=tree_mask(stack("seg", -1, torch.int32), stack("att", -1, torch.int32)),
+                label=label.clamp(min=0), weight=w, aux=stack("aux", -1.0, torch.float))

@@ -1,0 +1,45 @@
+/* candidates.h: what is asked of one row of logits, and the answer. A full row of logits never leaves its rank: each
+ * rank answers for its slice of the vocabulary, and the leader merges the answers (worker/engine/sampler). */
+#ifndef FR_CANDIDATES_H
+#define FR_CANDIDATES_H
+
+#include <stdint.h>
+
+#define FR_TOP_MAX 256   /* most candidates one answer carries; a nucleus is cut there */
+#define FR_WANTED_MAX 16 /* most token ids asked for by name in one row */
+
+typedef struct fr_row_query {
+    float temperature;                /* 0: greedy */
+    uint64_t seed;                    /* of the Gumbel noise (rng.h) */
+    uint32_t sample, position;        /* position: the chain position the sampled token would take */
+    int32_t n_top;                    /* how many top candidates to return, 0 .. FR_TOP_MAX */
+    int32_t n_wanted;
+    int32_t wanted[FR_WANTED_MAX];    /* token ids whose logits are wanted, anywhere in the whole vocabulary */
+    int32_t n_vocab;                  /* ids at or above this (padding of the matrix) never win; <= 0: none are */
+} fr_row_query;
+
+typedef struct fr_candidate {
+    int32_t token;
+    float logit;
+} fr_candidate;
+
+/* About one slice. `max` and `sum_exp` give the log-sum-exp: max + log(sum_exp). The winner maximises
+ * logit / temperature + fr_gumbel(seed, sample, position, token), or the logit when temperature is 0; ties go to the
+ * lowest id. `top` is sorted by logit descending, then id ascending. wanted_logit[i] is -INFINITY when the id lies
+ * outside the slice. */
+typedef struct fr_row_answer {
+    float max;
+    double sum_exp;
+    int32_t winner;
+    float winner_value; /* what was maximised */
+    float winner_logit;
+    int32_t n_top;
+    fr_candidate top[FR_TOP_MAX];
+    float wanted_logit[FR_WANTED_MAX];
+} fr_row_answer;
+
+/* The plain definition, which every backend must equal to the bit: logits [vocab], column 0 is token first_token. */
+void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const fr_row_query *q,
+                         fr_row_answer *out);
+
+#endif

@@ -1,0 +1,47 @@
+/* comm.h: the communicator table: the ranks of one group. Every collective is called by all ranks of the group in the
+ * same order; rank 0 is the leader. Sums are taken in rank order whatever the size of the message, so a row's sum does
+ * not depend on what else is in the batch. */
+#ifndef FR_COMM_H
+#define FR_COMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+typedef struct fr_comm fr_comm;
+
+typedef struct fr_comm_ops {
+    const char *name; /* "self", "mpi" */
+    /* x [n] := the sum over ranks, the same bits on every rank. */
+    fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
+    /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
+    fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
+    /* out [size][bytes] on every rank. */
+    fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
+    /* The leader's `bytes` bytes to every rank; all know the size. */
+    fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
+    /* One command from the leader to all (any size). Followers wait in command_wait: they spin for a moment, then
+     * sleep until the leader's command wakes them; an idle rank uses no CPU. */
+    fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
+    fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out); /* followers; valid until the next wait */
+    void (*close)(fr_comm **c);
+} fr_comm_ops;
+
+struct fr_comm {
+    const fr_comm_ops *ops;
+    int rank, size;
+};
+
+/* One rank, no communication. */
+fr_status fr_comm_self_open(fr_comm **out);
+/* All ranks of MPI_COMM_WORLD that call with the same colour (collective over the whole world), as when one mpirun
+ * starts coordinator and workers together. Initialises MPI if that was not done yet; the last close finalises it. */
+fr_status fr_comm_mpi_open(int colour, fr_comm **out);
+/* 1 when this process was started by mpirun or srun as an MPI rank. */
+int fr_comm_mpi_launched(void);
+/* Over the whole world, before fr_comm_mpi_open: text [cap] of the one rank where it is not empty goes to every rank.
+ * How workers learn the endpoint of a coordinator started by the same mpirun. */
+fr_status fr_comm_mpi_share_text(char *text, size_t cap);
+
+#endif
