@@ -89,7 +89,7 @@ fr_status fr_read_bytes(fr_reader *r, size_t n, const uint8_t **out)
 
 fr_status fr_read_u32(fr_reader *r, uint32_t *out)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     FR_TRY(fr_read_bytes(r, 4, &p));
     *out = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
     return FR_OK;
@@ -97,7 +97,7 @@ fr_status fr_read_u32(fr_reader *r, uint32_t *out)
 
 fr_status fr_read_u64(fr_reader *r, uint64_t *out)
 {
-    uint32_t lo, hi;
+    uint32_t lo = 0, hi = 0;
     FR_TRY(fr_read_u32(r, &lo));
     FR_TRY(fr_read_u32(r, &hi));
     *out = (uint64_t)hi << 32 | lo;
@@ -106,7 +106,7 @@ fr_status fr_read_u64(fr_reader *r, uint64_t *out)
 
 fr_status fr_read_str(fr_reader *r, const uint8_t **out, size_t *n_out)
 {
-    uint32_t n;
+    uint32_t n = 0;
     FR_TRY(fr_read_u32(r, &n));
     FR_TRY(fr_read_bytes(r, n, out));
     *n_out = n;

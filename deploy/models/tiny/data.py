@@ -30,6 +30,7 @@ class Maker:
         assert len(self.sep) == 1
         self.dot = self.enc(".")[0]
         self.rate = self.enc(tok.rate_turn())
+        self.close = self.enc(")")[0]
         self.digit = [self.enc(str(i))[0] for i in range(10)]
 
     def enc(self, s):
@@ -89,6 +90,10 @@ class Maker:
         label = [IGN] * (n0 - 1)
         weight_aux = [-1.0] * n0
         v, marks, said = p["start"], [], mp.clauses(p)
+        src = [[-1] * n0 for _ in range(3)]
+        at = self.run(ids, 0)[0]
+        where = range(at, at + len(str(v)))
+        at = 0
         for i, t in enumerate(paras, 1):
             last = t.startswith("The answer")
             good = (mp.answer_text(v) if i > len(p["ops"])
@@ -99,7 +104,28 @@ class Maker:
             bad = len(e)
             if s != mp.SCORE_OK:
                 bad = next((k for k, (x, y) in enumerate(zip(e, g)) if x != y), len(e) - 1)
+            base = len(ids)
+            for g in src:
+                g += [-1] * len(e)
+            if last:
+                self.point(src[1], base + self.run(e, 0)[0] - 1, where[:max(0, bad)])
+            elif i <= len(p["ops"]):
+                c = self.enc(" (%d) %s" % (i + off, said[i - 1]))
+                while ids[at:at + len(c)] != c:
+                    at += 1
+                skip = c.index(self.close) + 1
+                keys = range(at + skip, at + len(c))
+                self.point(src[0], base + skip, keys[:max(0, bad - skip - 1)])
+                m = len(c) + 3                   # where the running value starts
+                if bad > m:
+                    self.point(src[1], base + m - 1, where[:bad - m])
+                m += len(where) + 1              # where the operand starts
+                num, k = str(p["ops"][i - 1][1]), self.run(c, skip)
+                if bad > m and self.tk.decode(c[k[0]:k[1]]) == num:
+                    self.point(src[2], base + m - 1, range(base + 1 + k[0], base + 1 + k[1])[:bad - m])
             ids += e
+            if not last:
+                where = range(len(ids) - 1 - len(str(v)), len(ids) - 1)
             label += e[:bad] + [IGN] * (len(e) - bad)
             weight_aux += [0.0] * bad + [1.0] * (len(e) - bad)
             marks.append((len(ids) - 1, s, last))
@@ -115,7 +141,7 @@ class Maker:
         n = len(ids)
         assert len(label) == n == len(weight_aux)
         row = dict(ids=ids, label=label, aux=weight_aux, w=[1.0] * n,
-                   pos=list(range(n)), seg=[0] * n, att=list(range(n)))
+                   pos=list(range(n)), seg=[0] * n, att=list(range(n)), src=src)
         bad = [m for m in marks if m[1] != mp.SCORE_OK]
         ok = [m for m in marks if m[1] == mp.SCORE_OK]
         rng.shuffle(bad)
@@ -136,6 +162,21 @@ class Maker:
             row["seg"] += [b] * m
             row["att"] += [at] * m
         return row
+
+    def run(self, ids, start):
+        """(first, end) of the first run of digits at or after start."""
+        k = start
+        while k < len(ids) and ids[k] not in self.digit:
+            k += 1
+        e = k
+        while e < len(ids) and ids[e] in self.digit:
+            e += 1
+        return k, e
+
+    @staticmethod
+    def point(guide, first, keys):
+        """The tokens from first on are each followed by a copy of the next key."""
+        guide[first:first + len(keys)] = keys
 
     def batches(self, span, tokens):
         """Endless batches of about `tokens` tokens; span() gives the step range."""
@@ -173,6 +214,7 @@ def collate(rows, T, pad):
     ids = stack("ids", pad, torch.long)
     label = stack("label", IGN, torch.long)
     w = stack("w", 0.0, torch.float) * (label != IGN)
-    return dict(ids=ids, pos=stack("pos", 0, torch.long),
+    src = torch.tensor([[g + [-1] * (T - len(g)) for g in r["src"]] for r in rows])
+    return dict(ids=ids, src=src, pos=stack("pos", 0, torch.long),
                 mask=tree_mask(stack("seg", -1, torch.int32), stack("att", -1, torch.int32)),
                 label=label.clamp(min=0), weight=w, aux=stack("aux", -1.0, torch.float))

@@ -12,6 +12,8 @@ SIZES = {
 CONTEXT = 2048
 EPS = 1e-5
 THETA = 10000.0
+GUIDE_WEIGHT = 0.2
+GUIDE = 1            # the block whose heads are shown where to look
 
 
 class RmsNorm(torch.autograd.Function):
@@ -104,6 +106,7 @@ class Block(nn.Module):
         super().__init__()
         d, self.h, self.kv = c["dim"], c["heads"], c["kv_heads"]
         self.hd = d // self.h
+        self.guided, self.seen = False, None
         lin = lambda i, o: nn.Linear(i, o, bias=False)
         self.attn_norm, self.ffn_norm = Norm(d), Norm(d)
         self.q, self.k = lin(d, d), lin(d, self.kv * self.hd)
@@ -124,6 +127,8 @@ class Block(nn.Module):
                 x = x + self.o(a.reshape(B, 1, d))
                 y = self.ffn_norm(x)
                 return x + self.down(SwiGLU.apply(self.gate(y), self.up(y)))
+        if self.guided:
+            self.seen = q, k
         n = k.shape[2]
         k = k[:, :, None].expand(B, self.kv, r, n, self.hd).reshape(B, self.h, n, self.hd)
         v = v[:, :, None].expand(B, self.kv, r, n, self.hd).reshape(B, self.h, n, self.hd)
@@ -153,6 +158,7 @@ class LM(nn.Module):
             if isinstance(m, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(m.weight, std=std if isinstance(m, nn.Embedding)
                                 else 0.6 * m.weight.shape[1] ** -0.5)
+        self.blocks[GUIDE].guided = True
         for b in self.blocks:
             b.o.weight.data.mul_((2 * c["layers"]) ** -0.5)
             b.down.weight.data.mul_((2 * c["layers"]) ** -0.5)
@@ -169,7 +175,25 @@ class LM(nn.Module):
     def logits(self, h):
         return F.linear(h, self.embed.weight)
 
-    def forward(self, ids, pos, mask, label, weight, aux):
+    def guide(self, src, mask):
+        """Three heads of one block are told which token holds the next one: in
+        the question's clause, in the running value, in the copied operand."""
+        q, k = self.blocks[GUIDE].seen
+        self.blocks[GUIDE].seen = None
+        h, kv = q.shape[1], k.shape[1]
+        loss, n = 0.0, 0
+        for b in range(q.shape[0]):
+            for g in range(3):
+                at = (src[b, g] >= 0).nonzero()[:, 0]
+                if not len(at):
+                    continue
+                head = g * h // 3
+                z = q[b, head, at] @ k[b, head * kv // h].t() * self.hd ** -0.5 + mask[b, 0, at]
+                loss = loss + F.cross_entropy(z, src[b, g, at], reduction="sum")
+                n += len(at)
+        return loss / max(1, n)
+
+    def forward(self, ids, pos, mask, label, weight, aux, src):
         """Weighted next-token loss, and the loss of the mistake detector.
 
         With `early` set, the first blocks also have to predict the next token,
@@ -192,9 +216,11 @@ class LM(nn.Module):
 
         loss = ce(h, w)
         y = aux.clamp(min=0)
+        with torch.autocast("cpu", enabled=False):
+            guide = GUIDE_WEIGHT * self.guide(src, mask)
         if not self.early:
-            return loss, 0.5 * detect(self.aux, h, y, aux >= 0)
-        extra = 0.3 * ce(self.early_norm(taps[self.early - 1]), w * (w == 1.0))
+            return loss, guide + 0.5 * detect(self.aux, h, y, aux >= 0)
+        extra = guide + 0.3 * ce(self.early_norm(taps[self.early - 1]), w * (w == 1.0))
         # the token that goes wrong, found one block after the early prediction;
         # then the step that holds it, found before the last block
         later = (aux == 1) & (F.pad(aux[:, :-1], (1, 0), value=-1.0) == 1)
