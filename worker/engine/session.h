@@ -1,0 +1,78 @@
+/* session.h: the engine's public door: one model on one group of ranks, with its KV cache, and passes over it.
+ *
+ * Every rank opens the session (collective). Followers then call fr_session_follow() and obey the leader until it
+ * closes; only the leader calls the rest. The leader keeps the sequences (which tokens lie in which pages); a pass is
+ * described by a plan that it broadcasts, so followers hold nothing but weights and pages. One thread uses a session.
+ *
+ * A pass: begin, then append tokens to sequences and hang branches off them, ask about rows, run, read the answers.
+ * Rows of one pass see each other as their positions allow; the result of a row does not depend on the other rows. */
+#ifndef FR_SESSION_H
+#define FR_SESSION_H
+
+#include "candidates.h"
+#include "comm.h"
+#include "status.h"
+#include "tokenizer.h"
+
+typedef struct fr_session fr_session;
+
+typedef struct fr_session_options {
+    const char *backend;  /* NULL: the fastest here (ops.h) */
+    int threads;          /* CPU threads of this rank; 0: the cores it may use, divided among the ranks of this host */
+    int max_rows;         /* most rows of a pass; 0: 256 */
+    int max_context;      /* positions of one sequence; 0: the model's own limit */
+    int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
+} fr_session_options;
+
+typedef struct fr_session_info {
+    char model_name[64];      /* general.name, or the file's */
+    char architecture[32];
+    uint64_t model_digest, tokenizer_digest;
+    int n_layers, dim, n_vocab, max_context, max_rows, n_ranks, threads;
+    int64_t kv_positions;
+    const char *backend;
+    int64_t weight_bytes;     /* read by one single-token pass on this rank */
+} fr_session_info;
+
+/* All ranks: loads this rank's slices. When one rank fails, all return its status and cause. Refuses a degree that the
+ * model's heads and blocks cannot be split over, and names those that work. The communicator stays the caller's. */
+fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                          fr_session **out);
+/* Leader: also releases the followers. */
+void fr_session_close(fr_session **s);
+/* Followers: returns FR_OK when the leader closes. */
+fr_status fr_session_follow(fr_session *s);
+
+const fr_session_info *fr_session_info_of(const fr_session *s);
+const fr_tokenizer *fr_session_tokenizer(const fr_session *s);
+
+/* Sequences. Ids are small integers; -1 is none. A fork shares full pages and copies the unfinished one. */
+fr_status fr_seq_new(fr_session *s, int *seq_out);
+fr_status fr_seq_fork(fr_session *s, int seq, int n_positions, int *seq_out);
+fr_status fr_seq_truncate(fr_session *s, int seq, int n_positions);
+void fr_seq_free(fr_session *s, int seq);
+int fr_seq_len(const fr_session *s, int seq);
+const int32_t *fr_seq_tokens(const fr_session *s, int seq); /* fr_seq_len() ids; valid until the sequence changes */
+/* The sequence that shares the longest prefix with tokens [n]; -1 when none shares any. */
+int fr_seq_match(const fr_session *s, const int32_t *tokens, int n, int *n_shared_out);
+/* Positions that can still be cached without freeing a sequence. */
+int64_t fr_session_kv_free(const fr_session *s);
+
+/* Building a pass. A sequence is appended to at most once a pass; branches come after its append. first_row_out: the row
+ * of the first token; the others follow. FR_ELIMIT when the rows, the context or the pages do not suffice: then nothing
+ * was added. */
+void fr_pass_begin(fr_session *s);
+int fr_pass_room(const fr_session *s); /* rows left */
+fr_status fr_pass_append(fr_session *s, int seq, const int32_t *tokens, int n, int *first_row_out);
+/* A branch sees the sequence's first n_positions positions (appended rows included) and itself; it is gone after the
+ * pass. */
+fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t *tokens, int n,
+                         int *first_row_out);
+/* Asks about the row's next token. query->position is the caller's (chain position), wanted as in candidates.h. */
+fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out);
+/* Runs it on all ranks. On failure the sequences are as before the pass. An empty pass is fine. */
+fr_status fr_pass_run(fr_session *s);
+/* The merged answer over the whole vocabulary; valid until the next fr_pass_begin(). */
+const fr_row_answer *fr_pass_answer(const fr_session *s, int answer);
+
+#endif
