@@ -10,6 +10,8 @@
 #ifndef FR_OPS_H
 #define FR_OPS_H
 
+#include <stdbool.h>
+
 #include "candidates.h"
 #include "dtype.h"
 #include "status.h"
@@ -108,5 +110,7 @@ extern const fr_ops fr_ops_cpu_ref;
 fr_status fr_ops_choose(const char *name, const fr_ops **out);
 /* Every backend built in, for the conformance suite; those this machine cannot run included. NULL-terminated. */
 const fr_ops *const *fr_ops_all(void);
+/* Does this machine have the instructions of this backend? */
+bool fr_ops_runnable(const fr_ops *ops);
 
 #endif

@@ -1,0 +1,204 @@
+/* cpu_pool.c: see cpu_pool.h.
+ *
+ * All hand-over goes through one atomic word, `state`: the number of the loop (upper 32 bits), whether it takes helpers
+ * (OPEN), and how many helpers are in it.
+ *   1. The caller writes the loop's fields, then publishes number + 1 with OPEN set and no helpers.
+ *   2. A helper that sees a new number joins by compare-and-swap, only while OPEN. So it can never touch the fields of a
+ *      loop that has ended.
+ *   3. Caller and helpers claim pieces from `next` until none are left.
+ *   4. The caller clears OPEN and waits until the helpers that joined have left. Only then may it write the fields again.
+ * Sleepers are counted before they look at the state a last time, and the caller looks at the count after publishing (both
+ * sequentially consistent), so no wake-up is lost. */
+#include "cpu_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPEN ((uint64_t)1 << 31)
+#define HELPERS (OPEN - 1)
+#define SPINS 1000 /* pauses before sleeping: 15 to 50 microseconds */
+
+struct fr_pool {
+    int threads, started; /* threads counts the caller; started are the helpers that exist */
+    int spins;
+    pthread_t *ids;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, left;
+    atomic_uint_least64_t state;
+    atomic_int sleepers; /* helpers in, or about to be in, pthread_cond_wait(wake) */
+    atomic_bool caller_sleeps, stop;
+    /* the loop */
+    fr_pool_fn fn;
+    void *ctx;
+    int64_t n, grain;
+    atomic_int_least64_t next;
+};
+
+static void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
+
+static void work(fr_pool *p)
+{
+    for (;;) {
+        int64_t begin = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
+        if (begin >= p->n)
+            return;
+        p->fn(p->ctx, begin, begin + p->grain < p->n ? begin + p->grain : p->n);
+    }
+}
+
+/* Returns once there is a loop that is not number `seen`, or the pool stops. */
+static void await_loop(fr_pool *p, uint64_t seen)
+{
+    for (int i = 0; i < p->spins; i++) {
+        if (atomic_load_explicit(&p->state, memory_order_relaxed) >> 32 != seen)
+            return;
+        pause_briefly();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->sleepers, 1);
+    while (atomic_load(&p->state) >> 32 == seen && !atomic_load(&p->stop))
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->sleepers, 1);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void leave_loop(fr_pool *p)
+{
+    uint64_t after = atomic_fetch_sub(&p->state, 1) - 1;
+    if ((after & (OPEN | HELPERS)) != 0 || !atomic_load(&p->caller_sleeps))
+        return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->left);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void *helper_main(void *arg)
+{
+    fr_pool *p = arg;
+    uint64_t seen = 0;
+    while (!atomic_load(&p->stop)) {
+        await_loop(p, seen);
+        uint64_t state = atomic_load(&p->state);
+        seen = state >> 32;
+        while (state & OPEN) {
+            if (atomic_compare_exchange_weak(&p->state, &state, state + 1)) {
+                work(p);
+                leave_loop(p);
+                break;
+            }
+            seen = state >> 32;
+        }
+    }
+    return NULL;
+}
+
+static void await_helpers(fr_pool *p)
+{
+    for (int i = 0; i < p->spins; i++) {
+        if ((atomic_load(&p->state) & HELPERS) == 0)
+            return;
+        pause_briefly();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->caller_sleeps, true);
+    while ((atomic_load(&p->state) & HELPERS) != 0)
+        pthread_cond_wait(&p->left, &p->lock);
+    atomic_store(&p->caller_sleeps, false);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void fr_pool_run(fr_pool *p, int64_t n, int64_t grain, fr_pool_fn fn, void *ctx)
+{
+    if (p->threads == 1 || n <= grain) {
+        if (n > 0)
+            fn(ctx, 0, n);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n = n;
+    p->grain = grain;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    uint64_t number = (atomic_load(&p->state) >> 32) + 1;
+    atomic_store(&p->state, number << 32 | OPEN);
+    if (atomic_load(&p->sleepers) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+    work(p);
+    atomic_fetch_and(&p->state, ~OPEN);
+    await_helpers(p);
+}
+
+static int cores_allowed(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return CPU_COUNT(&set);
+}
+
+fr_status fr_pool_new(int threads, fr_pool **out)
+{
+    int cores = cores_allowed();
+    if (threads < 0 || threads > 1024)
+        return fr_fail(FR_EINVAL, "%d threads asked for, want 0 to 1024", threads);
+    fr_pool *p = calloc(1, sizeof *p);
+    if (!p)
+        return fr_no_memory();
+    p->threads = threads ? threads : cores;
+    p->spins = p->threads > cores ? 0 : SPINS;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->left, NULL);
+    p->ids = calloc((size_t)p->threads, sizeof *p->ids);
+    if (!p->ids) {
+        fr_pool_free(&p);
+        return fr_no_memory();
+    }
+    for (; p->started < p->threads - 1; p->started++) {
+        int error = pthread_create(&p->ids[p->started], NULL, helper_main, p);
+        if (error) {
+            fr_pool_free(&p);
+            return fr_fail(FR_EUNAVAILABLE, "cannot start a compute thread: %s", strerror(error));
+        }
+    }
+    *out = p;
+    return FR_OK;
+}
+
+void fr_pool_free(fr_pool **pp)
+{
+    fr_pool *p = *pp;
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->stop, true);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < p->started; i++)
+        pthread_join(p->ids[i], NULL);
+    pthread_cond_destroy(&p->left);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+    free(p->ids);
+    free(p);
+    *pp = NULL;
+}
+
+int fr_pool_threads(const fr_pool *p)
+{
+    return p->threads;
+}

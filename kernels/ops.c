@@ -1,0 +1,49 @@
+/* ops.c: which backends are built in, and which of them this machine can run. Fastest first. */
+#include "ops.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "ops_cpu.h"
+
+static const fr_ops *const all[] = {
+#if FR_HAVE_X86
+    &fr_ops_cpu_avx512,
+    &fr_ops_cpu_avx2,
+#endif
+    &fr_ops_cpu_ref,
+    NULL,
+};
+
+const fr_ops *const *fr_ops_all(void)
+{
+    return all;
+}
+
+bool fr_ops_runnable(const fr_ops *ops)
+{
+#if FR_HAVE_X86
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (ops == &fr_ops_cpu_avx2)
+        return avx2;
+    if (ops == &fr_ops_cpu_avx512)
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#endif
+    return ops == &fr_ops_cpu_ref;
+}
+
+fr_status fr_ops_choose(const char *name, const fr_ops **out)
+{
+    for (const fr_ops *const *ops = all; *ops; ops++) {
+        if (name && strcmp((*ops)->name, name) != 0)
+            continue;
+        if (fr_ops_runnable(*ops)) {
+            *out = *ops;
+            return FR_OK;
+        }
+        if (name)
+            return fr_fail(FR_EUNSUPPORTED, "this processor lacks the instructions of backend %s", name);
+    }
+    return fr_fail(FR_ENOTFOUND, "no backend is called \"%s\"", name);
+}
