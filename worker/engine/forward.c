@@ -1,0 +1,271 @@
+/* forward.c: the transformer, as its diagram has it: x += attention(norm(x)); x += mlp(norm(x)); head(norm(x)).
+ *
+ * Easy to get wrong: keys are written before any row attends, so rows of one pass see each other through their views;
+ * page copies come before all writes; the sums over ranks are the only places where ranks meet, so every rank must
+ * reach them in the same order, whatever it holds. */
+#include "forward.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "sampler.h"
+
+static int n_local(fr_range r)
+{
+    return r.hi - r.lo;
+}
+
+static fr_status alloc_f32(fr_forward *f, int64_t rows, int64_t cols, float **out)
+{
+    void *mem = NULL;
+    FR_TRY(f->model->ops->mem_alloc(f->model->dev, (size_t)(rows * cols) * sizeof(float), &mem));
+    *out = mem;
+    return FR_OK;
+}
+
+static fr_status alloc_pages(fr_forward *f, int n_pages)
+{
+    const fr_model *m = f->model;
+    size_t bytes = (size_t)n_pages * FR_PAGE * (size_t)n_local(m->slice.kv_heads) * (size_t)m->config.head_dim *
+                   sizeof(uint16_t);
+    f->kv = calloc((size_t)m->config.n_layers, sizeof *f->kv);
+    if (!f->kv)
+        return fr_no_memory();
+    for (int l = 0; l < m->config.n_layers; l++) {
+        void *k = NULL, *v = NULL;
+        f->kv[l].kv_heads = n_local(m->slice.kv_heads);
+        f->kv[l].head_dim = m->config.head_dim;
+        FR_TRY(m->ops->mem_alloc(m->dev, bytes, &k));
+        f->kv[l].k = k;
+        FR_TRY(m->ops->mem_alloc(m->dev, bytes, &v));
+        f->kv[l].v = v;
+    }
+    return FR_OK;
+}
+
+static fr_status alloc_scratch(fr_forward *f)
+{
+    const fr_model *m = f->model;
+    int n = f->max_rows, dim = m->config.dim, hd = m->config.head_dim;
+    int q = n_local(m->slice.heads) * hd, kv = n_local(m->slice.kv_heads) * hd, ff = n_local(m->slice.ff);
+    FR_TRY(alloc_f32(f, n, dim, &f->x));
+    FR_TRY(alloc_f32(f, n, dim, &f->h));
+    FR_TRY(alloc_f32(f, n, q, &f->q));
+    FR_TRY(alloc_f32(f, n, q, &f->attn));
+    FR_TRY(alloc_f32(f, n, kv, &f->k));
+    FR_TRY(alloc_f32(f, n, kv, &f->v));
+    FR_TRY(alloc_f32(f, n, ff, &f->gate));
+    FR_TRY(alloc_f32(f, n, ff, &f->up));
+    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, dim, &f->head_x));
+    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, n_local(m->slice.vocab), &f->logits));
+    f->tokens = calloc((size_t)n, sizeof *f->tokens);
+    f->pos = calloc((size_t)n, sizeof *f->pos);
+    f->slots = calloc((size_t)n, sizeof *f->slots);
+    f->views = calloc((size_t)n, sizeof *f->views);
+    f->queries = calloc(FR_HEAD_ROWS, sizeof *f->queries);
+    f->answers = calloc(FR_HEAD_ROWS, sizeof *f->answers);
+    f->slices = calloc((size_t)f->comm->size, sizeof *f->slices);
+    if (!f->tokens || !f->pos || !f->slots || !f->views || !f->queries || !f->answers || !f->slices)
+        return fr_no_memory();
+    return FR_OK;
+}
+
+fr_status fr_forward_open(fr_forward *f, fr_model *model, fr_comm *comm, int max_rows, int n_pages)
+{
+    fr_status st;
+    *f = (fr_forward){.model = model, .comm = comm, .max_rows = max_rows};
+    FR_TRY_GOTO(st, alloc_pages(f, n_pages), fail);
+    FR_TRY_GOTO(st, alloc_scratch(f), fail);
+    return FR_OK;
+fail:
+    fr_forward_close(f);
+    return st;
+}
+
+void fr_forward_close(fr_forward *f)
+{
+    if (!f->model)
+        return;
+    const fr_ops *ops = f->model->ops;
+    fr_device *dev = f->model->dev;
+    for (int l = 0; f->kv && l < f->model->config.n_layers; l++) {
+        ops->mem_free(dev, f->kv[l].k);
+        ops->mem_free(dev, f->kv[l].v);
+    }
+    float *scratch[] = {f->x, f->h, f->q, f->attn, f->k, f->v, f->gate, f->up, f->head_x, f->logits};
+    for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
+        ops->mem_free(dev, scratch[i]);
+    free(f->kv);
+    free(f->tokens);
+    free(f->pos);
+    free(f->slots);
+    free(f->views);
+    free(f->queries);
+    free(f->answers);
+    free(f->slices);
+    fr_buf_free(&f->packed);
+    fr_buf_free(&f->gathered);
+    *f = (fr_forward){0};
+}
+
+static fr_status bias(fr_forward *f, float *x, const float *b, int n, int dim)
+{
+    return b ? f->model->ops->add_bias(f->model->dev, x, b, n, dim) : FR_OK;
+}
+
+/* RMSNorm of every head by itself (QK-norm). */
+static fr_status head_norm(fr_forward *f, float *x, const float *w, int n_heads)
+{
+    const fr_model *m = f->model;
+    return w ? m->ops->rms_norm(m->dev, x, x, w, n_heads, m->config.head_dim, m->config.eps) : FR_OK;
+}
+
+static fr_status sum_into_x(fr_forward *f, int n)
+{
+    const fr_model *m = f->model;
+    FR_TRY(m->ops->sync(m->dev));
+    FR_TRY(f->comm->ops->all_reduce_sum(f->comm, f->h, (size_t)n * (size_t)m->config.dim));
+    return m->ops->add(m->dev, f->x, f->h, n, m->config.dim);
+}
+
+/* x += out(attention(rope(qkv(norm(x))))) */
+static fr_status attention(fr_forward *f, int l, int n)
+{
+    const fr_model *m = f->model;
+    const fr_ops *ops = m->ops;
+    fr_device *dev = m->dev;
+    const fr_layer *y = &m->layers[l];
+    const fr_config *c = &m->config;
+    int hd = c->head_dim, heads = n_local(m->slice.heads), kv_heads = n_local(m->slice.kv_heads);
+    const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq, .scale = 1};
+    FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
+    FR_TRY(ops->matmul(dev, f->q, f->h, y->q, n));
+    FR_TRY(ops->matmul(dev, f->k, f->h, y->k, n));
+    FR_TRY(ops->matmul(dev, f->v, f->h, y->v, n));
+    FR_TRY(bias(f, f->q, y->q_bias, n, heads * hd));
+    FR_TRY(bias(f, f->k, y->k_bias, n, kv_heads * hd));
+    FR_TRY(bias(f, f->v, y->v_bias, n, kv_heads * hd));
+    FR_TRY(head_norm(f, f->q, y->q_norm, n * heads));
+    FR_TRY(head_norm(f, f->k, y->k_norm, n * kv_heads));
+    FR_TRY(ops->rope(dev, f->q, &rope, f->pos, n, heads, hd));
+    FR_TRY(ops->rope(dev, f->k, &rope, f->pos, n, kv_heads, hd));
+    FR_TRY(ops->kv_write(dev, &f->kv[l], f->k, f->v, f->slots, n));
+    FR_TRY(ops->attention(dev, f->attn, f->q, &f->kv[l], f->views, m->kv_of_head, n, heads,
+                          1 / sqrtf((float)hd)));
+    FR_TRY(ops->matmul(dev, f->h, f->attn, y->out, n));
+    return sum_into_x(f, n);
+}
+
+/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+static fr_status mlp(fr_forward *f, int l, int n)
+{
+    const fr_model *m = f->model;
+    const fr_layer *y = &m->layers[l];
+    FR_TRY(m->ops->rms_norm(m->dev, f->h, f->x, y->ffn_norm, n, m->config.dim, m->config.eps));
+    FR_TRY(m->ops->matmul(m->dev, f->gate, f->h, y->gate, n));
+    FR_TRY(m->ops->matmul(m->dev, f->up, f->h, y->up, n));
+    FR_TRY(m->ops->silu_mul(m->dev, f->gate, f->up, n, n_local(m->slice.ff)));
+    FR_TRY(m->ops->matmul(m->dev, f->h, f->gate, y->down, n));
+    return sum_into_x(f, n);
+}
+
+/* An answer travels as its fixed part, then as many candidates and wanted logits as its query asks for: every rank
+ * knows the size from the plan. */
+#define ANSWER_HEAD offsetof(fr_row_answer, top)
+
+static size_t packed_bytes(const fr_row_query *q)
+{
+    return ANSWER_HEAD + (size_t)q->n_top * sizeof(fr_candidate) + (size_t)q->n_wanted * sizeof(float);
+}
+
+static fr_status pack(const fr_row_query *q, const fr_row_answer *a, fr_buf *out)
+{
+    FR_TRY(fr_buf_put(out, a, ANSWER_HEAD));
+    FR_TRY(fr_buf_put(out, a->top, (size_t)q->n_top * sizeof *a->top));
+    return fr_buf_put(out, a->wanted_logit, (size_t)q->n_wanted * sizeof *a->wanted_logit);
+}
+
+static void unpack(const fr_row_query *q, const uint8_t *in, fr_row_answer *a)
+{
+    memcpy(a, in, ANSWER_HEAD);
+    in += ANSWER_HEAD;
+    memcpy(a->top, in, (size_t)q->n_top * sizeof *a->top);
+    in += (size_t)q->n_top * sizeof *a->top;
+    memcpy(a->wanted_logit, in, (size_t)q->n_wanted * sizeof *a->wanted_logit);
+}
+
+/* Brings every rank's answers about queries [n] to the leader and merges them there. */
+static fr_status gather_answers(fr_forward *f, int n, fr_row_answer *out)
+{
+    f->packed.len = f->gathered.len = 0;
+    for (int i = 0; i < n; i++)
+        FR_TRY(pack(&f->queries[i], &f->answers[i], &f->packed));
+    size_t bytes = f->packed.len;
+    FR_TRY(fr_buf_reserve(&f->gathered, bytes * (size_t)f->comm->size));
+    FR_TRY(f->comm->ops->gather(f->comm, f->packed.data, bytes, f->gathered.data));
+    if (f->comm->rank != 0)
+        return FR_OK;
+    size_t at = 0;
+    for (int i = 0; i < n; i++) {
+        for (int r = 0; r < f->comm->size; r++)
+            unpack(&f->queries[i], f->gathered.data + (size_t)r * bytes + at, &f->slices[r]);
+        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[i]);
+        at += packed_bytes(&f->queries[i]);
+    }
+    return FR_OK;
+}
+
+/* The rows asked about, through the final norm and the vocabulary head. */
+static fr_status answer_queries(fr_forward *f, const fr_plan *plan, fr_row_answer *out)
+{
+    const fr_model *m = f->model;
+    int dim = m->config.dim;
+    for (int first = 0; first < plan->n_queries; first += FR_HEAD_ROWS) {
+        int n = plan->n_queries - first < FR_HEAD_ROWS ? plan->n_queries - first : FR_HEAD_ROWS;
+        for (int i = 0; i < n; i++) {
+            const fr_plan_query *q = &plan->queries[first + i];
+            f->queries[i] = q->query;
+            FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * (size_t)dim, f->x + (size_t)q->row * (size_t)dim,
+                                    m->out_norm, 1, dim, m->config.eps));
+        }
+        FR_TRY(m->ops->matmul(m->dev, f->logits, f->head_x, m->head, n));
+        FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, f->queries,
+                                  f->answers));
+        FR_TRY(gather_answers(f, n, out ? out + first : NULL));
+    }
+    return FR_OK;
+}
+
+static void read_rows(fr_forward *f, const fr_plan *plan)
+{
+    for (int i = 0; i < plan->n_rows; i++) {
+        const fr_plan_row *r = &plan->rows[i];
+        f->tokens[i] = r->token;
+        f->pos[i] = r->pos;
+        f->slots[i] = r->slot;
+        f->views[i] = (fr_attn_view){.trunk_pages = plan->pages + r->trunk_at, .n_trunk = r->n_trunk,
+                                     .branch_pages = plan->pages + r->branch_at, .n_branch = r->n_branch};
+    }
+}
+
+fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answers_out)
+{
+    const fr_model *m = f->model;
+    if (plan->n_rows > f->max_rows)
+        return fr_fail(FR_ELIMIT, "a pass of %d rows is over the limit of %d", plan->n_rows, f->max_rows);
+    for (int l = 0; l < m->config.n_layers; l++)
+        for (int i = 0; i < plan->n_copies; i++)
+            FR_TRY(m->ops->kv_copy(m->dev, &f->kv[l], plan->copies[i].from, plan->copies[i].to, plan->copies[i].n));
+    if (plan->n_rows == 0)
+        return FR_OK;
+    read_rows(f, plan);
+    FR_TRY(m->ops->embed(m->dev, f->x, &m->embedding, f->tokens, plan->n_rows));
+    for (int l = 0; l < m->config.n_layers; l++) {
+        FR_TRY(attention(f, l, plan->n_rows));
+        FR_TRY(mlp(f, l, plan->n_rows));
+    }
+    return answer_queries(f, plan, answers_out);
+}

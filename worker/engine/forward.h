@@ -1,0 +1,38 @@
+/* forward.h: one transformer pass over the rows of a plan, on one rank. All ranks of a group run it with the same plan;
+ * it meets the others twice a layer (after attention and after the MLP) and to gather the answers. */
+#ifndef FR_FORWARD_H
+#define FR_FORWARD_H
+
+#include "comm.h"
+#include "model.h"
+#include "plan.h"
+
+/* Rows asked about are put through the vocabulary head so many at a time, which bounds the logits' memory. */
+#define FR_HEAD_ROWS 32
+
+typedef struct fr_forward {
+    fr_model *model;   /* borrowed */
+    fr_comm *comm;     /* borrowed */
+    int max_rows;
+    fr_kv *kv;         /* [n_layers] pages */
+    float *x, *h;      /* [max_rows, dim] */
+    float *q, *attn;   /* [max_rows, local heads * head_dim] */
+    float *k, *v;      /* [max_rows, local KV heads * head_dim] */
+    float *gate, *up;  /* [max_rows, local ff] */
+    float *head_x;     /* [FR_HEAD_ROWS, dim] */
+    float *logits;     /* [FR_HEAD_ROWS, local vocabulary] */
+    int32_t *tokens, *pos, *slots; /* [max_rows] */
+    fr_attn_view *views;           /* [max_rows] */
+    fr_row_query *queries;         /* [FR_HEAD_ROWS] */
+    fr_row_answer *answers;        /* [FR_HEAD_ROWS], this rank's slice */
+    fr_row_answer *slices;         /* [n_ranks], leader: of one query */
+    fr_buf packed, gathered;       /* answers on their way to the leader */
+} fr_forward;
+
+/* Allocates the scratch and n_pages cache pages a layer. */
+fr_status fr_forward_open(fr_forward *f, fr_model *model, fr_comm *comm, int max_rows, int n_pages);
+void fr_forward_close(fr_forward *f); /* a zeroed one is fine */
+/* Runs the plan. On the leader answers_out [plan->n_queries] receives the merged answers; NULL on the others. */
+fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answers_out);
+
+#endif

@@ -1,0 +1,196 @@
+/* model.c: binds a file's tensors to a device, this rank's slices only.
+ *
+ * Column-parallel: rows lo..hi of a matrix. Row-parallel: columns lo..hi of every row, which fall on block borders
+ * because fr_config_split() hands out whole units. */
+#include "model.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+/* Uploads values lo..hi of a vector tensor, widened to f32. *out stays NULL when t is NULL. */
+static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, float **out)
+{
+    if (!t)
+        return FR_OK;
+    const fr_dtype_info *info = fr_dtype_find(t->dtype);
+    if (!info || info->block_values != 1)
+        return fr_fail(FR_EUNSUPPORTED, "%s: vector %.*s is of type %s", fr_model_file_name(m->file),
+                       (int)t->name.len, t->name.data, info ? info->name : "unknown");
+    int n = hi - lo;
+    float *host = malloc((size_t)n * sizeof *host);
+    if (!host)
+        return fr_no_memory();
+    fr_dtype_to_f32(t->dtype, (const char *)t->data + (size_t)lo * (size_t)info->block_bytes, host, n);
+    void *mem = NULL;
+    fr_status st = m->ops->mem_alloc(m->dev, (size_t)n * sizeof *host, &mem);
+    if (st == FR_OK) {
+        *out = mem; /* now fr_model_free() releases it, whatever comes */
+        st = m->ops->upload(m->dev, mem, host, (size_t)n * sizeof *host);
+    }
+    free(host);
+    return st;
+}
+
+static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_weight **out)
+{
+    const fr_dtype_info *info = fr_dtype_find(t->dtype);
+    size_t row_bytes = fr_dtype_row_bytes(t->dtype, t->dims[0]);
+    fr_matrix src = {
+        .dtype = t->dtype,
+        .data = (const char *)t->data + (size_t)rows.lo * row_bytes +
+                (size_t)(cols.lo / info->block_values) * (size_t)info->block_bytes,
+        .rows = rows.hi - rows.lo,
+        .cols = cols.hi - cols.lo,
+        .row_bytes = row_bytes,
+    };
+    FR_TRY(m->ops->weight_new(m->dev, &src, out));
+    m->weight_bytes += src.rows * (int64_t)fr_dtype_row_bytes(t->dtype, src.cols);
+    /* The backend has its own copy now. The mapping's pages of a column slice may be needed by nobody else either. */
+    fr_model_file_drop(m->file, t->data, t->bytes);
+    return FR_OK;
+}
+
+/* A weight [rows, cols] of a layer, of which this rank takes the given parts. */
+static fr_status layer_matrix(fr_model *m, int layer, const char *name, int rows, int cols, fr_range take_rows,
+                              fr_range take_cols, fr_weight **out)
+{
+    const fr_tensor *t = NULL;
+    FR_TRY(fr_config_tensor(m->file, layer, name, rows, cols, 0, &t));
+    return load_matrix(m, t, take_rows, take_cols, out);
+}
+
+static fr_status layer_vector(fr_model *m, int layer, const char *name, int n, fr_range take, int optional,
+                              float **out)
+{
+    const fr_tensor *t = NULL;
+    FR_TRY(fr_config_tensor(m->file, layer, name, n, 0, optional, &t));
+    return load_vector(m, t, take.lo, take.hi, out);
+}
+
+static fr_range times(fr_range r, int n)
+{
+    return (fr_range){r.lo * n, r.hi * n};
+}
+
+static fr_status load_layer(fr_model *m, int l)
+{
+    const fr_config *c = &m->config;
+    fr_layer *y = &m->layers[l];
+    int hd = c->head_dim, n_q = c->n_heads * hd, n_kv = c->n_kv_heads * hd;
+    fr_range dim = {0, c->dim}, head = {0, hd};
+    fr_range q = times(m->slice.heads, hd), kv = times(m->slice.kv_heads, hd), ff = m->slice.ff;
+    FR_TRY(layer_vector(m, l, "attn_norm.weight", c->dim, dim, 0, &y->attn_norm));
+    FR_TRY(layer_vector(m, l, "ffn_norm.weight", c->dim, dim, 0, &y->ffn_norm));
+    FR_TRY(layer_matrix(m, l, "attn_q.weight", n_q, c->dim, q, dim, &y->q));
+    FR_TRY(layer_matrix(m, l, "attn_k.weight", n_kv, c->dim, kv, dim, &y->k));
+    FR_TRY(layer_matrix(m, l, "attn_v.weight", n_kv, c->dim, kv, dim, &y->v));
+    FR_TRY(layer_vector(m, l, "attn_q.bias", n_q, q, 1, &y->q_bias));
+    FR_TRY(layer_vector(m, l, "attn_k.bias", n_kv, kv, 1, &y->k_bias));
+    FR_TRY(layer_vector(m, l, "attn_v.bias", n_kv, kv, 1, &y->v_bias));
+    FR_TRY(layer_vector(m, l, "attn_q_norm.weight", hd, head, 1, &y->q_norm));
+    FR_TRY(layer_vector(m, l, "attn_k_norm.weight", hd, head, 1, &y->k_norm));
+    FR_TRY(layer_matrix(m, l, "attn_output.weight", c->dim, n_q, dim, q, &y->out));
+    FR_TRY(layer_matrix(m, l, "ffn_gate.weight", c->n_ff, c->dim, ff, dim, &y->gate));
+    FR_TRY(layer_matrix(m, l, "ffn_up.weight", c->n_ff, c->dim, ff, dim, &y->up));
+    return layer_matrix(m, l, "ffn_down.weight", c->dim, c->n_ff, dim, ff, &y->down);
+}
+
+/* Rotation frequencies: base^(-2i/n_rot), divided by the file's factors (Llama 3's long-context scaling) if any. */
+static fr_status load_rope(fr_model *m)
+{
+    const fr_config *c = &m->config;
+    const fr_tensor *factors = NULL;
+    FR_TRY(fr_config_tensor(m->file, -1, "rope_freqs.weight", c->n_rot / 2, 0, 1, &factors));
+    if (factors && factors->dtype != FR_F32)
+        return fr_fail(FR_EUNSUPPORTED, "%s: tensor rope_freqs.weight is not F32", fr_model_file_name(m->file));
+    m->inv_freq = malloc((size_t)(c->n_rot / 2) * sizeof *m->inv_freq);
+    if (!m->inv_freq)
+        return fr_no_memory();
+    for (int i = 0; i < c->n_rot / 2; i++) {
+        double f = pow(c->rope_base, -2.0 * i / c->n_rot) / c->rope_scale;
+        if (factors)
+            f /= ((const float *)factors->data)[i];
+        m->inv_freq[i] = (float)f;
+    }
+    return FR_OK;
+}
+
+static fr_status load_head(fr_model *m)
+{
+    const fr_config *c = &m->config;
+    const fr_tensor *embed = NULL, *head = NULL;
+    FR_TRY(fr_config_tensor(m->file, -1, "token_embd.weight", c->n_vocab, c->dim, 0, &embed));
+    m->embedding = (fr_matrix){.dtype = embed->dtype, .data = embed->data, .rows = c->n_vocab, .cols = c->dim,
+                               .row_bytes = fr_dtype_row_bytes(embed->dtype, c->dim)};
+    FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
+    FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
+    return load_matrix(m, head ? head : embed, m->slice.vocab, (fr_range){0, c->dim}, &m->head);
+}
+
+static fr_status map_heads(fr_model *m)
+{
+    int n = m->slice.heads.hi - m->slice.heads.lo, group = m->config.n_heads / m->config.n_kv_heads;
+    m->kv_of_head = malloc((size_t)n * sizeof *m->kv_of_head);
+    if (!m->kv_of_head)
+        return fr_no_memory();
+    for (int h = 0; h < n; h++)
+        m->kv_of_head[h] = (m->slice.heads.lo + h) / group - m->slice.kv_heads.lo;
+    return FR_OK;
+}
+
+fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, int rank, int n_ranks,
+                        fr_model **out)
+{
+    fr_status st;
+    fr_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return fr_no_memory();
+    m->ops = ops;
+    m->dev = dev;
+    m->file = file;
+    FR_TRY_GOTO(st, fr_config_read(file, &m->config), fail);
+    FR_TRY_GOTO(st, fr_config_split(&m->config, fr_model_file_name(file), rank, n_ranks, &m->slice), fail);
+    m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
+    if (!m->layers) {
+        st = fr_no_memory();
+        goto fail;
+    }
+    FR_TRY_GOTO(st, map_heads(m), fail);
+    FR_TRY_GOTO(st, load_rope(m), fail);
+    for (int l = 0; l < m->config.n_layers; l++)
+        FR_TRY_GOTO(st, load_layer(m, l), fail);
+    FR_TRY_GOTO(st, load_head(m), fail);
+    *out = m;
+    return FR_OK;
+fail:
+    fr_model_free(&m);
+    return st;
+}
+
+static void free_layer(fr_model *m, fr_layer *y)
+{
+    float *vectors[] = {y->attn_norm, y->ffn_norm, y->q_bias, y->k_bias, y->v_bias, y->q_norm, y->k_norm};
+    fr_weight **weights[] = {&y->q, &y->k, &y->v, &y->out, &y->gate, &y->up, &y->down};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
+        m->ops->mem_free(m->dev, vectors[i]);
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
+        m->ops->weight_free(m->dev, weights[i]);
+}
+
+void fr_model_free(fr_model **p)
+{
+    fr_model *m = *p;
+    if (!m)
+        return;
+    for (int l = 0; m->layers && l < m->config.n_layers; l++)
+        free_layer(m, &m->layers[l]);
+    m->ops->mem_free(m->dev, m->out_norm);
+    m->ops->weight_free(m->dev, &m->head);
+    free(m->layers);
+    free(m->kv_of_head);
+    free(m->inv_freq);
+    free(m);
+    *p = NULL;
+}

@@ -1,0 +1,394 @@
+/* session.c: the engine's door. The leader turns appends, branches and questions into a plan (plan.h), sends it to the
+ * followers, and runs it with them (forward.h). Followers only obey.
+ *
+ * A pass that fails leaves the group unusable for the other ranks (they may be waiting inside a sum), so the caller is
+ * expected to give the group up; the leader's own sequences are put back as they were. */
+#include "session.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "forward.h"
+
+/* A sequence's length before this pass, to undo it. */
+typedef struct undo {
+    int seq, len;
+} undo;
+
+struct fr_session {
+    fr_comm *comm;          /* borrowed */
+    const fr_ops *ops;
+    fr_device *dev;
+    fr_model_file *file;
+    fr_model *model;
+    fr_tokenizer *tokenizer;
+    fr_forward forward;
+    fr_session_info info;
+    /* leader only */
+    fr_kv_cache *cache;
+    fr_plan plan;
+    fr_buf command;
+    fr_row_answer *answers; /* [cap_answers] */
+    int cap_answers;
+    int32_t *branch_pages;  /* taken by this pass */
+    int n_branch_pages, cap_branch_pages;
+    undo *undos;
+    int n_undos, cap_undos;
+};
+
+/* ---- opening */
+
+typedef struct verdict {
+    int32_t status;
+    char cause[500];
+} verdict;
+
+/* All ranks learn the first failure, so all give the same status and cause. */
+static fr_status agree(fr_comm *comm, fr_status mine)
+{
+    verdict v = {.status = mine};
+    if (mine != FR_OK)
+        snprintf(v.cause, sizeof v.cause, "%s", fr_cause());
+    verdict *all = calloc((size_t)comm->size, sizeof *all);
+    if (!all)
+        return fr_no_memory();
+    fr_status st = comm->ops->all_gather(comm, &v, sizeof v, all);
+    for (int r = 0; st == FR_OK && r < comm->size; r++)
+        if (all[r].status != FR_OK)
+            st = fr_fail((fr_status)all[r].status, "%s", all[r].cause);
+    free(all);
+    return st;
+}
+
+/* Cores this process may use, divided among the group's ranks on this host. */
+static fr_status default_threads(fr_comm *comm, int *out)
+{
+    char name[64] = "";
+    gethostname(name, sizeof name - 1);
+    char(*names)[64] = calloc((size_t)comm->size, sizeof *names);
+    if (!names)
+        return fr_no_memory();
+    fr_status st = comm->ops->all_gather(comm, name, sizeof name, names);
+    int here = 0;
+    for (int r = 0; r < comm->size; r++)
+        here += strcmp(names[r], name) == 0;
+    free(names);
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    *out = here > 0 && cores > here ? cores / here : 1;
+    return st;
+}
+
+#define DEFAULT_MAX_ROWS 256
+#define DEFAULT_KV_POSITIONS (64 * 1024)
+
+static fr_status load(fr_session *s, const char *path, const fr_session_options *o, int threads)
+{
+    FR_TRY(fr_ops_choose(o->backend, &s->ops));
+    FR_TRY(fr_model_file_open(path, &s->file));
+    FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
+    const fr_device_options dev = {.threads = threads};
+    FR_TRY(s->ops->open(&dev, &s->dev));
+    FR_TRY(fr_model_load(s->file, s->ops, s->dev, s->comm->rank, s->comm->size, &s->model));
+    const fr_config *c = &s->model->config;
+    int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
+    int64_t positions = o->kv_positions;
+    if (positions <= 0)
+        positions = 2 * (int64_t)context < DEFAULT_KV_POSITIONS ? 2 * (int64_t)context : DEFAULT_KV_POSITIONS;
+    if (positions > INT32_MAX / 2)
+        return fr_fail(FR_EINVAL, "a KV cache of %lld positions is too large", (long long)positions);
+    int n_pages = (int)((positions + FR_PAGE - 1) / FR_PAGE);
+    int max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    FR_TRY(fr_forward_open(&s->forward, s->model, s->comm, max_rows, n_pages));
+    if (s->comm->rank == 0)
+        FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
+    s->info = (fr_session_info){
+        .model_digest = fr_model_file_digest(s->file), .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
+        .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
+        .max_rows = max_rows, .n_ranks = s->comm->size, .threads = threads,
+        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes};
+    static const char *const arch[] = {"llama", "qwen2", "qwen3"};
+    snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
+    const char *base = strrchr(path, '/');
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%s", c->name[0] ? c->name : base ? base + 1 : path);
+    return FR_OK;
+}
+
+fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                          fr_session **out)
+{
+    fr_session *s = calloc(1, sizeof *s);
+    fr_status st = s ? FR_OK : fr_no_memory();
+    FR_TRY_GOTO(st, agree(comm, st), fail);
+    s->comm = comm;
+    int threads = options->threads;
+    if (threads <= 0)
+        FR_TRY_GOTO(st, default_threads(comm, &threads), fail);
+    FR_TRY_GOTO(st, agree(comm, load(s, model_path, options, threads)), fail);
+    *out = s;
+    return FR_OK;
+fail:
+    if (s)
+        s->comm = NULL; /* nobody follows: there is no one to release */
+    fr_session_close(&s);
+    return st;
+}
+
+void fr_session_close(fr_session **p)
+{
+    fr_session *s = *p;
+    if (!s)
+        return;
+    if (s->comm && s->comm->rank == 0 && fr_plan_encode(FR_COMMAND_CLOSE, NULL, &s->command) == FR_OK)
+        s->comm->ops->command_send(s->comm, s->command.data, s->command.len);
+    fr_forward_close(&s->forward);
+    fr_model_free(&s->model);
+    if (s->dev)
+        s->ops->close(&s->dev);
+    fr_tokenizer_free(&s->tokenizer);
+    fr_model_file_close(&s->file);
+    fr_kv_cache_free(&s->cache);
+    fr_plan_free(&s->plan);
+    fr_buf_free(&s->command);
+    free(s->answers);
+    free(s->branch_pages);
+    free(s->undos);
+    free(s);
+    *p = NULL;
+}
+
+fr_status fr_session_follow(fr_session *s)
+{
+    for (;;) {
+        const void *data = NULL;
+        size_t n = 0;
+        fr_command command = 0;
+        FR_TRY(s->comm->ops->command_wait(s->comm, &data, &n));
+        FR_TRY(fr_plan_decode(data, n, &command, &s->plan));
+        if (command == FR_COMMAND_CLOSE)
+            return FR_OK;
+        FR_TRY(fr_forward_run(&s->forward, &s->plan, NULL));
+    }
+}
+
+const fr_session_info *fr_session_info_of(const fr_session *s)
+{
+    return &s->info;
+}
+
+const fr_tokenizer *fr_session_tokenizer(const fr_session *s)
+{
+    return s->tokenizer;
+}
+
+/* ---- sequences */
+
+fr_status fr_seq_new(fr_session *s, int *seq_out)
+{
+    return fr_kv_seq_new(s->cache, seq_out);
+}
+
+fr_status fr_seq_fork(fr_session *s, int seq, int n_positions, int *seq_out)
+{
+    return fr_kv_seq_fork(s->cache, seq, n_positions, seq_out);
+}
+
+fr_status fr_seq_truncate(fr_session *s, int seq, int n_positions)
+{
+    return fr_kv_seq_truncate(s->cache, seq, n_positions);
+}
+
+void fr_seq_free(fr_session *s, int seq)
+{
+    fr_kv_seq_free(s->cache, seq);
+}
+
+int fr_seq_len(const fr_session *s, int seq)
+{
+    return fr_kv_seq_len(s->cache, seq);
+}
+
+const int32_t *fr_seq_tokens(const fr_session *s, int seq)
+{
+    return fr_kv_seq_tokens(s->cache, seq);
+}
+
+int fr_seq_match(const fr_session *s, const int32_t *tokens, int n, int *n_shared_out)
+{
+    return fr_kv_match(s->cache, tokens, n, n_shared_out);
+}
+
+int64_t fr_session_kv_free(const fr_session *s)
+{
+    return (int64_t)fr_kv_pages_free(s->cache) * FR_PAGE;
+}
+
+/* ---- passes */
+
+static void release_branches(fr_session *s)
+{
+    fr_kv_pages_put(s->cache, s->branch_pages, s->n_branch_pages);
+    s->n_branch_pages = 0;
+}
+
+/* Cuts what an abandoned or failed pass appended: its keys were never written. */
+static void undo_appends(fr_session *s)
+{
+    for (int i = 0; i < s->n_undos; i++)
+        if (fr_kv_seq_len(s->cache, s->undos[i].seq) > s->undos[i].len)
+            fr_kv_seq_truncate(s->cache, s->undos[i].seq, s->undos[i].len);
+    s->n_undos = 0;
+}
+
+void fr_pass_begin(fr_session *s)
+{
+    undo_appends(s);
+    fr_plan_clear(&s->plan);
+    release_branches(s);
+}
+
+int fr_pass_room(const fr_session *s)
+{
+    return s->info.max_rows - s->plan.n_rows;
+}
+
+static fr_status check_tokens(const fr_session *s, const int32_t *tokens, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->info.n_vocab)
+            return fr_fail(FR_EINVAL, "token id %d is outside the vocabulary of %d", tokens[i], s->info.n_vocab);
+    return FR_OK;
+}
+
+static fr_status check_room(const fr_session *s, int n)
+{
+    if (n > fr_pass_room(s))
+        return fr_fail(FR_ELIMIT, "%d rows are more than the %d left in this pass", n, fr_pass_room(s));
+    return FR_OK;
+}
+
+/* Grows an array of the session to hold `want` elements. */
+static fr_status hold(void **array, int *cap, int want, size_t size)
+{
+    if (want <= *cap)
+        return FR_OK;
+    int n = *cap ? *cap : 16;
+    while (n < want)
+        n *= 2;
+    void *p = realloc(*array, (size_t)n * size);
+    if (!p)
+        return fr_no_memory();
+    *array = p;
+    *cap = n;
+    return FR_OK;
+}
+
+fr_status fr_pass_append(fr_session *s, int seq, const int32_t *tokens, int n, int *first_row_out)
+{
+    FR_TRY(check_tokens(s, tokens, n));
+    FR_TRY(check_room(s, n));
+    int from = fr_kv_seq_len(s->cache, seq), n_pages = (from + n) / FR_PAGE + 1;
+    FR_TRY(fr_plan_reserve(&s->plan, n, n_pages, 0, 0));
+    FR_TRY(hold((void **)&s->undos, &s->cap_undos, s->n_undos + 1, sizeof *s->undos));
+    FR_TRY(fr_kv_seq_append(s->cache, seq, tokens, n));
+    s->undos[s->n_undos++] = (undo){seq, from};
+    fr_plan *p = &s->plan;
+    const int32_t *pages = fr_kv_seq_pages(s->cache, seq, &n_pages);
+    if (n_pages > 0)
+        memcpy(p->pages + p->n_pages, pages, (size_t)n_pages * sizeof *pages);
+    *first_row_out = p->n_rows;
+    for (int i = 0; i < n; i++) {
+        int pos = from + i;
+        p->rows[p->n_rows++] = (fr_plan_row){.token = tokens[i], .pos = pos,
+                                             .slot = pages[pos / FR_PAGE] * FR_PAGE + pos % FR_PAGE,
+                                             .trunk_at = p->n_pages, .n_trunk = pos + 1};
+    }
+    p->n_pages += n_pages;
+    return FR_OK;
+}
+
+fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t *tokens, int n,
+                         int *first_row_out)
+{
+    FR_TRY(check_tokens(s, tokens, n));
+    FR_TRY(check_room(s, n));
+    if (n_positions < 0 || n_positions > fr_kv_seq_len(s->cache, seq))
+        return fr_fail(FR_EINVAL, "a branch at %d is beyond its sequence of %d positions", n_positions,
+                       fr_kv_seq_len(s->cache, seq));
+    if (n > s->info.max_context - n_positions)
+        return fr_fail(FR_ELIMIT, "%d positions are longer than the context of %d", n_positions + n,
+                       s->info.max_context);
+    int trunk_pages = (n_positions + FR_PAGE - 1) / FR_PAGE, own = (n + FR_PAGE - 1) / FR_PAGE, all = 0;
+    FR_TRY(fr_plan_reserve(&s->plan, n, trunk_pages + own, 0, 0));
+    FR_TRY(hold((void **)&s->branch_pages, &s->cap_branch_pages, s->n_branch_pages + own, sizeof *s->branch_pages));
+    int32_t *mine = s->branch_pages + s->n_branch_pages;
+    FR_TRY(fr_kv_pages_get(s->cache, own, mine));
+    s->n_branch_pages += own;
+    fr_plan *p = &s->plan;
+    const int32_t *trunk = fr_kv_seq_pages(s->cache, seq, &all);
+    if (trunk_pages > 0)
+        memcpy(p->pages + p->n_pages, trunk, (size_t)trunk_pages * sizeof *trunk);
+    if (own > 0)
+        memcpy(p->pages + p->n_pages + trunk_pages, mine, (size_t)own * sizeof *mine);
+    *first_row_out = p->n_rows;
+    for (int i = 0; i < n; i++)
+        p->rows[p->n_rows++] = (fr_plan_row){.token = tokens[i], .pos = n_positions + i,
+                                             .slot = mine[i / FR_PAGE] * FR_PAGE + i % FR_PAGE,
+                                             .trunk_at = p->n_pages, .n_trunk = n_positions,
+                                             .branch_at = p->n_pages + trunk_pages, .n_branch = i + 1};
+    p->n_pages += trunk_pages + own;
+    return FR_OK;
+}
+
+fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+{
+    if (row < 0 || row >= s->plan.n_rows)
+        return fr_fail(FR_EINVAL, "row %d is not among the %d of this pass", row, s->plan.n_rows);
+    if (query->n_top < 0 || query->n_top > FR_TOP_MAX || query->n_wanted < 0 || query->n_wanted > FR_WANTED_MAX)
+        return fr_fail(FR_EINVAL, "a query for %d candidates and %d tokens is over the limits of %d and %d",
+                       query->n_top, query->n_wanted, FR_TOP_MAX, FR_WANTED_MAX);
+    FR_TRY(fr_plan_reserve(&s->plan, 0, 0, 1, 0));
+    FR_TRY(hold((void **)&s->answers, &s->cap_answers, s->plan.n_queries + 1, sizeof *s->answers));
+    *answer_out = s->plan.n_queries;
+    s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .query = *query};
+    return FR_OK;
+}
+
+static fr_status run(fr_session *s)
+{
+    int n_copies = 0;
+    const fr_page_copy *copies = fr_kv_copies(s->cache, &n_copies);
+    FR_TRY(fr_plan_reserve(&s->plan, 0, 0, 0, n_copies));
+    if (n_copies > 0)
+        memcpy(s->plan.copies, copies, (size_t)n_copies * sizeof *copies);
+    s->plan.n_copies = n_copies;
+    if (s->comm->size > 1) {
+        FR_TRY(fr_plan_encode(FR_COMMAND_PASS, &s->plan, &s->command));
+        FR_TRY(s->comm->ops->command_send(s->comm, s->command.data, s->command.len));
+    }
+    FR_TRY(fr_forward_run(&s->forward, &s->plan, s->answers));
+    fr_kv_copies_clear(s->cache);
+    return FR_OK;
+}
+
+fr_status fr_pass_run(fr_session *s)
+{
+    if (s->plan.n_rows == 0)
+        return FR_OK;
+    fr_status st = run(s);
+    if (st != FR_OK)
+        undo_appends(s);
+    s->n_undos = 0;
+    release_branches(s);
+    return st;
+}
+
+const fr_row_answer *fr_pass_answer(const fr_session *s, int answer)
+{
+    return answer >= 0 && answer < s->plan.n_queries ? &s->answers[answer] : NULL;
+}
