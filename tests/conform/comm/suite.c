@@ -1,0 +1,292 @@
+/* suite.c: what every communicator must do. One program: as one process over comm_self, or as the ranks of mpirun over
+ * comm_mpi ("suite self", "mpirun -np 3 suite mpi"). All ranks run the same checks in the same order; the first that
+ * fails says so and exits, and mpirun ends the others. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "clock.h"
+#include "comm.h"
+#include "rng.h"
+
+#define CHECK(condition, ...)                                               \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+            fprintf(stderr, __VA_ARGS__);                                   \
+            fprintf(stderr, " (cause: %s)\n", fr_cause());                  \
+            exit(1);                                                        \
+        }                                                                   \
+    } while (0)
+#define OK(call) CHECK((call) == FR_OK, "failed")
+
+enum { MOST = 100000, MEGABYTE = 1 << 20 };
+
+static void *must_alloc(size_t bytes)
+{
+    void *p = calloc(1, bytes);
+    CHECK(p, "%zu bytes", bytes);
+    return p;
+}
+
+/* Element i of rank r's vector: signs and magnitudes so mixed that the order of additions shows. */
+static float element(int r, size_t i)
+{
+    const uint32_t counter[4] = {(uint32_t)i, (uint32_t)r, 0, 0}, key[2] = {7, 11};
+    uint32_t bits[4];
+    fr_philox(counter, key, bits);
+    const float scale = (float)(1u << (bits[1] % 20));
+    return ((float)(bits[0] >> 8) / (1 << 23) - 1.0f) * scale;
+}
+
+static float sum_of(int n_ranks, size_t i)
+{
+    float sum = element(0, i);
+    for (int r = 1; r < n_ranks; r++)
+        sum += element(r, i);
+    return sum;
+}
+
+static int order_shows(int n_ranks)
+{
+    for (size_t i = 0; i < 1000; i++) {
+        float backwards = element(n_ranks - 1, i);
+        for (int r = n_ranks - 2; r >= 0; r--)
+            backwards += element(r, i);
+        if (backwards != sum_of(n_ranks, i))
+            return 1;
+    }
+    return 0;
+}
+
+static void check_sums(fr_comm *c)
+{
+    static const size_t sizes[] = {1,    2,    3,    5,    7,    16,    100,   896,   1000,
+                                   1536, 4095, 4096, 4097, 4099, 12288, 65536, 99999, MOST};
+    CHECK(c->size < 3 || order_shows(c->size), "the data do not tell orders apart");
+    float *x = must_alloc(MOST * sizeof *x), *want = must_alloc(MOST * sizeof *want);
+    for (size_t i = 0; i < MOST; i++)
+        want[i] = sum_of(c->size, i);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        for (size_t i = 0; i < sizes[s]; i++)
+            x[i] = element(c->rank, i);
+        OK(c->ops->all_reduce_sum(c, x, sizes[s]));
+        for (size_t i = 0; i < sizes[s]; i++)
+            CHECK(memcmp(&x[i], &want[i], sizeof *x) == 0, "n %zu element %zu: %a, want %a",
+                  sizes[s], i, (double)x[i], (double)want[i]);
+    }
+    OK(c->ops->all_reduce_sum(c, x, 0));
+    free(x);
+    free(want);
+}
+
+static void fill(uint8_t *data, size_t bytes, int salt)
+{
+    for (size_t i = 0; i < bytes; i++)
+        data[i] = (uint8_t)(i * 31 + (size_t)salt * 97 + (i >> 8));
+}
+
+static void check_filled(const uint8_t *data, size_t bytes, int salt)
+{
+    for (size_t i = 0; i < bytes; i++)
+        CHECK(data[i] == (uint8_t)(i * 31 + (size_t)salt * 97 + (i >> 8)),
+              "byte %zu of %zu is %d, salt %d", i, bytes, data[i], salt);
+}
+
+static void check_gathers(fr_comm *c)
+{
+    static const size_t sizes[] = {0, 1, 8, 13, 4000, 100000};
+    uint8_t *mine = must_alloc(MOST), *all = must_alloc((size_t)c->size * MOST);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        const size_t n = sizes[s];
+        fill(mine, n, c->rank);
+        memset(all, 0, (size_t)c->size * n);
+        OK(c->ops->gather(c, mine, n, c->rank == 0 ? all : NULL));
+        for (int r = 0; c->rank == 0 && r < c->size; r++)
+            check_filled(all + (size_t)r * n, n, r);
+        memset(all, 0, (size_t)c->size * n);
+        OK(c->ops->all_gather(c, mine, n, all));
+        for (int r = 0; r < c->size; r++)
+            check_filled(all + (size_t)r * n, n, r);
+    }
+    free(mine);
+    free(all);
+}
+
+static void check_broadcast(fr_comm *c)
+{
+    static const size_t sizes[] = {0, 1, 100, 65537, MEGABYTE};
+    uint8_t *data = must_alloc(MEGABYTE);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        memset(data, 0, sizes[s]);
+        if (c->rank == 0)
+            fill(data, sizes[s], 5);
+        OK(c->ops->broadcast(c, data, sizes[s]));
+        check_filled(data, sizes[s], 5);
+    }
+    free(data);
+}
+
+/* One command with content of its own from the leader to all. */
+static void exchange_command(fr_comm *c, uint8_t *data, size_t bytes, int salt)
+{
+    if (c->rank == 0) {
+        fill(data, bytes, salt);
+        OK(c->ops->command_send(c, data, bytes));
+        return;
+    }
+    const void *got = NULL;
+    size_t n_got = 0;
+    OK(c->ops->command_wait(c, &got, &n_got));
+    CHECK(n_got == bytes, "command %d has %zu bytes, want %zu", salt, n_got, bytes);
+    check_filled(got, bytes, salt);
+}
+
+static void check_commands(fr_comm *c)
+{
+    static const size_t sizes[] = {0, 1, 100, 4096, 65535, 65536, 70000, MEGABYTE, 3, 0};
+    uint8_t *data = must_alloc(MEGABYTE);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        exchange_command(c, data, sizes[s], (int)s);
+    /* Many in a row: without and with a collective in between, as in a pass. */
+    for (int i = 0; i < 1000; i++) {
+        exchange_command(c, data, (size_t)(i * 7 % 1500), i);
+        if (i % 3 == 0) {
+            float x = (float)c->rank;
+            OK(c->ops->all_reduce_sum(c, &x, 1));
+            CHECK(x == (float)(c->size * (c->size - 1) / 2), "sum of ranks is %g", (double)x);
+        }
+    }
+    free(data);
+}
+
+static double cpu_ms(void)
+{
+    struct rusage u;
+    CHECK(getrusage(RUSAGE_SELF, &u) == 0, "getrusage");
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Followers use no CPU while they wait, and the ring wakes them well before their time-out. Medians, since the machine
+ * may be busy; the clock is one, since the ranks share a host. */
+static void check_sleep(fr_comm *c)
+{
+    enum { ROUNDS = 5, PAUSE_MS = 310 };
+    double used[ROUNDS], late[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        const double cpu = cpu_ms();
+        if (c->rank == 0) {
+            fr_sleep_ms(PAUSE_MS);
+            const double sent = fr_now_s();
+            OK(c->ops->command_send(c, &sent, sizeof sent));
+            continue;
+        }
+        const void *got = NULL;
+        size_t bytes = 0;
+        double sent = 0;
+        OK(c->ops->command_wait(c, &got, &bytes));
+        CHECK(bytes == sizeof sent, "%zu bytes", bytes);
+        memcpy(&sent, got, sizeof sent);
+        late[i] = (fr_now_s() - sent) * 1e3;
+        used[i] = cpu_ms() - cpu;
+    }
+    if (c->rank == 0)
+        return;
+    qsort(used, ROUNDS, sizeof *used, by_value);
+    qsort(late, ROUNDS, sizeof *late, by_value);
+    printf("rank %d: %.2f ms of CPU a pause of %d ms, awake after %.3f ms\n", c->rank,
+           used[ROUNDS / 2], PAUSE_MS, late[ROUNDS / 2]);
+    CHECK(used[ROUNDS / 2] < 5, "%.2f ms of CPU in a pause", used[ROUNDS / 2]);
+    CHECK(late[ROUNDS / 2] < 40, "awake after %.2f ms", late[ROUNDS / 2]);
+}
+
+static void check_misuse(fr_comm *c)
+{
+    const void *got = NULL;
+    size_t bytes = 0;
+    if (c->rank == 0)
+        CHECK(c->ops->command_wait(c, &got, &bytes) == FR_EINVAL, "a leader may not wait");
+    else
+        CHECK(c->ops->command_send(c, "x", 1) == FR_EINVAL, "a follower may not send");
+    if (c->size > 1) {
+        CHECK(c->ops->broadcast(c, NULL, (size_t)1 << 40) == FR_ELIMIT, "1 TB");
+        CHECK(c->ops->all_reduce_sum(c, NULL, (size_t)1 << 40) == FR_ELIMIT, "1 TB");
+    }
+}
+
+static void check_share_text(void)
+{
+    fr_comm *c = NULL;
+    OK(fr_comm_mpi_open(0, &c));
+    char text[32] = "";
+    OK(fr_comm_mpi_share_text(text, sizeof text));
+    CHECK(text[0] == '\0', "nobody has a text, got \"%s\"", text);
+    const int author = c->size - 1;
+    if (c->rank == author)
+        snprintf(text, sizeof text, "tcp://host:1234");
+    OK(fr_comm_mpi_share_text(text, sizeof text));
+    CHECK(strcmp(text, "tcp://host:1234") == 0, "got \"%s\"", text);
+    /* Too long for one rank: that rank says so, the others get it. */
+    const int small = c->size > 1 && c->rank == 0;
+    if (c->rank != author)
+        text[0] = '\0';
+    CHECK(fr_comm_mpi_share_text(text, small ? 8 : sizeof text) == (small ? FR_ELIMIT : FR_OK),
+          "size");
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
+/* Two groups out of one world: each works alone, and closing one leaves the other. */
+static void check_groups(fr_comm *world)
+{
+    fr_comm *group = NULL;
+    const int colour = world->rank == 0 ? 0 : 1;
+    OK(fr_comm_mpi_open(colour, &group));
+    CHECK(group->size == (colour == 0 ? 1 : world->size - 1), "size %d", group->size);
+    CHECK(group->rank == (colour == 0 ? 0 : world->rank - 1), "rank %d", group->rank);
+    check_sums(group);
+    check_commands(group);
+    group->ops->close(&group);
+    CHECK(fr_comm_mpi_open(-1, &group) == FR_EINVAL && !group, "a negative colour");
+    check_commands(world);
+}
+
+static void check_all(fr_comm *c)
+{
+    check_sums(c);
+    check_gathers(c);
+    check_broadcast(c);
+    check_commands(c);
+    check_sleep(c);
+    check_misuse(c);
+}
+
+int main(int argc, char **argv)
+{
+    const char *which = argc > 1 ? argv[1] : "self";
+    fr_comm *c = NULL;
+    if (strcmp(which, "self") == 0) {
+        OK(fr_comm_self_open(&c));
+        check_all(c);
+        c->ops->close(&c);
+        CHECK(!c, "close leaves the pointer");
+        return 0;
+    }
+    CHECK(fr_comm_mpi_launched(), "run me under mpirun");
+    OK(fr_comm_mpi_open(0, &c));
+    CHECK(argc < 3 || c->size == atoi(argv[2]), "%d ranks, want %s", c->size, argv[2]);
+    check_share_text();
+    check_all(c);
+    check_groups(c);
+    c->ops->close(&c);
+    CHECK(fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
+    return 0;
+}
