@@ -22,6 +22,11 @@ typedef struct fr_str {
     size_t len;
 } fr_str;
 
+int fr_str_equal(fr_str a, fr_str b); /* 1 when the bytes are the same */
+/* A printable copy for messages: other characters as '?', cut at 79 bytes. Returns out. */
+#define FR_SHOW_BYTES 80
+const char *fr_str_show(fr_str s, char out[FR_SHOW_BYTES]);
+
 typedef struct fr_meta {
     fr_str key;
     fr_meta_type type;         /* FR_META_ARRAY: element_type and n_elements below */
@@ -65,7 +70,7 @@ fr_status fr_meta_f32(const fr_model_file *f, const char *key, float *out);
 fr_status fr_meta_bool(const fr_model_file *f, const char *key, int *out);
 fr_status fr_meta_str(const fr_model_file *f, const char *key, fr_str *out);
 
-/* Walks the elements of a string array (as a vocabulary): start with at = NULL, i counts from the caller. */
+/* Walks the elements of a string array (as a vocabulary): fr_meta_str_array() starts, fr_str_next() goes on. */
 typedef struct fr_str_iter {
     const uint8_t *at;
     uint64_t left;
