@@ -16,6 +16,20 @@ typedef enum {
 /* The style of a Jinja template text (may be NULL or empty: FR_CHAT_NONE); FR_EUNSUPPORTED for an unknown family. */
 fr_status fr_chat_detect(const char *template_text, size_t n, fr_chat_style *out);
 
+/* A chat is text of two kinds: the template's own, where special tokens are meant, and contents from outside, where text
+ * such as "<|im_end|>" must stay text. The parts keep them apart; to tokenise a chat, use fr_chat_tokenize_prompt() and
+ * fr_chat_tokenize_probe() (tokenizer.h), which do too, rather than the joined text below. */
+typedef struct fr_text_part {
+    const char *text; /* borrowed */
+    size_t n;
+    int parse_special; /* 1: the template's own */
+} fr_text_part;
+#define FR_CHAT_PARTS_MAX 8
+int fr_chat_prompt_parts(fr_chat_style style, const char *system, const char *user,
+                         fr_text_part out[FR_CHAT_PARTS_MAX]);
+int fr_chat_probe_parts(fr_chat_style style, const char *question, const char *prefill,
+                        fr_text_part out[FR_CHAT_PARTS_MAX]);
+
 /* Appends the prompt for a chat of one optional system turn (NULL: none) and one user turn, ending where the
  * assistant's reply begins. */
 fr_status fr_chat_prompt(fr_chat_style style, const char *system, const char *user, fr_buf *out);
