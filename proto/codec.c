@@ -86,6 +86,7 @@ fr_status fr_msg_decode(const void *data, size_t n, fr_msg *out)
     fr_msg m = {0};
     fr_arena *a = NULL;
     fr_status st;
+    *out = m; /* so that a failed decode can be freed too */
     if (n > (SIZE_MAX - BUDGET_BASE) / BUDGET_PER_BYTE)
         return fr_fail(FR_EPROTO, "message of %zu bytes is too long", n);
     FR_TRY(fr_arena_new(BUDGET_BASE + BUDGET_PER_BYTE * n, &a));
@@ -104,7 +105,6 @@ fr_status fr_msg_decode(const void *data, size_t n, fr_msg *out)
     return FR_OK;
 fail:
     fr_arena_free(&a);
-    *out = (fr_msg){0};
     return st == FR_ELIMIT ? FR_EPROTO : st;
 }
 

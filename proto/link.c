@@ -109,17 +109,25 @@ static int ipc_in_use(const char *endpoint)
     return in_use;
 }
 
+/* ZeroMQ would take a port modulo 65536. */
+static fr_status check_port(const char *endpoint)
+{
+    const char *port = strrchr(endpoint, ':');
+    if (strncmp(endpoint, "tcp://", 6) == 0 && port && strtoul(port + 1, NULL, 10) > 65535)
+        return fr_fail(FR_EINVAL, "%s: no port has the number %s", endpoint, port + 1);
+    return FR_OK;
+}
+
 static fr_status bind_or_connect(fr_link *l)
 {
+    FR_TRY(check_port(l->endpoint));
     if (l->server && ipc_in_use(l->endpoint))
         return fr_fail(FR_EBUSY, "cannot listen on %s: %s", l->endpoint, strerror(EADDRINUSE));
     if ((l->server ? zmq_bind : zmq_connect)(l->handle, l->endpoint) == 0)
         return FR_OK;
     int error = zmq_errno();
-    fr_status st = error == EADDRINUSE                                                ? FR_EBUSY
-                   : error == EINVAL || error == EPROTONOSUPPORT || error == ENODEV ||
-                             error == ENOCOMPATPROTO || error == ENAMETOOLONG         ? FR_EINVAL
-                                                                                      : FR_EIO;
+    fr_status st = error == EADDRINUSE ? FR_EBUSY
+                   : error == EMFILE || error == ENOMEM || error == ETERM ? FR_EIO : FR_EINVAL;
     return fr_fail(st, "cannot %s %s: %s", l->server ? "listen on" : "connect to", l->endpoint,
                    zmq_strerror(error));
 }
