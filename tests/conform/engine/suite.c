@@ -1,0 +1,144 @@
+/* suite.c: one model over one, two, three or four ranks answers alike. Run under mpirun; rank 0 also holds the model
+ * by itself and compares: the same tokens, log-probabilities within a stated tolerance (sums over ranks associate
+ * differently), and on any one degree the same bits however the rows are batched.
+ *
+ *     suite MODEL          compares this many ranks with one
+ *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sampler.h"
+#include "session.h"
+
+#define PROMPT "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96. (3) Double it.<|im_end|>\n<|im_start|>assistant\n"
+#define TOLERANCE 0.02f /* of a log-probability: int8 activations round differently for other slices */
+enum { TOKENS = 40 };
+
+static int failures;
+
+static void check(int fine, const char *what, const char *detail)
+{
+    if (!fine) {
+        fprintf(stderr, "FAILED: %s: %s\n", what, detail);
+        failures++;
+    }
+}
+
+static void need(fr_status st)
+{
+    if (st != FR_OK) {
+        fprintf(stderr, "FAILED: %s\n", fr_cause());
+        exit(1); /* a test program's own end; mpirun ends the other ranks */
+    }
+}
+
+/* Greedy continuation; logprobs of what was chosen. Tokens are fed one a pass after the prompt. */
+static void decode(fr_session *s, const fr_ids *prompt, const int32_t *forced, int32_t *tokens, float *logprobs)
+{
+    int seq = -1, row = 0, a = 0;
+    need(fr_seq_new(s, &seq));
+    int32_t last = 0;
+    for (int i = 0; i < TOKENS; i++) {
+        fr_pass_begin(s);
+        int n = i ? 1 : (int)prompt->len;
+        need(fr_pass_append(s, seq, i ? &last : prompt->data, n, &row));
+        fr_row_query q = {.n_wanted = forced ? 1 : 0};
+        if (forced)
+            q.wanted[0] = forced[i];
+        need(fr_pass_ask(s, row + n - 1, &q, &a));
+        need(fr_pass_run(s));
+        const fr_row_answer *answer = fr_pass_answer(s, a);
+        tokens[i] = answer->winner;
+        last = forced ? forced[i] : answer->winner;
+        logprobs[i] = fr_answer_logprob(answer, forced ? answer->wanted_logit[0] : answer->winner_logit);
+    }
+    fr_seq_free(s, seq);
+}
+
+/* The whole text in one pass: the same bits as token by token. */
+static void verify(fr_session *s, const fr_ids *prompt, const int32_t *tokens, const float *logprobs)
+{
+    int seq = -1, row = 0, more = 0, a = 0;
+    fr_ids all = {0};
+    need(fr_ids_put(&all, prompt->data, prompt->len));
+    need(fr_ids_put(&all, tokens, TOKENS - 1));
+    need(fr_seq_new(s, &seq));
+    fr_pass_begin(s);
+    need(fr_pass_append(s, seq, all.data, 9, &row));
+    need(fr_pass_run(s));
+    fr_pass_begin(s);
+    need(fr_pass_append(s, seq, all.data + 9, (int)all.len - 9, &more));
+    const fr_row_query q = {0};
+    for (int i = 0; i < TOKENS; i++)
+        need(fr_pass_ask(s, (int)prompt->len - 10 + i, &q, &a));
+    need(fr_pass_run(s));
+    for (int i = 0; i < TOKENS; i++) {
+        const fr_row_answer *answer = fr_pass_answer(s, i);
+        float logprob = fr_answer_logprob(answer, answer->winner_logit);
+        check(answer->winner == tokens[i], "verification", "another token than by decoding");
+        check(memcmp(&logprob, &logprobs[i], sizeof logprob) == 0, "verification", "other bits than by decoding");
+    }
+    fr_seq_free(s, seq);
+    fr_ids_free(&all);
+}
+
+static void compare(fr_session *many, const char *model)
+{
+    fr_comm *self = NULL;
+    fr_session *one = NULL;
+    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512};
+    fr_ids prompt = {0};
+    int32_t tokens[TOKENS], again[TOKENS];
+    float own[TOKENS], lp_one[TOKENS], lp_many[TOKENS];
+    need(fr_comm_self_open(&self));
+    need(fr_session_open(model, self, &o, &one));
+    need(fr_tokenize(fr_session_tokenizer(one), PROMPT, strlen(PROMPT), 1, &prompt));
+    decode(many, &prompt, NULL, tokens, own);
+    verify(many, &prompt, tokens, own);
+    decode(one, &prompt, tokens, again, lp_one);
+    decode(many, &prompt, tokens, again, lp_many);
+    for (int i = 0; i < TOKENS; i++) {
+        char text[96];
+        snprintf(text, sizeof text, "token %d: %f by one rank, %f by %d", i, lp_one[i], lp_many[i],
+                 fr_session_info_of(many)->n_ranks);
+        check(fabsf(lp_one[i] - lp_many[i]) <= TOLERANCE, "log-probability", text);
+    }
+    fr_ids_free(&prompt);
+    fr_session_close(&one);
+    self->ops->close(&self);
+}
+
+static void expect_refusal(fr_comm *comm, fr_status st)
+{
+    check(st == FR_EINVAL && strstr(fr_cause(), "ranks work"), "refusal", fr_cause());
+    if (comm->rank == 0)
+        printf("refused: %s\n", fr_cause());
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return 2;
+    fr_comm *comm = NULL;
+    fr_session *s = NULL;
+    need(fr_comm_mpi_open(1, &comm));
+    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512};
+    fr_status st = fr_session_open(argv[1], comm, &o, &s);
+    if (argc > 2) {
+        expect_refusal(comm, st);
+    } else {
+        need(st);
+        if (comm->rank == 0)
+            compare(s, argv[1]);
+        else
+            need(fr_session_follow(s));
+    }
+    int rank = comm->rank, size = comm->size;
+    fr_session_close(&s);
+    comm->ops->close(&comm);
+    if (rank == 0)
+        printf("%d ranks: %s\n", size, failures ? "FAILED" : "ok");
+    return failures != 0;
+}

@@ -1,0 +1,236 @@
+/* test_session.c: the engine's door on the embedded pair, one rank, over every backend of this machine. What strict
+ * speculation rests on: a row's answer is the same bits by prefill, by decode, beside other sequences, after a fork or a
+ * cut, and in a branch. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ops.h"
+#include "sampler.h"
+#include "session.h"
+
+#define TARGET FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-target.gguf"
+#define PROMPT "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96.<|im_end|>\n<|im_start|>assistant\n"
+
+static fr_comm *comm;
+static const char *backend;
+
+static fr_session *open_session(int max_rows, int64_t kv_positions)
+{
+    fr_session *s = NULL;
+    const fr_session_options o = {.backend = backend, .threads = 2, .max_rows = max_rows, .max_context = 512,
+                                  .kv_positions = kv_positions};
+    if (fr_session_open(TARGET, comm, &o, &s) != FR_OK)
+        fail_msg("%s", fr_cause());
+    return s;
+}
+
+static fr_row_query question(void)
+{
+    fr_row_query q = {.n_top = 8, .n_wanted = 2, .wanted = {11, 42}};
+    return q;
+}
+
+static void assert_same(const fr_row_answer *a, const fr_row_answer *b)
+{
+    assert_int_equal(a->winner, b->winner);
+    assert_memory_equal(&a->max, &b->max, sizeof a->max);
+    assert_memory_equal(&a->sum_exp, &b->sum_exp, sizeof a->sum_exp);
+    assert_memory_equal(a->wanted_logit, b->wanted_logit, 2 * sizeof(float));
+    assert_int_equal(a->n_top, b->n_top);
+    for (int i = 0; i < a->n_top; i++) {
+        assert_int_equal(a->top[i].token, b->top[i].token);
+        assert_memory_equal(&a->top[i].logit, &b->top[i].logit, sizeof(float));
+    }
+}
+
+static void ok(fr_status st)
+{
+    if (st != FR_OK)
+        fail_msg("%s", fr_cause());
+}
+
+static void prompt_ids(const fr_session *s, fr_ids *ids)
+{
+    ok(fr_tokenize(fr_session_tokenizer(s), PROMPT, strlen(PROMPT), 1, ids));
+}
+
+/* Answers about every position, the tokens given in chunks of `chunk` rows. */
+static fr_row_answer *by_chunks(fr_session *s, int seq, const fr_ids *ids, int chunk)
+{
+    fr_row_answer *out = calloc(ids->len, sizeof *out);
+    assert_non_null(out);
+    const fr_row_query q = question();
+    for (int at = 0; at < (int)ids->len; at += chunk) {
+        int n = (int)ids->len - at < chunk ? (int)ids->len - at : chunk, row = 0, a = 0;
+        fr_pass_begin(s);
+        ok(fr_pass_append(s, seq, ids->data + at, n, &row));
+        for (int i = 0; i < n; i++)
+            ok(fr_pass_ask(s, row + i, &q, &a));
+        ok(fr_pass_run(s));
+        for (int i = 0; i < n; i++)
+            out[at + i] = *fr_pass_answer(s, i);
+    }
+    return out;
+}
+
+static void chunks_do_not_matter(void **state)
+{
+    (void)state;
+    fr_session *s = open_session(128, 1024);
+    fr_ids ids = {0};
+    prompt_ids(s, &ids);
+    int seq = -1;
+    ok(fr_seq_new(s, &seq));
+    fr_row_answer *whole = by_chunks(s, seq, &ids, 128);
+    const int chunks[] = {1, 2, 3, 8, 9, 16, 31};
+    for (size_t k = 0; k < sizeof chunks / sizeof *chunks; k++) {
+        ok(fr_seq_truncate(s, seq, 0));
+        fr_row_answer *parts = by_chunks(s, seq, &ids, chunks[k]);
+        for (size_t i = 0; i < ids.len; i++)
+            assert_same(&whole[i], &parts[i]);
+        free(parts);
+    }
+    free(whole);
+    fr_ids_free(&ids);
+    fr_session_close(&s);
+}
+
+/* One sequence forked in the middle, its fork and a stranger in one pass: all rows as when alone. */
+static void neighbours_and_forks_do_not_matter(void **state)
+{
+    (void)state;
+    fr_session *s = open_session(128, 1024);
+    fr_ids ids = {0};
+    prompt_ids(s, &ids);
+    int seq = -1, fork = -1, other = -1, n = (int)ids.len, half = n / 2 + 1, row = 0, fork_row = 0, a = 0, b = 0;
+    ok(fr_seq_new(s, &seq));
+    fr_row_answer *whole = by_chunks(s, seq, &ids, 128);
+    ok(fr_seq_fork(s, seq, half, &fork));
+    ok(fr_seq_truncate(s, seq, half));
+    ok(fr_seq_new(s, &other));
+    const fr_row_query q = question();
+    fr_pass_begin(s);
+    ok(fr_pass_append(s, other, ids.data + 3, 11, &row));
+    ok(fr_pass_append(s, fork, ids.data + half, n - half, &fork_row));
+    ok(fr_pass_append(s, seq, ids.data + half, n - half, &row));
+    ok(fr_pass_ask(s, fork_row + n - half - 1, &q, &a));
+    ok(fr_pass_ask(s, row + n - half - 1, &q, &b));
+    ok(fr_pass_run(s));
+    assert_same(fr_pass_answer(s, a), &whole[n - 1]);
+    assert_same(fr_pass_answer(s, b), &whole[n - 1]);
+    free(whole);
+    fr_ids_free(&ids);
+    fr_session_close(&s);
+}
+
+/* A probe hanging off the middle of a trunk that is still being computed answers as if it followed it alone. */
+static void a_branch_is_as_if_alone(void **state)
+{
+    (void)state;
+    fr_session *s = open_session(128, 1024);
+    fr_ids ids = {0};
+    prompt_ids(s, &ids);
+    int seq = -1, n = (int)ids.len, row = 0, probe = 0, a = 0, free_before = 0;
+    ok(fr_seq_new(s, &seq));
+    fr_row_answer *whole = by_chunks(s, seq, &ids, 128);
+    free_before = (int)fr_session_kv_free(s);
+    const int offs[] = {0, 1, 5, 16, 17, n - 20};
+    const fr_row_query q = question();
+    for (size_t k = 0; k < sizeof offs / sizeof *offs; k++) {
+        ok(fr_seq_truncate(s, seq, 0));
+        fr_pass_begin(s);
+        ok(fr_pass_append(s, seq, ids.data, n - 4, &row));
+        ok(fr_pass_branch(s, seq, offs[k], ids.data + offs[k], n - offs[k], &probe));
+        ok(fr_pass_ask(s, probe + n - offs[k] - 1, &q, &a));
+        ok(fr_pass_run(s));
+        assert_same(fr_pass_answer(s, a), &whole[n - 1]);
+        assert_true((int)fr_session_kv_free(s) >= free_before); /* the branch's pages are back */
+    }
+    free(whole);
+    fr_ids_free(&ids);
+    fr_session_close(&s);
+}
+
+static void an_abandoned_pass_leaves_no_trace(void **state)
+{
+    (void)state;
+    fr_session *s = open_session(64, 512);
+    fr_ids ids = {0};
+    prompt_ids(s, &ids);
+    int seq = -1, row = 0;
+    ok(fr_seq_new(s, &seq));
+    fr_pass_begin(s);
+    ok(fr_pass_append(s, seq, ids.data, 20, &row));
+    assert_int_equal(fr_seq_len(s, seq), 20);
+    fr_pass_begin(s);
+    assert_int_equal(fr_seq_len(s, seq), 0);
+    fr_row_answer *a = by_chunks(s, seq, &ids, 64);
+    free(a);
+    fr_ids_free(&ids);
+    fr_session_close(&s);
+}
+
+static void bad_requests_are_refused(void **state)
+{
+    (void)state;
+    fr_session *s = open_session(16, 64);
+    const int32_t bad[1] = {512}, negative[1] = {-1}, fine[65] = {0};
+    int seq = -1, row = 0, a = 0;
+    ok(fr_seq_new(s, &seq));
+    fr_pass_begin(s);
+    assert_int_equal(fr_pass_append(s, seq, bad, 1, &row), FR_EINVAL);
+    assert_int_equal(fr_pass_append(s, seq, negative, 1, &row), FR_EINVAL);
+    assert_int_equal(fr_pass_append(s, seq, fine, 17, &row), FR_ELIMIT);
+    assert_int_equal(fr_pass_append(s, 99, fine, 1, &row), FR_EINVAL);
+    assert_int_equal(fr_pass_branch(s, seq, 1, fine, 1, &row), FR_EINVAL);
+    const fr_row_query q = {.n_top = FR_TOP_MAX + 1};
+    assert_int_equal(fr_pass_append(s, seq, fine, 1, &row), FR_OK);
+    assert_int_equal(fr_pass_ask(s, row, &q, &a), FR_EINVAL);
+    assert_int_equal(fr_pass_ask(s, 1, &(fr_row_query){0}, &a), FR_EINVAL);
+    fr_session_close(&s);
+}
+
+static void a_missing_model_is_named(void **state)
+{
+    (void)state;
+    fr_session *s = NULL;
+    const fr_session_options o = {0};
+    assert_int_equal(fr_session_open("/no/such.gguf", comm, &o, &s), FR_ENOTFOUND);
+    assert_non_null(strstr(fr_cause(), "/no/such.gguf"));
+    assert_null(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chunks_do_not_matter),
+        cmocka_unit_test(neighbours_and_forks_do_not_matter),
+        cmocka_unit_test(a_branch_is_as_if_alone),
+        cmocka_unit_test(an_abandoned_pass_leaves_no_trace),
+        cmocka_unit_test(bad_requests_are_refused),
+        cmocka_unit_test(a_missing_model_is_named),
+    };
+    if (fr_comm_self_open(&comm) != FR_OK)
+        return 1;
+    int failed = 0;
+    for (const fr_ops *const *b = fr_ops_all(); *b; b++) {
+        const fr_ops *usable = NULL;
+        backend = (*b)->name;
+        if (fr_ops_choose(backend, &usable) != FR_OK) {
+            printf("skipped: %s\n", fr_cause());
+            continue;
+        }
+        printf("backend %s\n", backend);
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    comm->ops->close(&comm);
+    return failed;
+}
