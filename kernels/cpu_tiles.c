@@ -1,0 +1,232 @@
+/* cpu_tiles.c: repacks matrices into tiles (cpu_tiles.h). A model is repacked at every start, so this works on four codes
+ * at a time (a group of one row is a 32-bit word) and on all threads. */
+#include "cpu_tiles.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "blocks.h"
+#include "check.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+int fr_tiles_lane_bytes(fr_dtype t)
+{
+    switch (t) {
+    case FR_Q4_0:
+    case FR_Q4_1:
+    case FR_Q4_K:
+        return 16;
+    case FR_Q5_0:
+    case FR_Q5_1:
+    case FR_Q5_K:
+        return 20;
+    case FR_Q6_K:
+        return 24;
+    case FR_Q8_0:
+        return 32;
+    case FR_F16:
+    case FR_BF16:
+        return 64;
+    case FR_F32:
+        break;
+    }
+    return 128;
+}
+
+/* Bytes of scales of one lane over a whole row. */
+static size_t lane_scale_bytes(fr_dtype t, int64_t cols)
+{
+    switch (t) {
+    case FR_Q4_0:
+    case FR_Q5_0:
+    case FR_Q8_0:
+        return (size_t)(cols / 32) * 2;
+    case FR_Q4_1:
+    case FR_Q5_1:
+        return (size_t)(cols / 32) * 4;
+    case FR_Q4_K:
+    case FR_Q5_K:
+        return (size_t)(cols / 256) * 20;
+    case FR_Q6_K:
+        return (size_t)(cols / 256) * 18;
+    case FR_F32:
+    case FR_F16:
+    case FR_BF16:
+        break;
+    }
+    return 0;
+}
+
+static void put_group(uint8_t *quants, int lanes, int vector, int lane, uint32_t codes)
+{
+    memcpy(quants + (vector * lanes + lane) * 4, &codes, sizeof codes);
+}
+
+/* The codes of 32 columns of one row into a block's planes. */
+static void put_codes(uint8_t *quants, int lanes, int lane, const uint8_t codes[32], int lane_bytes)
+{
+    uint32_t group[8];
+    memcpy(group, codes, sizeof group);
+    if (lane_bytes == 32) {
+        for (int g = 0; g < 8; g++)
+            put_group(quants, lanes, g, lane, group[g]);
+        return;
+    }
+    for (int v = 0; v < 4; v++)
+        put_group(quants, lanes, v, lane,
+                  (group[2 * v] & 0x0f0f0f0fu) | (group[2 * v + 1] & 0x0f0f0f0fu) << 4);
+    if (lane_bytes == 20) {
+        uint32_t high = 0;
+        for (int g = 0; g < 8; g++)
+            high |= (group[g] >> 4 & 0x01010101u) << g;
+        put_group(quants, lanes, 4, lane, high);
+    } else if (lane_bytes == 24) {
+        for (int v = 0; v < 2; v++) {
+            uint32_t high = 0;
+            for (int g = 0; g < 4; g++)
+                high |= (group[4 * v + g] >> 4 & 0x03030303u) << 2 * g;
+            put_group(quants, lanes, 4 + v, lane, high);
+        }
+    }
+}
+
+/* The scales of one block of a row, where they belong in the tile's scales. `at` is the block's share of them. */
+static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
+{
+    uint8_t *f16 = at + 2 * lane;
+    if (t == FR_Q6_K) {
+        fr_block_q6_k b;
+        memcpy(&b, block, sizeof b);
+        memcpy(f16, &b.d, 2);
+        for (int i = 0; i < 16; i++)
+            at[(2 + i) * lanes + lane] = (uint8_t)b.scales[i];
+        return;
+    }
+    memcpy(f16, block, 2);
+    if (t == FR_Q4_1 || t == FR_Q5_1) {
+        memcpy(f16 + 2 * lanes, block + 2, 2);
+    } else if (t == FR_Q4_K || t == FR_Q5_K) {
+        uint8_t scales[8], mins[8];
+        memcpy(f16 + 2 * lanes, block + 2, 2);
+        fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
+        for (int g = 0; g < 8; g++) {
+            at[(4 + 2 * g) * lanes + lane] = scales[g];
+            at[(5 + 2 * g) * lanes + lane] = mins[g];
+        }
+    }
+}
+
+typedef struct pack_job {
+    const fr_matrix *src;
+    fr_weight *w;
+} pack_job;
+
+static void pack_plain_row(const pack_job *job, const uint8_t *src, uint8_t *quants, int lane)
+{
+    size_t size = (size_t)fr_dtype_find(job->w->dtype)->block_bytes, step = size * (size_t)job->w->lanes;
+    uint8_t *at = quants + size * (size_t)lane;
+    if (size == 2) {
+        for (int64_t c = 0; c < job->w->cols; c++)
+            memcpy(at + (size_t)c * step, src + (size_t)c * 2, 2);
+    } else {
+        for (int64_t c = 0; c < job->w->cols; c++)
+            memcpy(at + (size_t)c * step, src + (size_t)c * 4, 4);
+    }
+}
+
+static void pack_quantised_row(const pack_job *job, const uint8_t *src, uint8_t *quants, uint8_t *scales,
+                               int lane)
+{
+    const fr_weight *w = job->w;
+    const fr_dtype_info *info = fr_dtype_find(w->dtype);
+    int lane_bytes = fr_tiles_lane_bytes(w->dtype), lanes = w->lanes;
+    size_t scale_step = lane_scale_bytes(w->dtype, info->block_values) * (size_t)lanes;
+    uint8_t codes[FR_BLOCK_MAX];
+    for (int64_t c = 0; c < w->cols; c += info->block_values) {
+        fr_block_codes(w->dtype, src, codes);
+        for (int i = 0; i < info->block_values; i += 32) {
+            put_codes(quants, lanes, lane, codes + i, lane_bytes);
+            quants += lane_bytes * lanes;
+        }
+        put_scales(w->dtype, src, scales, lanes, lane);
+        scales += scale_step;
+        src += info->block_bytes;
+    }
+}
+
+static void pack_tiles(void *ctx, int64_t begin, int64_t end)
+{
+    const pack_job *job = ctx;
+    const fr_weight *w = job->w;
+    bool plain = fr_dtype_find(w->dtype)->block_values == 1;
+    for (int64_t t = begin; t < end; t++) {
+        uint8_t *quants = w->quants + (size_t)t * w->tile_quants, *scales = w->scales + (size_t)t * w->tile_scales;
+        for (int lane = 0; lane < w->lanes && t * w->lanes + lane < w->rows; lane++) {
+            int64_t row = t * w->lanes + lane;
+            const uint8_t *src = (const uint8_t *)job->src->data + (size_t)row * job->src->row_bytes;
+            if (plain)
+                pack_plain_row(job, src, quants, lane);
+            else
+                pack_quantised_row(job, src, quants, scales, lane);
+        }
+    }
+}
+
+/* Large matrices get huge pages where the kernel grants them: a pass reads all of memory once, and page walks show. */
+static uint8_t *alloc_tiles(size_t bytes)
+{
+    void *mem = NULL;
+    bool large = bytes >= 2 * HUGE_PAGE;
+    if (posix_memalign(&mem, large ? HUGE_PAGE : 64, bytes) != 0)
+        return NULL;
+    if (large)
+        (void)madvise(mem, bytes, MADV_HUGEPAGE); /* only advice */
+    return mem;
+}
+
+fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weight **out)
+{
+    FR_TRY(fr_cpu_check_matrix(src));
+    size_t blocks = (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK);
+    void *scratch = NULL;
+    FR_TRY(fr_cpu_scratch(dev, blocks * sizeof(fr_act) * FR_TILE_TOKENS, &scratch));
+    fr_weight *w = calloc(1, sizeof *w);
+    if (!w)
+        return fr_no_memory();
+    w->dtype = src->dtype;
+    w->lanes = lanes;
+    w->rows = src->rows;
+    w->cols = src->cols;
+    w->tiles = (src->rows + lanes - 1) / lanes;
+    w->tile_quants = (size_t)fr_tiles_lane_bytes(src->dtype) * (size_t)src->cols / 32 * (size_t)lanes;
+    w->tile_scales = lane_scale_bytes(src->dtype, src->cols) * (size_t)lanes;
+    size_t quants = w->tile_quants * (size_t)w->tiles, scales = w->tile_scales * (size_t)w->tiles;
+    w->quants = alloc_tiles(quants + scales);
+    if (!w->quants) {
+        fr_tiles_free(dev, &w);
+        return fr_no_memory();
+    }
+    w->scales = w->quants + quants;
+    if (w->rows % lanes != 0) {
+        memset(w->scales - w->tile_quants, 0, w->tile_quants);
+        memset(w->scales + scales - w->tile_scales, 0, w->tile_scales);
+    }
+    pack_job job = {src, w};
+    fr_pool_run(dev->pool, w->tiles, 16, pack_tiles, &job);
+    *out = w;
+    return FR_OK;
+}
+
+void fr_tiles_free(fr_device *dev, fr_weight **pw)
+{
+    (void)dev;
+    fr_weight *w = *pw;
+    if (!w)
+        return;
+    free(w->quants);
+    free(w);
+    *pw = NULL;
+}

@@ -1,0 +1,46 @@
+/* cpu_tiles.h: the layout of weights and activations in the fast CPU backends. Internal to kernels/.
+ *
+ * A tile is `lanes` output rows (16 with AVX-512, 8 with AVX2): one row a vector lane. Tiles lie one after the other, so a
+ * thread streams through memory. Columns go by blocks of 32, quantised types keep their own precision in memory:
+ *   quants  a block is 8 groups of 4 columns; a group is a vector, byte 4 * row + column % 4. Planes, in this order:
+ *           nibbles: 4 vectors, vector v = group 2v in the low nibbles, group 2v + 1 in the high ones;
+ *           then Q5: 1 vector, bit g = fifth bit of group g; Q6_K: 2 vectors, bits 2 (g % 4) of vector g / 4.
+ *           Q8_0 instead: 8 vectors, codes + 128.
+ *   scales  32-value types: f16 scale [lanes] a block, then f16 shift [lanes] in Q4_1 and Q5_1;
+ *           Q4_K, Q5_K: a super-block of 8 is f16 d [lanes], f16 dmin [lanes], then 8 x (scale, min) u8 [lanes];
+ *           Q6_K: f16 d [lanes], then 8 x (first 16 columns, last 16) i8 [lanes].
+ *   F32, F16, BF16: quants are the values themselves, [cols][lanes]; no scales.
+ * Rows past the end are zero. So a matrix takes 1.00 (Q4_0, Q6_K) to 1.03 (Q4_K) times its bytes in the file. */
+#ifndef FR_CPU_TILES_H
+#define FR_CPU_TILES_H
+
+#include "cpu_device.h"
+
+#define FR_TILE_BLOCK 32
+#define FR_TILE_TOKENS 32 /* tokens quantised at a time: what matmul's scratch holds */
+
+/* 32 activations: value i is about scale * q[i]. */
+typedef struct fr_act {
+    float scale;
+    float sum;       /* scale * (half[0] + half[1]): what a weight's shift is multiplied with */
+    int32_t half[2]; /* sums of q[0..15] and q[16..31] */
+    int8_t q[FR_TILE_BLOCK];
+} fr_act;
+
+struct fr_weight {
+    fr_dtype dtype;
+    int lanes;
+    int64_t rows, cols;
+    int64_t tiles;
+    size_t tile_quants, tile_scales; /* bytes a tile */
+    uint8_t *quants;                 /* [tiles * tile_quants]; owns the memory of both */
+    uint8_t *scales;                 /* [tiles * tile_scales] */
+};
+
+/* Repacks with the device's threads, and makes the device's scratch large enough for matmul. */
+fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weight **out);
+void fr_tiles_free(fr_device *dev, fr_weight **w);
+/* Bytes of quants a block of 32 columns takes in one lane; of an F32, F16 or BF16 matrix too. */
+int fr_tiles_lane_bytes(fr_dtype t);
+
+#endif

@@ -1,0 +1,153 @@
+/* fast_attention.h: attention over the paged cache, a template for one instruction set: included by cpu_avx2.c and
+ * cpu_avx512.c after their lanes_*.h.
+ *
+ * A task is one row and a run of query heads that read the same KV head. It goes through the row's logical positions by
+ * chunks of 16, counted from 0: widen the chunk's keys and values once, then for each head the online softmax (running
+ * maximum, total and weighted sum, rescaled when the maximum grows). Where the trunk ends, which pages are used and which
+ * heads share a task change nothing in the arithmetic of a (row, head). */
+#ifndef FR_FAST_ATTENTION_H
+#define FR_FAST_ATTENTION_H
+
+#include <math.h>
+
+#include "check.h"
+#include "cpu_device.h"
+#include "fast_ops.h"
+
+enum { CHUNK = 16, RUN_MAX = 8 };
+
+typedef struct attention_job {
+    float *out;
+    const float *q;
+    const fr_kv *kv;
+    const fr_attn_view *views;
+    const int32_t *kv_of_head;
+    const int32_t *runs; /* [n_runs + 1]: first heads of the runs, then `heads` */
+    int n_runs, heads;
+    float scale;
+} attention_job;
+
+/* One head's softmax so far. `sum` is [padded head_dim], the values weighted by e^(score - max). */
+typedef struct softmax_state {
+    float max, total;
+    float q[FR_HEAD_MAX] __attribute__((aligned(64)));
+    float sum[FR_HEAD_MAX] __attribute__((aligned(64)));
+} softmax_state;
+
+/* Widens one head's part of `count` positions into rows of `padded` floats, zero beyond head_dim. */
+static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, const fr_kv *kv, int kv_head,
+                        int padded, float *rows)
+{
+    for (int p = 0; p < count; p++) {
+        const uint16_t *src = cache + (slots[p] * kv->kv_heads + kv_head) * kv->head_dim;
+        for (int i = 0; i < padded; i += LANES)
+            vf_store(rows + p * padded + i, vf_load_f16_n(src + i, kv->head_dim - i));
+    }
+}
+
+static void score_chunk(const softmax_state *s, const float *keys, int count, int padded, float scale, float *scores)
+{
+    for (int p = 0; p < count; p++) {
+        vf dot = vf_set1(0);
+        for (int i = 0; i < padded; i += LANES)
+            dot = vf_fma(vf_load(s->q + i), vf_load(keys + p * padded + i), dot);
+        scores[p] = vf_sum(dot) * scale;
+    }
+    for (int p = count; p < CHUNK; p++)
+        scores[p] = -INFINITY;
+}
+
+static void add_chunk(softmax_state *s, float *scores, const float *values, int count, int padded)
+{
+    vf high = vf_set1(-INFINITY);
+    for (int p = 0; p < CHUNK; p += LANES)
+        high = vf_max(vf_load(scores + p), high);
+    float highest = vf_highest(high), max = highest > s->max ? highest : s->max, rescale[LANES];
+    vf_store(rescale, vf_exp(vf_set1(s->max - max)));
+    vf total = vf_set1(0), factor = vf_set1(rescale[0]);
+    for (int p = 0; p < CHUNK; p += LANES) {
+        vf weight = vf_exp(vf_sub(vf_load(scores + p), vf_set1(max)));
+        vf_store(scores + p, weight); /* absent positions weigh e^-87: nothing, and the same nothing every time */
+        total = vf_add(total, weight);
+    }
+    s->total = s->total * rescale[0] + vf_sum(total);
+    s->max = max;
+    for (int i = 0; i < padded; i += LANES) {
+        vf sum = vf_mul(vf_load(s->sum + i), factor);
+        for (int p = 0; p < count; p++)
+            sum = vf_fma(vf_set1(scores[p]), vf_load(values + p * padded + i), sum);
+        vf_store(s->sum + i, sum);
+    }
+}
+
+static void attend_run(const attention_job *job, int64_t row, int first, int n_heads)
+{
+    const fr_kv *kv = job->kv;
+    const fr_attn_view *view = &job->views[row];
+    const int dim = kv->head_dim, padded = (dim + LANES - 1) / LANES * LANES;
+    const int kv_head = job->kv_of_head[first], positions = view->n_trunk + view->n_branch;
+    softmax_state states[RUN_MAX];
+    float keys[CHUNK * FR_HEAD_MAX] __attribute__((aligned(64)));
+    float values[CHUNK * FR_HEAD_MAX] __attribute__((aligned(64)));
+    for (int h = 0; h < n_heads; h++) {
+        states[h].max = -INFINITY;
+        states[h].total = 0;
+        for (int i = 0; i < padded; i += LANES) {
+            vf_store(states[h].q + i, vf_load_n(job->q + (row * job->heads + first + h) * dim + i, dim - i, 0));
+            vf_store(states[h].sum + i, vf_set1(0));
+        }
+    }
+    for (int at = 0; at < positions; at += CHUNK) {
+        int count = positions - at < CHUNK ? positions - at : CHUNK;
+        int64_t slots[CHUNK];
+        for (int p = 0; p < count; p++)
+            slots[p] = fr_view_slot(view, at + p);
+        widen_chunk(kv->k, slots, count, kv, kv_head, padded, keys);
+        widen_chunk(kv->v, slots, count, kv, kv_head, padded, values);
+        for (int h = 0; h < n_heads; h++) {
+            float scores[CHUNK];
+            score_chunk(&states[h], keys, count, padded, job->scale, scores);
+            add_chunk(&states[h], scores, values, count, padded);
+        }
+    }
+    for (int h = 0; h < n_heads; h++) {
+        vf total = vf_set1(states[h].total);
+        for (int i = 0; i < padded; i += LANES)
+            vf_store_n(job->out + (row * job->heads + first + h) * dim + i, dim - i,
+                       vf_div(vf_load(states[h].sum + i), total));
+    }
+}
+
+static void attend_runs(void *ctx, int64_t begin, int64_t end)
+{
+    const attention_job *job = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        const int32_t *run = job->runs + i % job->n_runs;
+        attend_run(job, i / job->n_runs, run[0], run[1] - run[0]);
+    }
+}
+
+/* Splits the heads into runs of neighbours with one KV head, at most RUN_MAX long. */
+static int find_runs(const int32_t *kv_of_head, int heads, int32_t *runs)
+{
+    int n = 0;
+    for (int h = 0; h < heads; h++)
+        if (h == 0 || kv_of_head[h] != kv_of_head[h - 1] || h - runs[n - 1] == RUN_MAX)
+            runs[n++] = h;
+    runs[n] = heads;
+    return n;
+}
+
+static fr_status fast_attention(fr_device *dev, float *out, const float *q, const fr_kv *kv,
+                                const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads, float scale)
+{
+    FR_TRY(fr_cpu_check_head(kv->head_dim));
+    void *runs = NULL;
+    FR_TRY(fr_cpu_scratch(dev, ((size_t)heads + 1) * sizeof(int32_t), &runs));
+    int n_runs = find_runs(kv_of_head, heads, runs);
+    attention_job job = {out, q, kv, views, kv_of_head, runs, n_runs, heads, scale};
+    fr_pool_run(dev->pool, (int64_t)n * n_runs, 1, attend_runs, &job);
+    return FR_OK;
+}
+
+#endif

@@ -1,0 +1,324 @@
+/* fast_matmul.h: y = x W^T over tiles (cpu_tiles.h), a template for one instruction set: included by cpu_avx2.c and
+ * cpu_avx512.c after their lanes_*.h.
+ *
+ * Quantised types: activations are quantised to 8 bits by blocks of 32. A tile goes through its blocks once for up to
+ * DOT_TOKENS tokens: unpack eight vectors of codes, then per token an integer dot product, scaled and added up in f32.
+ * F32, F16 and BF16 multiply in f32, even columns and odd columns in two sums.
+ *
+ * Batch invariance: a token's sum is built by the same operations in the same order whatever DOT_TOKENS group it is in,
+ * since every group size is the same code with another constant; threads share whole tiles only. */
+#ifndef FR_FAST_MATMUL_H
+#define FR_FAST_MATMUL_H
+
+#include "cpu_tiles.h"
+
+/* One tile for tokens acts[m * blocks ..], or x[m * cols ..] of plain types; y [tokens, rows] at the tile's first row. */
+typedef struct tile_task {
+    const fr_weight *w;
+    int64_t tile;
+    const fr_act *acts;
+    const float *x;
+    float *y;
+} tile_task;
+
+LANES_INLINE int code_bits(fr_dtype t)
+{
+    int lane_bytes = t == FR_Q8_0 ? 32 : t == FR_Q6_K ? 24 : t == FR_Q5_0 || t == FR_Q5_1 || t == FR_Q5_K ? 20 : 16;
+    return lane_bytes / 4;
+}
+
+LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
+{
+    const int vector = LANES * 4, bits = code_bits(t);
+    if (bits == 8) {
+        for (int g = 0; g < 8; g++)
+            q[g] = vi_load(quants + g * vector);
+        return;
+    }
+    const vi nibble = vi_set1_8(15), bit4 = vi_set1_8(0x10), bits45 = vi_set1_8(0x30);
+    for (int v = 0; v < 4; v++) {
+        vi pair = vi_load(quants + v * vector);
+        q[2 * v] = vi_and(pair, nibble);
+        q[2 * v + 1] = vi_and(vi_shr(pair, 4), nibble);
+    }
+    if (bits == 5) {
+        vi high = vi_load(quants + 4 * vector);
+        for (int g = 0; g < 8; g++)
+            q[g] = vi_or(q[g], vi_and(g < 4 ? vi_shl(high, 4 - g) : vi_shr(high, g - 4), bit4));
+    } else if (bits == 6) {
+        for (int g = 0; g < 8; g++) {
+            vi high = vi_load(quants + (4 + g / 4) * vector);
+            int at = g % 4 * 2;
+            q[g] = vi_or(q[g], vi_and(at < 4 ? vi_shl(high, 4 - at) : vi_shr(high, at - 4), bits45));
+        }
+    }
+}
+
+/* Adds one block to the tokens' sums: codes * scale + shift, one scale for 32 columns. */
+LANES_INLINE void add_block(const vi q[8], int bits, vf scale, vf shift, const fr_act *acts, int64_t blocks,
+                            int tokens, vf *sums)
+{
+    for (int m = 0; m < tokens; m++) {
+        const fr_act *a = acts + m * blocks;
+        vf dot = vf_from_i32(vi_dot(q, a->q, 8, bits));
+        sums[m] = vf_fma(dot, vf_mul(scale, vf_set1(a->scale)), sums[m]);
+        sums[m] = vf_fma(shift, vf_set1(a->sum), sums[m]);
+    }
+}
+
+/* The same with a scale for each 16 columns and the offset of 32 that Q6_K has. */
+LANES_INLINE void add_block_halves(const vi q[8], const vf scale[2], const fr_act *acts, int64_t blocks, int tokens,
+                                   vf *sums)
+{
+    for (int m = 0; m < tokens; m++) {
+        const fr_act *a = acts + m * blocks;
+        for (int h = 0; h < 2; h++) {
+            vi dot = vi_sub(vi_dot(q + 4 * h, a->q + 16 * h, 4, 6), vi_set1(a->half[h] * 32));
+            sums[m] = vf_fma(vf_from_i32(dot), vf_mul(scale[h], vf_set1(a->scale)), sums[m]);
+        }
+    }
+}
+
+LANES_INLINE void store_sums(const tile_task *task, int tokens, const vf *sums)
+{
+    int64_t rows = task->w->rows - task->tile * LANES;
+    for (int m = 0; m < tokens; m++)
+        vf_store_n(task->y + m * task->w->rows, rows, sums[m]);
+}
+
+/* Types whose blocks are 32 values: f16 scale, and an f16 shift or a fixed offset. */
+LANES_INLINE void tile_32(const tile_task *task, fr_dtype t, int tokens)
+{
+    const fr_weight *w = task->w;
+    const uint8_t *quants = w->quants + (size_t)task->tile * w->tile_quants;
+    const uint8_t *scales = w->scales + (size_t)task->tile * w->tile_scales;
+    const int bits = code_bits(t), has_shift = t == FR_Q4_1 || t == FR_Q5_1;
+    const float offset = t == FR_Q4_0 ? 8 : t == FR_Q5_0 ? 16 : DOT_OFFSET_8BIT;
+    int64_t blocks = w->cols / 32;
+    vf sums[DOT_TOKENS];
+    for (int m = 0; m < tokens; m++)
+        sums[m] = vf_set1(0);
+    for (int64_t b = 0; b < blocks; b++) {
+        vi q[8];
+        unpack(t, quants, q);
+        vf scale = vf_load_f16(scales);
+        vf shift = has_shift ? vf_load_f16(scales + 2 * LANES) : vf_mul(scale, vf_set1(-offset));
+        add_block(q, bits, scale, shift, task->acts + b, blocks, tokens, sums);
+        quants += bits * 4 * LANES;
+        scales += (has_shift ? 4 : 2) * LANES;
+    }
+    store_sums(task, tokens, sums);
+}
+
+/* Q4_K and Q5_K. */
+LANES_INLINE void tile_k(const tile_task *task, fr_dtype t, int tokens)
+{
+    const fr_weight *w = task->w;
+    const uint8_t *quants = w->quants + (size_t)task->tile * w->tile_quants;
+    const uint8_t *scales = w->scales + (size_t)task->tile * w->tile_scales;
+    const int bits = code_bits(t);
+    int64_t blocks = w->cols / 32;
+    vf sums[DOT_TOKENS];
+    for (int m = 0; m < tokens; m++)
+        sums[m] = vf_set1(0);
+    for (int64_t b = 0; b < blocks; b += 8) {
+        vf d = vf_load_f16(scales), dmin = vf_sub(vf_set1(0), vf_load_f16(scales + 2 * LANES));
+        scales += 4 * LANES;
+        for (int g = 0; g < 8; g++) {
+            vi q[8];
+            unpack(t, quants, q);
+            vf scale = vf_mul(d, vf_load_u8(scales)), shift = vf_mul(dmin, vf_load_u8(scales + LANES));
+            add_block(q, bits, scale, shift, task->acts + b + g, blocks, tokens, sums);
+            quants += bits * 4 * LANES;
+            scales += 2 * LANES;
+        }
+    }
+    store_sums(task, tokens, sums);
+}
+
+LANES_INLINE void tile_q6_k(const tile_task *task, int tokens)
+{
+    const fr_weight *w = task->w;
+    const uint8_t *quants = w->quants + (size_t)task->tile * w->tile_quants;
+    const uint8_t *scales = w->scales + (size_t)task->tile * w->tile_scales;
+    int64_t blocks = w->cols / 32;
+    vf sums[DOT_TOKENS];
+    for (int m = 0; m < tokens; m++)
+        sums[m] = vf_set1(0);
+    for (int64_t b = 0; b < blocks; b += 8) {
+        vf d = vf_load_f16(scales);
+        scales += 2 * LANES;
+        for (int g = 0; g < 8; g++) {
+            vi q[8];
+            unpack(FR_Q6_K, quants, q);
+            vf scale[2] = {vf_mul(d, vf_load_i8(scales)), vf_mul(d, vf_load_i8(scales + LANES))};
+            add_block_halves(q, scale, task->acts + b + g, blocks, tokens, sums);
+            quants += 24 * LANES;
+            scales += 2 * LANES;
+        }
+    }
+    store_sums(task, tokens, sums);
+}
+
+LANES_INLINE vf load_plain(fr_dtype t, const uint8_t *p)
+{
+    return t == FR_F32 ? vf_load((const float *)p) : t == FR_F16 ? vf_load_f16(p) : vf_load_bf16(p);
+}
+
+LANES_INLINE void tile_plain(const tile_task *task, fr_dtype t, int tokens)
+{
+    const fr_weight *w = task->w;
+    const uint8_t *at = w->quants + (size_t)task->tile * w->tile_quants;
+    const int step = (t == FR_F32 ? 4 : 2) * LANES;
+    int64_t cols = w->cols;
+    vf even[DOT_TOKENS], odd[DOT_TOKENS];
+    for (int m = 0; m < tokens; m++)
+        even[m] = odd[m] = vf_set1(0);
+    int64_t c = 0;
+    for (; c + 2 <= cols; c += 2, at += 2 * step) {
+        vf w0 = load_plain(t, at), w1 = load_plain(t, at + step);
+        for (int m = 0; m < tokens; m++) {
+            even[m] = vf_fma(w0, vf_set1(task->x[m * cols + c]), even[m]);
+            odd[m] = vf_fma(w1, vf_set1(task->x[m * cols + c + 1]), odd[m]);
+        }
+    }
+    if (c < cols) {
+        vf last = load_plain(t, at);
+        for (int m = 0; m < tokens; m++)
+            even[m] = vf_fma(last, vf_set1(task->x[m * cols + c]), even[m]);
+    }
+    for (int m = 0; m < tokens; m++)
+        even[m] = vf_add(even[m], odd[m]);
+    store_sums(task, tokens, even);
+}
+
+/* One function for each type and number of tokens, so that both are constants in it. */
+typedef void (*tile_fn)(const tile_task *task);
+
+#define TILE_FN(type, tokens, call)                       \
+    static void tile_##type##_##tokens(const tile_task *task) \
+    {                                                     \
+        call;                                             \
+    }
+#if DOT_TOKENS == 8
+#define TILE_FNS(type, CALL)                                                                       \
+    TILE_FN(type, 1, CALL(type, 1))                                                                \
+    TILE_FN(type, 2, CALL(type, 2))                                                                \
+    TILE_FN(type, 3, CALL(type, 3))                                                                \
+    TILE_FN(type, 4, CALL(type, 4))                                                                \
+    TILE_FN(type, 5, CALL(type, 5))                                                                \
+    TILE_FN(type, 6, CALL(type, 6))                                                                \
+    TILE_FN(type, 7, CALL(type, 7))                                                                \
+    TILE_FN(type, 8, CALL(type, 8))
+#define TILE_ROW(type)                                                                             \
+    [type] = {tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4,                  \
+              tile_##type##_5, tile_##type##_6, tile_##type##_7, tile_##type##_8}
+#else
+#define TILE_FNS(type, CALL)                                                                       \
+    TILE_FN(type, 1, CALL(type, 1))                                                                \
+    TILE_FN(type, 2, CALL(type, 2))                                                                \
+    TILE_FN(type, 3, CALL(type, 3))                                                                \
+    TILE_FN(type, 4, CALL(type, 4))
+#define TILE_ROW(type) [type] = {tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4}
+#endif
+
+#define CALL_32(type, tokens) tile_32(task, type, tokens)
+#define CALL_K(type, tokens) tile_k(task, type, tokens)
+#define CALL_Q6_K(type, tokens) tile_q6_k(task, tokens)
+#define CALL_PLAIN(type, tokens) tile_plain(task, type, tokens)
+
+TILE_FNS(FR_F32, CALL_PLAIN)
+TILE_FNS(FR_F16, CALL_PLAIN)
+TILE_FNS(FR_BF16, CALL_PLAIN)
+TILE_FNS(FR_Q4_0, CALL_32)
+TILE_FNS(FR_Q4_1, CALL_32)
+TILE_FNS(FR_Q5_0, CALL_32)
+TILE_FNS(FR_Q5_1, CALL_32)
+TILE_FNS(FR_Q8_0, CALL_32)
+TILE_FNS(FR_Q4_K, CALL_K)
+TILE_FNS(FR_Q5_K, CALL_K)
+TILE_FNS(FR_Q6_K, CALL_Q6_K)
+
+static const tile_fn tile_fns[][DOT_TOKENS] = {
+    TILE_ROW(FR_F32),  TILE_ROW(FR_F16),  TILE_ROW(FR_BF16), TILE_ROW(FR_Q4_0), TILE_ROW(FR_Q4_1), TILE_ROW(FR_Q5_0),
+    TILE_ROW(FR_Q5_1), TILE_ROW(FR_Q8_0), TILE_ROW(FR_Q4_K), TILE_ROW(FR_Q5_K), TILE_ROW(FR_Q6_K),
+};
+
+/* x [32] -> one block of activations. */
+LANES_INLINE void quantise_block(const float *x, fr_act *out)
+{
+    enum { VECTORS = FR_TILE_BLOCK / LANES };
+    vf high = vf_set1(0);
+    for (int v = 0; v < VECTORS; v++)
+        high = vf_max(vf_abs(vf_load(x + v * LANES)), high);
+    float largest = vf_highest(high);
+    float inverse = largest > 0 ? 127.0f / largest : 0;
+    for (int v = 0; v < VECTORS; v++)
+        vf_store_i8(out->q + v * LANES, vf_mul(vf_load(x + v * LANES), vf_set1(inverse)));
+    out->scale = largest / 127.0f;
+    out->half[0] = out->half[1] = 0;
+    for (int i = 0; i < 16; i++) {
+        out->half[0] += out->q[i];
+        out->half[1] += out->q[16 + i];
+    }
+    out->sum = out->scale * (float)(out->half[0] + out->half[1]);
+}
+
+typedef struct matmul_job {
+    const fr_weight *w;
+    const float *x;
+    fr_act *acts; /* NULL for plain types */
+    float *y;
+    int tokens;
+} matmul_job;
+
+static void quantise_rows(void *ctx, int64_t begin, int64_t end)
+{
+    const matmul_job *job = ctx;
+    int64_t blocks = job->w->cols / 32;
+    for (int64_t b = begin * blocks; b < end * blocks; b++)
+        quantise_block(job->x + b * 32, job->acts + b);
+}
+
+static void matmul_tiles(void *ctx, int64_t begin, int64_t end)
+{
+    const matmul_job *job = ctx;
+    const fr_weight *w = job->w;
+    const tile_fn *fns = tile_fns[w->dtype];
+    for (int64_t t = begin; t < end; t++)
+        for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
+            int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
+            tile_task task = {w, t, job->acts ? job->acts + m * (w->cols / 32) : NULL, job->x + m * w->cols,
+                              job->y + m * w->rows + t * LANES};
+            fns[tokens - 1](&task);
+        }
+}
+
+/* Pieces of at least 64 KiB, so that memory is streamed, and sixteen a thread, so that one that is interrupted by another
+ * process does not hold up the rest. */
+static int64_t tile_grain(const fr_device *dev, const fr_weight *w)
+{
+    int64_t streamed = (int64_t)(65536 / (w->tile_quants + w->tile_scales)) + 1;
+    int64_t shared = w->tiles / (fr_pool_threads(dev->pool) * 16);
+    return streamed > shared ? streamed : shared;
+}
+
+static fr_status fast_matmul(fr_device *dev, float *y, const float *x, const fr_weight *w, int n)
+{
+    bool quantised = w->tile_scales > 0;
+    for (int first = 0; first < n; first += FR_TILE_TOKENS) {
+        matmul_job job = {w, x + first * w->cols, quantised ? dev->scratch : NULL, y + first * w->rows,
+                          n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS};
+        if (quantised)
+            fr_pool_run(dev->pool, job.tokens, 4, quantise_rows, &job);
+        fr_pool_run(dev->pool, w->tiles, tile_grain(dev, w), matmul_tiles, &job);
+    }
+    return FR_OK;
+}
+
+static fr_status fast_weight_new(fr_device *dev, const fr_matrix *src, fr_weight **out)
+{
+    return fr_tiles_new(dev, src, LANES, out);
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* suite.h: what the kernel conformance tests share. The suite runs once for every backend that this machine can run; its
+ * tests find that backend in `suite_ops` and measure it against cpu_ref. */
+#ifndef SUITE_H
+#define SUITE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ops.h"
+
+extern const fr_ops *suite_ops;
+
+/* A small generator with a state of its own, so that every test has fixed data. */
+typedef struct suite_random {
+    uint64_t state;
+} suite_random;
+
+uint32_t suite_next(suite_random *r);
+/* About normal, mean 0, standard deviation 1. */
+float suite_normal(suite_random *r);
+void suite_fill(suite_random *r, float *x, int64_t n);
+
+void *suite_alloc(size_t bytes); /* zeroed; fails the test when there is none */
+fr_device *suite_open(const fr_ops *ops, int threads);
+
+/* A matrix of random blocks with sane scales. Free with suite_matrix_free. */
+fr_matrix suite_matrix(suite_random *r, fr_dtype t, int64_t rows, int64_t cols);
+void suite_matrix_free(fr_matrix *m);
+
+/* Fails unless a[i] and b[i] differ by at most `tolerance` everywhere; names `what` and the place. */
+void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance, const char *what);
+/* Fails unless the bytes are equal. */
+void suite_assert_same(const float *a, const float *b, int64_t n, const char *what);
+
+/* Every type, in the order of FR_DTYPE_MAP. */
+extern const fr_dtype suite_types[];
+extern const int suite_n_types;
+
+/* Each runs its tests and returns the number that failed. */
+int suite_run_dtype(void); /* does not depend on the backend */
+int suite_run_pool(void);  /* nor does this */
+int suite_run_matmul(void);
+int suite_run_rows(void);
+int suite_run_attention(void);
+int suite_run_candidates(void);
+int suite_run_memory(void);
+
+#endif

@@ -1,0 +1,186 @@
+/* test_candidates.c: the answers about rows of logits equal the plain definition to the bit, and answers about slices
+ * merge to the answer about the whole. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rng.h"
+#include "suite.h"
+
+static void assert_answers_equal(const fr_row_answer *a, const fr_row_answer *b, const fr_row_query *q)
+{
+    assert_memory_equal(&a->max, &b->max, sizeof a->max);
+    assert_memory_equal(&a->sum_exp, &b->sum_exp, sizeof a->sum_exp);
+    assert_int_equal(a->winner, b->winner);
+    assert_memory_equal(&a->winner_value, &b->winner_value, sizeof a->winner_value);
+    assert_memory_equal(&a->winner_logit, &b->winner_logit, sizeof a->winner_logit);
+    assert_int_equal(a->n_top, b->n_top);
+    for (int i = 0; i < a->n_top; i++) {
+        assert_int_equal(a->top[i].token, b->top[i].token);
+        assert_true(a->top[i].logit == b->top[i].logit);
+    }
+    assert_memory_equal(a->wanted_logit, b->wanted_logit, (size_t)q->n_wanted * sizeof a->wanted_logit[0]);
+}
+
+/* Rows of several kinds: flat, peaked, full of ties, mostly absent. */
+static void fill_row(suite_random *r, float *logits, int vocab, int kind)
+{
+    for (int i = 0; i < vocab; i++) {
+        float x = suite_normal(r);
+        logits[i] = kind == 0   ? x
+                    : kind == 1 ? x * 5 + (suite_next(r) % 1000 == 0 ? 15.0f : 0)
+                    : kind == 2 ? (float)(suite_next(r) % 3)
+                                : (suite_next(r) % 4 ? -INFINITY : x * 100);
+    }
+    if (kind == 3 && vocab > 3)
+        logits[vocab / 2] = NAN;
+}
+
+static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_token)
+{
+    const float temperatures[] = {0, 0.7f, 1.0f, 0.05f, 3.0f, 1e-4f};
+    const int tops[] = {0, 1, 40, FR_TOP_MAX};
+    fr_row_query q = {.temperature = temperatures[row % 6], .seed = (uint64_t)suite_next(r) << 32 | suite_next(r),
+                      .sample = suite_next(r) % 4, .position = suite_next(r) % 5000, .n_top = tops[row % 4],
+                      .n_wanted = 3, .wanted = {first_token, first_token + vocab - 1, 123456}};
+    q.n_vocab = row % 5 == 4 ? first_token + vocab - vocab / 3 : 0;
+    return q;
+}
+
+static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_t first_token)
+{
+    float *logits = suite_alloc((size_t)n * (size_t)vocab * sizeof *logits);
+    fr_row_query *queries = suite_alloc((size_t)n * sizeof *queries);
+    fr_row_answer *answers = suite_alloc((size_t)n * sizeof *answers), *want = suite_alloc(sizeof *want);
+    for (int i = 0; i < n; i++) {
+        fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 6) % 4);
+        queries[i] = query(r, i, vocab, first_token);
+    }
+    assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, queries, answers), FR_OK);
+    for (int i = 0; i < n; i++) {
+        fr_row_query_answer(logits + (int64_t)i * vocab, vocab, first_token, &queries[i], want);
+        assert_answers_equal(&answers[i], want, &queries[i]);
+    }
+    free(want);
+    free(answers);
+    free(queries);
+    free(logits);
+}
+
+static void test_equal_the_definition(void **state)
+{
+    (void)state;
+    const int vocabs[] = {1, 2, 15, 16, 17, 1000, 1024, 1025, 3000};
+    suite_random r = {10};
+    for (int threads = 1; threads <= 3; threads++) {
+        fr_device *dev = suite_open(suite_ops, threads);
+        for (size_t i = 0; i < sizeof vocabs / sizeof vocabs[0]; i++)
+            check_rows(&r, dev, 24, vocabs[i], (int32_t)i * 1000);
+        check_rows(&r, dev, 70, 300, 7);
+        suite_ops->close(&dev);
+    }
+}
+
+static void test_large_vocabulary(void **state)
+{
+    (void)state;
+    suite_random r = {11};
+    fr_device *dev = suite_open(suite_ops, 2);
+    check_rows(&r, dev, 12, 49152, 0);
+    check_rows(&r, dev, 2, 152064, 0);
+    suite_ops->close(&dev);
+}
+
+/* The definition itself, against sums in f64 and the sampling distribution. */
+static void test_definition(void **state)
+{
+    (void)state;
+    enum { VOCAB = 2500 };
+    suite_random r = {12};
+    float logits[VOCAB];
+    fill_row(&r, logits, VOCAB, 1);
+    fr_row_query q = {.temperature = 0, .n_top = 10, .n_wanted = 2, .wanted = {600, 99}, .n_vocab = 100 + VOCAB};
+    fr_row_answer a = {0};
+    fr_row_query_answer(logits, VOCAB, 100, &q, &a);
+    double sum = 0;
+    for (int i = 0; i < VOCAB; i++)
+        sum += exp((double)logits[i] - (double)a.max);
+    assert_true(fabs(a.sum_exp / sum - 1) < 1e-6);
+    assert_int_equal(a.winner, a.top[0].token);
+    assert_true(a.max == a.top[0].logit && logits[a.winner - 100] == a.max);
+    for (int i = 1; i < a.n_top; i++)
+        assert_true(a.top[i].logit <= a.top[i - 1].logit);
+    assert_true(a.wanted_logit[0] == logits[500] && a.wanted_logit[1] == -INFINITY);
+
+    const float three[] = {0, 1, 2}; /* probabilities at temperature 2: 0.186, 0.307, 0.506 */
+    int wins[3] = {0};
+    q = (fr_row_query){.temperature = 2, .seed = 5};
+    for (q.position = 0; q.position < 20000; q.position++) {
+        fr_row_query_answer(three, 3, 0, &q, &a);
+        wins[a.winner]++;
+    }
+    assert_true(abs(wins[0] - 3726) < 200 && abs(wins[1] - 6142) < 250 && abs(wins[2] - 10130) < 270);
+}
+
+/* No logit at all: an empty slice, all padding, or nothing above -INFINITY. */
+static void test_nothing_to_win(void **state)
+{
+    (void)state;
+    fr_device *dev = suite_open(suite_ops, 1);
+    const float absent[20] = {-INFINITY, -INFINITY, NAN}, *none = absent;
+    fr_row_answer a = {0};
+    fr_row_query q = {.temperature = 1, .n_top = 2, .n_vocab = 50};
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 20, 60, &q, &a), FR_OK);
+    assert_int_equal(a.winner, -1);
+    assert_int_equal(a.n_top, 0);
+    assert_true(a.sum_exp == 0 && a.max == -INFINITY);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, &q, &a), FR_OK);
+    assert_int_equal(a.winner, 10);
+    assert_true(a.sum_exp == 0 && a.winner_value == -INFINITY);
+    suite_ops->close(&dev);
+}
+
+static void test_slices_merge(void **state)
+{
+    (void)state;
+    enum { VOCAB = 5000, ROUNDS = 40 };
+    suite_random r = {13};
+    fr_device *dev = suite_open(suite_ops, 2);
+    float *logits = suite_alloc(VOCAB * sizeof *logits);
+    for (int round = 0; round < ROUNDS; round++) {
+        fill_row(&r, logits, VOCAB, round % 3);
+        fr_row_query q = query(&r, round, VOCAB, 0);
+        q.n_vocab = 0;
+        fr_row_answer whole = {0}, part = {0};
+        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 0, &q, &whole), FR_OK);
+        int at = 0, winner = -1;
+        float best = -INFINITY;
+        double sum = 0;
+        while (at < VOCAB) {
+            int n = 1 + (int)(suite_next(&r) % 3000);
+            n = n < VOCAB - at ? n : VOCAB - at;
+            assert_int_equal(suite_ops->candidates(dev, logits + at, 1, n, at, &q, &part), FR_OK);
+            if (part.winner_value > best) {
+                best = part.winner_value;
+                winner = part.winner;
+            }
+            sum += part.sum_exp * exp((double)part.max - (double)whole.max);
+            at += n;
+        }
+        assert_int_equal(winner, whole.winner);
+        assert_true(best == whole.winner_value);
+        assert_true(fabs(sum / whole.sum_exp - 1) < 1e-5);
+    }
+    free(logits);
+    suite_ops->close(&dev);
+}
+
+int suite_run_candidates(void)
+{
+    const struct CMUnitTest candidates_tests[] = {
+        cmocka_unit_test(test_definition),       cmocka_unit_test(test_equal_the_definition),
+        cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_nothing_to_win),
+        cmocka_unit_test(test_slices_merge),
+    };
+    return cmocka_run_group_tests(candidates_tests, NULL, NULL);
+}

@@ -1,0 +1,220 @@
+/* test_matmul.c: matmul and embed of every type. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "suite.h"
+
+enum { TOKENS = 33 };
+static const int batches[] = {1, 2, 3, 5, 8, 9, 16, TOKENS};
+static const int row_counts[] = {1, 7, 8, 16, 17, 40};
+
+static int cols_of(fr_dtype t, int which)
+{
+    int block = fr_dtype_find(t)->block_values;
+    const int plain[] = {1, 37, 130}, blocks[] = {1, 3, 5};
+    return block == 1 ? plain[which] : block * blocks[which];
+}
+
+static float norm(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return (float)sqrt(sum);
+}
+
+static float *multiply(const fr_ops *ops, int threads, const fr_matrix *m, const float *x, int n)
+{
+    fr_device *dev = suite_open(ops, threads);
+    fr_weight *w = NULL;
+    assert_int_equal(ops->weight_new(dev, m, &w), FR_OK);
+    float *y = suite_alloc((size_t)(n * m->rows) * sizeof *y);
+    assert_int_equal(ops->matmul(dev, y, x, w, n), FR_OK);
+    ops->weight_free(dev, &w);
+    assert_null(w);
+    ops->close(&dev);
+    assert_null(dev);
+    return y;
+}
+
+/* Largest row norm of the matrix: errors are measured in parts of |row| |x|. */
+static float largest_row(const fr_matrix *m)
+{
+    float largest = 0, *row = suite_alloc((size_t)m->cols * sizeof *row);
+    for (int64_t r = 0; r < m->rows; r++) {
+        fr_dtype_to_f32(m->dtype, (const uint8_t *)m->data + (size_t)r * m->row_bytes, row, m->cols);
+        largest = fmaxf(largest, norm(row, m->cols));
+    }
+    free(row);
+    return largest;
+}
+
+/* Multiples of 1/64 with 127/64 in every 32: eight bits hold them exactly. */
+static void fill_exact(suite_random *r, float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (i % 32 == 5 ? 127.0f : (float)((int)(suite_next(r) % 255) - 127)) / 64;
+}
+
+static void check_against_reference(bool exact)
+{
+    suite_random r = {2};
+    for (int i = 0; i < suite_n_types; i++)
+        for (int which = 0; which < 3; which++)
+            for (size_t k = 0; k < sizeof row_counts / sizeof row_counts[0]; k++) {
+                fr_dtype t = suite_types[i];
+                fr_matrix m = suite_matrix(&r, t, row_counts[k], cols_of(t, which));
+                int n = batches[k];
+                float *x = suite_alloc((size_t)(n * m.cols) * sizeof *x), longest = 0;
+                if (exact)
+                    fill_exact(&r, x, n * m.cols);
+                else
+                    suite_fill(&r, x, n * m.cols);
+                for (int row = 0; row < n; row++)
+                    longest = fmaxf(longest, norm(x + row * m.cols, m.cols));
+                bool rounds = fr_dtype_find(t)->block_values > 1 && !exact; /* activations may be rounded to 8 bits */
+                float part = rounds ? 0.05f / sqrtf((float)m.cols) : 2e-6f;
+                float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, n), *got = multiply(suite_ops, 1, &m, x, n);
+                suite_assert_close(got, want, n * m.rows, part * largest_row(&m) * longest, fr_dtype_find(t)->name);
+                free(got);
+                free(want);
+                free(x);
+                suite_matrix_free(&m);
+            }
+}
+
+static void test_against_reference(void **state)
+{
+    (void)state;
+    check_against_reference(false);
+}
+
+/* Where nothing has to be rounded, only the order of additions may differ: this catches any wrong code or scale. */
+static void test_exact_activations(void **state)
+{
+    (void)state;
+    check_against_reference(true);
+}
+
+static void test_row_alone_or_in_batch(void **state)
+{
+    (void)state;
+    suite_random r = {3};
+    for (int i = 0; i < suite_n_types; i++) {
+        fr_dtype t = suite_types[i];
+        fr_matrix m = suite_matrix(&r, t, 40, cols_of(t, 2));
+        float *x = suite_alloc((size_t)(TOKENS * m.cols) * sizeof *x);
+        suite_fill(&r, x, TOKENS * m.cols);
+        float *whole = multiply(suite_ops, 1, &m, x, TOKENS);
+        for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++)
+            for (int first = 0; first + batches[b] <= TOKENS; first += 1 + batches[b] / 3) {
+                float *part = multiply(suite_ops, 1, &m, x + first * m.cols, batches[b]);
+                suite_assert_same(part, whole + first * m.rows, batches[b] * m.rows, fr_dtype_find(t)->name);
+                free(part);
+            }
+        free(whole);
+        free(x);
+        suite_matrix_free(&m);
+    }
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    suite_random r = {4};
+    for (int i = 0; i < suite_n_types; i++) {
+        fr_dtype t = suite_types[i];
+        fr_matrix m = suite_matrix(&r, t, 1003, cols_of(t, 1));
+        float *x = suite_alloc((size_t)(9 * m.cols) * sizeof *x);
+        suite_fill(&r, x, 9 * m.cols);
+        float *one = multiply(suite_ops, 1, &m, x, 9);
+        for (int threads = 2; threads <= 3; threads++) {
+            float *many = multiply(suite_ops, threads, &m, x, 9);
+            suite_assert_same(many, one, 9 * m.rows, fr_dtype_find(t)->name);
+            free(many);
+        }
+        free(one);
+        free(x);
+        suite_matrix_free(&m);
+    }
+}
+
+/* A slice of columns of a wider matrix is a moved pointer with the old stride; the source is not read after weight_new. */
+static void test_slice_and_lifetime(void **state)
+{
+    (void)state;
+    suite_random r = {5};
+    for (int i = 0; i < suite_n_types; i++) {
+        const fr_dtype_info *info = fr_dtype_find(suite_types[i]);
+        int cols = info->block_values * 4;
+        fr_matrix m = suite_matrix(&r, suite_types[i], 20, cols), slice = m;
+        slice.data = (const uint8_t *)m.data + info->block_bytes;
+        slice.cols = cols - 2 * info->block_values;
+        float *x = suite_alloc((size_t)cols * sizeof *x);
+        suite_fill(&r, x + info->block_values, slice.cols);
+        float *want = multiply(suite_ops, 1, &m, x, 1);
+        fr_device *dev = suite_open(suite_ops, 1);
+        fr_weight *w = NULL;
+        assert_int_equal(suite_ops->weight_new(dev, &slice, &w), FR_OK);
+        suite_matrix_free(&m);
+        float got[20];
+        assert_int_equal(suite_ops->matmul(dev, got, x + info->block_values, w, 1), FR_OK);
+        suite_assert_close(got, want, 20, 1e-5f, info->name);
+        suite_ops->weight_free(dev, &w);
+        suite_ops->weight_free(dev, &w); /* NULL is fine */
+        suite_ops->close(&dev);
+        free(want);
+        free(x);
+    }
+}
+
+static void test_bad_matrix(void **state)
+{
+    (void)state;
+    suite_random r = {6};
+    fr_device *dev = suite_open(suite_ops, 1);
+    fr_matrix m = suite_matrix(&r, FR_Q4_K, 2, 512), bad = m;
+    fr_weight *w = NULL;
+    bad.cols = 300;
+    assert_int_equal(suite_ops->weight_new(dev, &bad, &w), FR_EINVAL);
+    assert_null(w);
+    float x[512];
+    assert_int_equal(suite_ops->embed(dev, x, &m, (const int32_t[]){2}, 1), FR_EINVAL);
+    assert_int_equal(suite_ops->embed(dev, x, &m, (const int32_t[]){-1}, 1), FR_EINVAL);
+    suite_matrix_free(&m);
+    suite_ops->close(&dev);
+}
+
+static void test_embed(void **state)
+{
+    (void)state;
+    suite_random r = {7};
+    const int32_t tokens[] = {4, 0, 4, 2};
+    for (int i = 0; i < suite_n_types; i++) {
+        fr_dtype t = suite_types[i];
+        fr_matrix m = suite_matrix(&r, t, 5, cols_of(t, 2));
+        float *x = suite_alloc((size_t)(4 * m.cols) * sizeof *x), *want = suite_alloc((size_t)m.cols * sizeof *want);
+        fr_device *dev = suite_open(suite_ops, 1);
+        assert_int_equal(suite_ops->embed(dev, x, &m, tokens, 4), FR_OK);
+        for (int k = 0; k < 4; k++) {
+            fr_dtype_to_f32(t, (const uint8_t *)m.data + (size_t)tokens[k] * m.row_bytes, want, m.cols);
+            suite_assert_same(x + k * m.cols, want, m.cols, fr_dtype_find(t)->name);
+        }
+        suite_ops->close(&dev);
+        free(want);
+        free(x);
+        suite_matrix_free(&m);
+    }
+}
+
+int suite_run_matmul(void)
+{
+    const struct CMUnitTest matmul_tests[] = {
+        cmocka_unit_test(test_against_reference),     cmocka_unit_test(test_exact_activations),
+        cmocka_unit_test(test_row_alone_or_in_batch), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_slice_and_lifetime),    cmocka_unit_test(test_bad_matrix),
+        cmocka_unit_test(test_embed),
+    };
+    return cmocka_run_group_tests(matmul_tests, NULL, NULL);
+}
