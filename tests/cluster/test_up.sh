@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# `forerun up` runs a cluster as configured and restarts a group that is killed; `forerun down` ends all of it.
+LIMIT=120
+. "$(dirname "$0")/lib.sh"
+
+EP=tcp://127.0.0.1:$(free_port)
+cat >"$T/cluster.ini" <<END
+[coordinator]
+bind = $EP
+store = $T/jobs.db
+draft = $TINY_DRAFT
+
+[group target]
+role = target
+model = $TINY_TARGET
+ranks = 2
+threads = 1
+END
+start up "$BIN/forerun" up "$T/cluster.ini"
+wait_for 30 "a target" serves target
+want=$(solve --policy token "$(question 4)" | json text)
+[ -n "$want" ] || fail "no text; $(cat "$T/solve.err")"
+
+worker() { leftovers | while read -r p; do
+    [ "$(cat "/proc/$p/comm" 2>/dev/null)" = forerun-worker ] && echo "$p"; done | head -n 1; }
+victim=$(worker)
+[ -n "$victim" ] || fail "no worker is running"
+kill -9 "$victim"
+came_back() { ! kill -0 "$victim" 2>/dev/null && serves target && [ -n "$(worker)" ]; }
+wait_for 10 "the death to be seen" eval '! kill -0 $victim'
+wait_for 40 "the group to come back" came_back
+got=$(solve --policy token "$(question 4)" | json text)
+[ "$got" = "$want" ] || fail "the text differs after the restart: $got, want $want"
+
+"$BIN/forerun" down --connect "$EP" || fail "down"
+gone() { [ -z "$(leftovers)" ]; }
+wait_for 15 "all processes to be gone" gone
