@@ -124,36 +124,61 @@ typedef struct pack_job {
     fr_weight *w;
 } pack_job;
 
-static void pack_plain_row(const pack_job *job, const uint8_t *src, uint8_t *quants, int lane)
+/* The source of a tile's row, or NULL past the matrix's end. */
+static const uint8_t *source_row(const pack_job *job, int64_t tile, int lane)
 {
-    size_t size = (size_t)fr_dtype_find(job->w->dtype)->block_bytes, step = size * (size_t)job->w->lanes;
-    uint8_t *at = quants + size * (size_t)lane;
-    if (size == 2) {
-        for (int64_t c = 0; c < job->w->cols; c++)
-            memcpy(at + (size_t)c * step, src + (size_t)c * 2, 2);
-    } else {
-        for (int64_t c = 0; c < job->w->cols; c++)
-            memcpy(at + (size_t)c * step, src + (size_t)c * 4, 4);
+    int64_t row = tile * job->w->lanes + lane;
+    return row < job->w->rows ? (const uint8_t *)job->src->data + (size_t)row * job->src->row_bytes : NULL;
+}
+
+static void pack_plain_tile(const pack_job *job, int64_t tile, uint8_t *quants)
+{
+    const fr_weight *w = job->w;
+    size_t size = (size_t)fr_dtype_find(w->dtype)->block_bytes, step = size * (size_t)w->lanes;
+    for (int lane = 0; lane < w->lanes; lane++, quants += size) {
+        const uint8_t *src = source_row(job, tile, lane);
+        for (int64_t c = 0; src && size == 2 && c < w->cols; c++)
+            memcpy(quants + (size_t)c * step, src + c * 2, 2);
+        for (int64_t c = 0; src && size == 4 && c < w->cols; c++)
+            memcpy(quants + (size_t)c * step, src + c * 4, 4);
     }
 }
 
-static void pack_quantised_row(const pack_job *job, const uint8_t *src, uint8_t *quants, uint8_t *scales,
-                               int lane)
+/* The blocks of one row in PACK_COLS columns. */
+static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants, uint8_t *scales, int lanes,
+                            int lane)
 {
-    const fr_weight *w = job->w;
-    const fr_dtype_info *info = fr_dtype_find(w->dtype);
-    int lane_bytes = fr_tiles_lane_bytes(w->dtype), lanes = w->lanes;
-    size_t scale_step = lane_scale_bytes(w->dtype, info->block_values) * (size_t)lanes;
+    const fr_dtype_info *info = fr_dtype_find(t);
+    const int lane_bytes = fr_tiles_lane_bytes(t), values = info->block_values;
+    const size_t scale_step = lane_scale_bytes(t, values) * (size_t)lanes;
     uint8_t codes[FR_BLOCK_MAX];
-    for (int64_t c = 0; c < w->cols; c += info->block_values) {
-        fr_block_codes(w->dtype, src, codes);
-        for (int i = 0; i < info->block_values; i += 32) {
+    for (int64_t b = 0; b < blocks; b++) {
+        fr_block_codes(t, src, codes);
+        for (int i = 0; i < values; i += 32) {
             put_codes(quants, lanes, lane, codes + i, lane_bytes);
             quants += lane_bytes * lanes;
         }
-        put_scales(w->dtype, src, scales, lanes, lane);
+        put_scales(t, src, scales, lanes, lane);
         scales += scale_step;
         src += info->block_bytes;
+    }
+}
+
+#define PACK_COLS 2048 /* so many columns of all rows at a time: what is written stays in the nearest caches until it is whole */
+
+static void pack_quantised_tile(const pack_job *job, int64_t tile, uint8_t *quants, uint8_t *scales)
+{
+    const fr_weight *w = job->w;
+    const int values = fr_dtype_find(w->dtype)->block_values;
+    for (int64_t c = 0; c < w->cols; c += PACK_COLS) {
+        int64_t cols = w->cols - c < PACK_COLS ? w->cols - c : PACK_COLS;
+        for (int lane = 0; lane < w->lanes; lane++) {
+            const uint8_t *src = source_row(job, tile, lane);
+            if (src)
+                pack_run(w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants, scales, w->lanes, lane);
+        }
+        quants += (size_t)fr_tiles_lane_bytes(w->dtype) * (size_t)(cols / 32 * w->lanes);
+        scales += lane_scale_bytes(w->dtype, cols) * (size_t)w->lanes;
     }
 }
 
@@ -161,17 +186,12 @@ static void pack_tiles(void *ctx, int64_t begin, int64_t end)
 {
     const pack_job *job = ctx;
     const fr_weight *w = job->w;
-    bool plain = fr_dtype_find(w->dtype)->block_values == 1;
     for (int64_t t = begin; t < end; t++) {
         uint8_t *quants = w->quants + (size_t)t * w->tile_quants, *scales = w->scales + (size_t)t * w->tile_scales;
-        for (int lane = 0; lane < w->lanes && t * w->lanes + lane < w->rows; lane++) {
-            int64_t row = t * w->lanes + lane;
-            const uint8_t *src = (const uint8_t *)job->src->data + (size_t)row * job->src->row_bytes;
-            if (plain)
-                pack_plain_row(job, src, quants, lane);
-            else
-                pack_quantised_row(job, src, quants, scales, lane);
-        }
+        if (w->tile_scales == 0)
+            pack_plain_tile(job, t, quants);
+        else
+            pack_quantised_tile(job, t, quants, scales);
     }
 }
 

@@ -90,20 +90,25 @@ static void codes_32(const uint8_t qs[16], const uint8_t *qh, uint8_t codes[32])
 /* Q4_K and Q5_K: groups 2j and 2j + 1 share 32 bytes. */
 static void codes_k(const uint8_t qs[128], const uint8_t *qh, uint8_t codes[256])
 {
-    for (int g = 0; g < 8; g++)
-        for (int i = 0; i < 32; i++) {
-            uint8_t low = (uint8_t)(qs[g / 2 * 32 + i] >> (g % 2 * 4) & 15);
-            codes[g * 32 + i] = (uint8_t)(low | (qh ? qh[i] >> g & 1 : 0) << 4);
-        }
+    for (int g = 0; g < 8; g++) {
+        const uint8_t *q = qs + g / 2 * 32;
+        int low = g % 2 * 4;
+        if (qh)
+            for (int i = 0; i < 32; i++)
+                codes[g * 32 + i] = (uint8_t)((q[i] >> low & 15) | (qh[i] >> g & 1) << 4);
+        else
+            for (int i = 0; i < 32; i++)
+                codes[g * 32 + i] = (uint8_t)(q[i] >> low & 15);
+    }
 }
 
 static void codes_q6_k(const fr_block_q6_k *b, uint8_t codes[256])
 {
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, quarter = i % 128 / 32, l = i % 32;
-        int low = b->ql[half * 64 + quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
-        int high = b->qh[half * 32 + l] >> (quarter * 2) & 3;
-        codes[i] = (uint8_t)(low | high << 4);
+    for (int run = 0; run < 8; run++) { /* of 32 values: two bits of qh go with one nibble of ql */
+        const uint8_t *ql = b->ql + run / 4 * 64 + run % 2 * 32, *qh = b->qh + run / 4 * 32;
+        int low = run / 2 % 2 * 4, high = run % 4 * 2;
+        for (int i = 0; i < 32; i++)
+            codes[run * 32 + i] = (uint8_t)((ql[i] >> low & 15) | (qh[i] >> high & 3) << 4);
     }
 }
 

@@ -27,9 +27,19 @@ LANES_INLINE int code_bits(fr_dtype t)
     return lane_bytes / 4;
 }
 
+/* Bytes ahead of the block in work that are asked for: while a wide pass computes, the next blocks come in. */
+#define AHEAD 4096
+
+LANES_INLINE void prefetch_block(const uint8_t *quants, int bytes)
+{
+    for (int at = 0; at < bytes; at += 64)
+        _mm_prefetch((const char *)quants + AHEAD + at, _MM_HINT_T0);
+}
+
 LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
 {
     const int vector = LANES * 4, bits = code_bits(t);
+    prefetch_block(quants, bits * vector);
     if (bits == 8) {
         for (int g = 0; g < 8; g++)
             q[g] = vi_load(quants + g * vector);
