@@ -1,0 +1,503 @@
+/* calls.c: see calls.h.
+ *
+ * A call is 1. waiting (group 0), 2. sent (group, wire number, mirror entry), 3. gone, with its event. From 2 it falls
+ * back to 1 when the group is lost, or asks for the whole prefix. */
+#include "calls.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "hash.h"
+#include "log.h"
+#include "mirror.h"
+#include "scheduler.h"
+
+/* Groups that may be lost over one call before it is blamed for it. */
+#define MAX_LOSSES 8
+
+typedef struct call {
+    uint64_t id;
+    fr_call_terms *terms;
+    fr_role role;
+    int verify;
+    int32_t *ids; /* owned */
+    int n_ids, chain_base;
+    fr_generate_call generate; /* verify 0; its ids are not used */
+    int position;              /* verify 1: of the first drafted token */
+    fr_msg_probe *probes;      /* owned, with their arrays */
+    int n_probes;
+    uint32_t group;            /* 0: waiting */
+    uint64_t wire;
+    fr_mirror_entry *entry;
+    int whole;                 /* the group asked for the whole prefix */
+    int losses;
+    int next_position;         /* of the next streamed token that the policy does not have */
+} call;
+
+struct fr_calls {
+    fr_registry *registry;
+    fr_calls_host host;
+    double grace_s;
+    call **list;
+    int n, cap;
+    uint64_t next_id, next_wire;
+    uint64_t seen; /* calls from this number on were made since the last dispatch began */
+    fr_mirror mirror;
+};
+
+static void call_free(call *k)
+{
+    for (int i = 0; i < k->n_probes; i++) {
+        free((int32_t *)k->probes[i].tokens);
+        free((int32_t *)k->probes[i].wanted);
+    }
+    free(k->probes);
+    free(k->ids);
+    free(k);
+}
+
+fr_status fr_calls_new(fr_registry *registry, const fr_calls_host *host, double grace_s, fr_calls **out)
+{
+    fr_calls *c = calloc(1, sizeof *c);
+    if (!c)
+        return fr_no_memory();
+    *c = (fr_calls){.registry = registry, .host = *host, .grace_s = grace_s, .next_id = 1, .next_wire = 1};
+    *out = c;
+    return FR_OK;
+}
+
+void fr_calls_free(fr_calls **c)
+{
+    if (!*c)
+        return;
+    for (int i = 0; i < (*c)->n; i++)
+        call_free((*c)->list[i]);
+    free((*c)->list);
+    fr_mirror_free(&(*c)->mirror);
+    free(*c);
+    *c = NULL;
+}
+
+int fr_calls_count(const fr_calls *c)
+{
+    return c->n;
+}
+
+/* ---- making calls */
+
+static fr_status copy_ids(const int32_t *ids, size_t n, int32_t **out)
+{
+    *out = malloc((n ? n : 1) * sizeof **out);
+    if (!*out)
+        return fr_no_memory();
+    if (n)
+        memcpy(*out, ids, n * sizeof **out);
+    return FR_OK;
+}
+
+static fr_status new_call(fr_calls *c, fr_call_terms *terms, fr_role role, const int32_t *ids, int n_ids,
+                          int chain_base, call **out)
+{
+    if (c->n == c->cap) {
+        int cap = c->cap ? 2 * c->cap : 16;
+        call **list = realloc(c->list, (size_t)cap * sizeof *list);
+        if (!list)
+            return fr_no_memory();
+        c->list = list;
+        c->cap = cap;
+    }
+    call *k = calloc(1, sizeof *k);
+    if (!k)
+        return fr_no_memory();
+    k->terms = terms;
+    k->role = role;
+    k->n_ids = k->next_position = n_ids;
+    k->chain_base = chain_base;
+    fr_status st = copy_ids(ids, (size_t)n_ids, &k->ids);
+    if (st != FR_OK) {
+        free(k);
+        return st;
+    }
+    *out = k;
+    return FR_OK;
+}
+
+static void add(fr_calls *c, call *k, uint64_t *call_out)
+{
+    k->id = c->next_id++;
+    c->list[c->n++] = k;
+    *call_out = k->id;
+}
+
+fr_status fr_calls_generate(fr_calls *c, fr_call_terms *terms, const fr_generate_call *g, uint64_t *call_out)
+{
+    call *k = NULL;
+    FR_TRY(new_call(c, terms, g->role, g->ids, g->n_ids, g->chain_base, &k));
+    k->generate = *g;
+    add(c, k, call_out);
+    return FR_OK;
+}
+
+static fr_status copy_probes(call *k, const fr_msg_probe *probes, int n)
+{
+    k->probes = calloc((size_t)(n ? n : 1), sizeof *k->probes);
+    if (!k->probes)
+        return fr_no_memory();
+    for (; k->n_probes < n; k->n_probes++) {
+        const fr_msg_probe *from = &probes[k->n_probes];
+        int32_t *tokens = NULL, *wanted = NULL;
+        FR_TRY(copy_ids(from->tokens, from->n_tokens, &tokens));
+        fr_status st = copy_ids(from->wanted, from->n_wanted, &wanted);
+        if (st != FR_OK) {
+            free(tokens);
+            return st;
+        }
+        k->probes[k->n_probes] = (fr_msg_probe){from->at, tokens, from->n_tokens, wanted, from->n_wanted};
+    }
+    return FR_OK;
+}
+
+fr_status fr_calls_verify(fr_calls *c, fr_call_terms *terms, const fr_verify_call *v, uint64_t *call_out)
+{
+    call *k = NULL;
+    FR_TRY(new_call(c, terms, FR_ROLE_TARGET, v->ids, v->n_ids, v->chain_base, &k));
+    k->verify = 1;
+    k->position = v->position;
+    fr_status st = copy_probes(k, v->probes, v->n_probes);
+    if (st != FR_OK) {
+        call_free(k);
+        return st;
+    }
+    add(c, k, call_out);
+    return FR_OK;
+}
+
+/* ---- ends of calls */
+
+static int find(const fr_calls *c, uint64_t id)
+{
+    for (int i = 0; i < c->n; i++)
+        if (c->list[i]->id == id)
+            return i;
+    return -1;
+}
+
+static call *find_wire(const fr_calls *c, const fr_group *g, uint64_t wire)
+{
+    for (int i = 0; i < c->n; i++)
+        if (c->list[i]->group == g->id && c->list[i]->wire == wire)
+            return c->list[i];
+    return NULL;
+}
+
+/* The call leaves its group. */
+static void leave_group(fr_calls *c, call *k)
+{
+    fr_group *g = k->group ? fr_registry_by_id(c->registry, k->group) : NULL;
+    if (g && g->n_calls > 0)
+        g->n_calls--;
+    if (k->entry)
+        k->entry->busy = 0;
+    k->entry = NULL;
+    k->group = 0;
+    k->wire = 0;
+}
+
+/* Takes the call off the list; the caller frees it. */
+static void unlist(fr_calls *c, call *k)
+{
+    int at = find(c, k->id);
+    leave_group(c, k);
+    memmove(&c->list[at], &c->list[at + 1], (size_t)(c->n - at - 1) * sizeof *c->list);
+    c->n--;
+}
+
+/* A message that no one waits for an answer to. A group that does not get it is noticed at the next call or heartbeat. */
+static void notify(fr_calls *c, uint32_t group, const fr_msg *m)
+{
+    const fr_group *g = fr_registry_by_id(c->registry, group);
+    if (g && c->host.send(c->host.ctx, g, m) != FR_OK)
+        fr_log(FR_LOG_DEBUG, "%s to group %s: %s", fr_msg_kind_name(m->kind), g->name, fr_cause());
+}
+
+static void cancel_at(fr_calls *c, int at)
+{
+    call *k = c->list[at];
+    if (k->group) {
+        fr_msg m = {.kind = FR_MSG_CANCEL_REQUEST, .body.cancel_request.request = k->wire};
+        notify(c, k->group, &m);
+    }
+    unlist(c, k);
+    call_free(k);
+}
+
+void fr_calls_cancel(fr_calls *c, uint64_t id)
+{
+    int at = find(c, id);
+    if (at >= 0)
+        cancel_at(c, at);
+}
+
+void fr_calls_drop_job(fr_calls *c, uint64_t job)
+{
+    for (int i = c->n - 1; i >= 0; i--)
+        if (c->list[i]->terms->job == job)
+            cancel_at(c, i);
+    for (int i = 0; i < fr_registry_count(c->registry); i++) {
+        const fr_group *g = fr_registry_at(c->registry, i);
+        if (!g->alive || !fr_mirror_has(&c->mirror, g->id, job))
+            continue;
+        fr_msg m = {.kind = FR_MSG_RELEASE, .body.release = {.job = job, .all = 1}};
+        notify(c, g->id, &m);
+    }
+    fr_mirror_drop(&c->mirror, 0, job);
+}
+
+/* Ends a call with an event that says it failed. */
+static void fail_call(fr_calls *c, call *k, fr_status status, const char *cause)
+{
+    uint64_t job = k->terms->job;
+    fr_policy_event e = {.kind = FR_EVENT_FAILED, .call = k->id, .status = status, .cause = cause};
+    int helps_only = k->role == FR_ROLE_DRAFT && k->terms->exact;
+    unlist(c, k);
+    call_free(k);
+    if (helps_only)
+        c->host.event(c->host.ctx, job, &e);
+    else
+        c->host.fail(c->host.ctx, job, status, cause);
+}
+
+/* ---- replies */
+
+void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
+{
+    call *k = find_wire(c, g, m->request);
+    if (!k || k->verify || !k->generate.stream)
+        return;
+    int64_t skip = (int64_t)k->next_position - (int64_t)m->position;
+    if (skip < 0 || skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
+        return;
+    fr_msg_tokens fresh = {.request = m->request, .position = (uint32_t)k->next_position, .ids = m->ids + skip,
+                           .n_ids = m->n_ids - (size_t)skip};
+    k->next_position += (int)fresh.n_ids;
+    k->losses = 0; /* it gets on */
+    fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = k->id, .tokens = &fresh};
+    c->host.event(c->host.ctx, k->terms->job, &e);
+}
+
+void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
+{
+    call *k = find_wire(c, g, m->request);
+    if (!k || k->verify)
+        return;
+    uint64_t job = k->terms->job;
+    fr_policy_event e = {.kind = FR_EVENT_GENERATED, .call = k->id, .generated = m};
+    k->terms->passes += k->role == FR_ROLE_TARGET ? m->passes : 0;
+    /* The last token was sampled, not read: it is not cached. */
+    fr_mirror_set(k->entry, k->ids, k->n_ids, m->ids, m->n_ids ? (int)m->n_ids - 1 : 0);
+    unlist(c, k);
+    call_free(k);
+    c->host.event(c->host.ctx, job, &e);
+}
+
+void fr_calls_verified(fr_calls *c, fr_group *g, const fr_msg_verified *m)
+{
+    call *k = find_wire(c, g, m->request);
+    if (!k || !k->verify)
+        return;
+    uint64_t job = k->terms->job;
+    size_t n_drafted = (size_t)(k->n_ids - k->position);
+    if (m->n_own != n_drafted + 1 || m->n_probes != (size_t)k->n_probes || m->n_drafted_logprobs != n_drafted) {
+        char cause[256];
+        snprintf(cause, sizeof cause, "group %s verified %zu tokens and %zu probes, asked were %zu and %d", g->name,
+                 m->n_own, m->n_probes, n_drafted + 1, k->n_probes);
+        fail_call(c, k, FR_EPROTO, cause);
+        return;
+    }
+    k->terms->passes += m->passes;
+    fr_policy_event e = {.kind = FR_EVENT_VERIFIED, .call = k->id, .verified = m};
+    fr_mirror_set(k->entry, k->ids, k->n_ids, NULL, 0);
+    unlist(c, k);
+    call_free(k);
+    c->host.event(c->host.ctx, job, &e);
+}
+
+void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
+{
+    call *k = find_wire(c, g, m->request);
+    if (!k)
+        return;
+    switch (m->status) {
+    case FR_ENEEDPREFIX:
+        if (k->whole) {
+            char cause[160];
+            snprintf(cause, sizeof cause, "group %s asks for the prefix it was sent", g->name);
+            fail_call(c, k, FR_EPROTO, cause);
+            return;
+        }
+        k->whole = 1;
+        fr_mirror_set(k->entry, NULL, 0, NULL, 0);
+        leave_group(c, k);
+        return;
+    case FR_EPEER: /* the group lost a rank: it can serve nothing */
+    case FR_EUNAVAILABLE:
+        c->host.lost(c->host.ctx, g, m->cause);
+        return;
+    case FR_ECANCELLED: /* not by us, so the group is leaving; another one takes it, or this one again */
+        k->losses++;
+        leave_group(c, k);
+        return;
+    default: {
+        fr_status status = m->status < 0 ? (fr_status)m->status : FR_EPROTO;
+        fail_call(c, k, status, m->cause);
+    }
+    }
+}
+
+void fr_calls_group_lost(fr_calls *c, uint32_t group)
+{
+    for (int i = 0; i < c->n; i++) {
+        call *k = c->list[i];
+        if (k->group == group) {
+            k->losses++;
+            leave_group(c, k);
+        }
+    }
+    fr_mirror_drop(&c->mirror, group, 0);
+}
+
+/* ---- sending */
+
+static fr_group *choose_group(const fr_calls *c, const call *k)
+{
+    fr_choice choices[64];
+    fr_group *groups[64];
+    int n = 0;
+    for (int i = 0; i < fr_registry_count(c->registry) && n < 64; i++) {
+        fr_group *g = fr_registry_at(c->registry, i);
+        if (!fr_group_usable(g, k->role, k->terms->model[k->role]))
+            continue;
+        groups[n] = g;
+        choices[n++] = (fr_choice){.group = g->id, .n_calls = g->n_calls, .kv_free = g->load.kv_free};
+    }
+    int at = fr_schedule(choices, n, k->terms->group[k->role]);
+    return at < 0 ? NULL : groups[at];
+}
+
+/* fr_hash over the ids as 4 little-endian bytes each. */
+static uint64_t digest_of(const int32_t *ids, int n)
+{
+    uint64_t h = FR_HASH_INIT;
+    for (int i = 0; i < n; i++) {
+        uint32_t v = (uint32_t)ids[i];
+        const uint8_t raw[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
+        h = fr_hash(h, raw, sizeof raw);
+    }
+    return h;
+}
+
+static fr_msg request_of(const call *k, const fr_group *g, int start)
+{
+    const fr_sampling *s = &k->terms->sampling;
+    const fr_msg_sampling sampling = {.temperature = s->temperature, .top_p = s->top_p, .top_k = (uint32_t)s->top_k,
+                                      .seed = s->seed, .sample = s->sample};
+    const fr_msg_prefix prefix = {.job = k->terms->job, .sequence = k->entry->sequence, .epoch = g->epoch,
+                                  .start = (uint32_t)start, .digest = digest_of(k->ids, start),
+                                  .tokens = k->ids + start, .n_tokens = (size_t)(k->n_ids - start),
+                                  .chain_base = (uint32_t)k->chain_base};
+    fr_msg m = {0};
+    if (k->verify) {
+        m.kind = FR_MSG_VERIFY;
+        m.body.verify = (fr_msg_verify){.request = k->wire, .prefix = prefix, .sampling = sampling,
+                                        .position = (uint32_t)k->position, .probes = k->probes,
+                                        .n_probes = (size_t)k->n_probes};
+    } else {
+        const fr_generate_call *q = &k->generate;
+        m.kind = FR_MSG_GENERATE;
+        m.body.generate = (fr_msg_generate){.request = k->wire, .prefix = prefix, .sampling = sampling,
+                                            .max_tokens = (uint32_t)q->max_tokens, .stop_at_step = q->stop_at_step,
+                                            .delimiter = k->terms->delimiter, .step_from = (uint32_t)q->step_from,
+                                            .min_logprob = q->min_logprob, .stream = q->stream};
+    }
+    return m;
+}
+
+/* Sends a waiting call to the group. */
+static fr_status send_call(fr_calls *c, call *k, fr_group *g)
+{
+    int shared = 0;
+    FR_TRY(fr_mirror_take(&c->mirror, g->id, k->terms->job, k->ids, k->n_ids, &k->entry, &shared));
+    /* The engine wants at least one token, and all the judged ones. */
+    int most = k->verify ? k->position - 1 : k->n_ids - 1;
+    int start = k->whole ? 0 : shared < most ? shared : most;
+    k->wire = c->next_wire++;
+    k->group = g->id;
+    g->n_calls++;
+    k->terms->group[k->role] = g->id;
+    fr_mirror_set(k->entry, k->ids, k->n_ids, NULL, 0);
+    fr_msg m = request_of(k, g, start > 0 ? start : 0);
+    fr_status st = c->host.send(c->host.ctx, g, &m);
+    if (st != FR_OK)
+        leave_group(c, k);
+    return st;
+}
+
+/* One waiting call: sent, left waiting, or ended. The call may be gone afterwards. */
+static void dispatch_call(fr_calls *c, call *k, double now)
+{
+    if (k->losses >= MAX_LOSSES) {
+        char cause[128];
+        snprintf(cause, sizeof cause, "%d %s groups were lost over the same call", k->losses, fr_role_name(k->role));
+        fail_call(c, k, FR_EPEER, cause);
+        return;
+    }
+    fr_group *g = choose_group(c, k);
+    if (!g) {
+        double since = fr_registry_absent_since(c->registry, k->role);
+        int other_model = isinf(since); /* there are groups, of another model: the job's own may come back */
+        if (k->role == FR_ROLE_DRAFT && k->terms->exact && (other_model || now - since >= c->grace_s))
+            fail_call(c, k, FR_EUNAVAILABLE, "no draft group is there");
+        return;
+    }
+    fr_status st = send_call(c, k, g);
+    if (st == FR_EPEER || st == FR_EBUSY || st == FR_EIO)
+        c->host.lost(c->host.ctx, g, fr_cause());
+    else if (st != FR_OK)
+        fail_call(c, k, st, fr_cause());
+}
+
+void fr_calls_dispatch(fr_calls *c, double now)
+{
+    /* By number, since events change the list; calls made by those events wait for the next turn of the loop. */
+    const uint64_t end = c->seen = c->next_id;
+    for (uint64_t next = 0;;) {
+        call *k = NULL;
+        for (int i = 0; i < c->n; i++) {
+            call *o = c->list[i];
+            if (!o->group && o->id >= next && o->id < end && (!k || o->id < k->id))
+                k = o;
+        }
+        if (!k)
+            return;
+        next = k->id + 1;
+        dispatch_call(c, k, now);
+    }
+}
+
+double fr_calls_deadline(const fr_calls *c)
+{
+    double first = INFINITY;
+    for (int i = 0; i < c->n; i++) {
+        const call *k = c->list[i];
+        if (k->group)
+            continue;
+        if (k->id >= c->seen)
+            return 0;
+        if (k->role == FR_ROLE_DRAFT && k->terms->exact)
+            first = fmin(first, fr_registry_absent_since(c->registry, k->role) + c->grace_s);
+    }
+    return first;
+}

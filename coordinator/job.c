@@ -1,0 +1,399 @@
+/* job.c: see job.h. */
+#include "job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+#include "check.h"
+#include "clock.h"
+#include "log.h"
+#include "spec.h"
+
+/* A policy without a need for a draft group may still use one, when it says how drafts must look. */
+static int uses_draft(const fr_policy_ops *ops)
+{
+    return ops->needs_draft || ops->needs_same_tokenizer;
+}
+
+int fr_job_over(const fr_job *job)
+{
+    return job->record.state != FR_JOB_QUEUED && job->record.state != FR_JOB_RUNNING;
+}
+
+double fr_job_seconds(const fr_job *job)
+{
+    return job->policy ? job->before_s + (fr_now_s() - job->began) : job->record.counts.seconds;
+}
+
+/* ---- checks against the models */
+
+static fr_status check_tokenizers(const fr_policy_ops *ops, const fr_group *target, const fr_group *draft)
+{
+    if (!draft || !ops->needs_same_tokenizer || target->tokenizer_digest == draft->tokenizer_digest)
+        return FR_OK;
+    return fr_fail(FR_EMISMATCH, "policy %s needs draft and target with one tokenizer; %s and %s have different ones",
+                   ops->name, draft->model_name, target->model_name);
+}
+
+static fr_status check_length(const fr_chain *chain, const fr_group *target, const fr_group *draft)
+{
+    if ((uint32_t)chain->prompt_len + 1 > target->max_context)
+        return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u", chain->prompt_len,
+                       target->model_name, target->max_context);
+    if (draft && (uint32_t)chain->draft_prompt_len + 1 > draft->max_context)
+        return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u",
+                       chain->draft_prompt_len, draft->model_name, draft->max_context);
+    return FR_OK;
+}
+
+static fr_status open_chain(const fr_msg_job_spec *spec, const fr_group *target, const fr_group *draft,
+                            fr_chain *chain)
+{
+    const char *system = spec->system[0] ? spec->system : NULL;
+    FR_TRY(fr_chain_open(chain, target->tokenizer, draft ? draft->tokenizer : NULL, system, spec->problem,
+                         spec->raw));
+    fr_status st = check_length(chain, target, draft);
+    if (st != FR_OK)
+        fr_chain_close(chain);
+    return st;
+}
+
+static const fr_group *draft_of(const fr_job_env *env, const fr_policy_ops *ops)
+{
+    return uses_draft(ops) ? fr_registry_any(env->registry, FR_ROLE_DRAFT, 0) : NULL;
+}
+
+fr_status fr_job_check_models(const fr_job_env *env, const fr_msg_job_spec *spec)
+{
+    const fr_policy_ops *ops = fr_policy_find(spec->policy);
+    const fr_group *target = fr_registry_any(env->registry, FR_ROLE_TARGET, 0);
+    const fr_group *draft = draft_of(env, ops);
+    if (!target)
+        return FR_OK;
+    FR_TRY(check_tokenizers(ops, target, draft));
+    fr_chain chain = {0};
+    FR_TRY(open_chain(spec, target, draft, &chain));
+    fr_chain_close(&chain);
+    return FR_OK;
+}
+
+/* ---- life */
+
+fr_job *fr_job_new(const fr_job_env *env, fr_job_record *record, double now)
+{
+    fr_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->env = env;
+    job->record = *record;
+    *record = (fr_job_record){0};
+    job->ops = fr_policy_find(job->record.spec.policy);
+    job->waits_since = now;
+    job->waits_for = "";
+    return job;
+}
+
+/* Lets go of everything but the record. */
+static void stop_running(fr_job *job)
+{
+    fr_calls_drop_job(job->env->calls, job->record.id);
+    if (job->policy)
+        job->ops->close(&job->policy);
+    fr_chain_close(&job->chain);
+    fr_ids_free(&job->tail);
+}
+
+void fr_job_free(fr_job **job)
+{
+    if (!*job)
+        return;
+    stop_running(*job);
+    fr_record_free(&(*job)->record);
+    free(*job);
+    *job = NULL;
+}
+
+int fr_job_ready(fr_job *job, double now)
+{
+    const fr_job_env *env = job->env;
+    if (!job->ops)
+        return 1; /* fails at its start */
+    job->waits_for = "waiting for a target group";
+    if (!fr_registry_any(env->registry, FR_ROLE_TARGET, 0))
+        return 0;
+    job->waits_for = "waiting for a draft group";
+    if (uses_draft(job->ops) && !fr_registry_any(env->registry, FR_ROLE_DRAFT, 0)) {
+        if (job->ops->needs_draft || env->draft_comes || now < fr_job_deadline(job))
+            return 0;
+    }
+    job->waits_for = "";
+    return 1;
+}
+
+double fr_job_deadline(const fr_job *job)
+{
+    int waits = job->ops && uses_draft(job->ops) && !job->ops->needs_draft && !job->env->draft_comes;
+    return waits ? job->waits_since + job->env->grace_s : (double)INFINITY;
+}
+
+static fr_status answer_of(fr_job *job)
+{
+    fr_buf answer = {0};
+    fr_status st = FR_OK;
+    const char *text = job->chain.text.len ? (const char *)job->chain.text.data : "";
+    FR_TRY_GOTO(st, fr_answer_extract(text, job->chain.text.len, &answer), done);
+    st = fr_text_set(&job->record.answer, (const char *)answer.data);
+done:
+    fr_buf_free(&answer);
+    return st;
+}
+
+void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *cause)
+{
+    fr_job_record *r = &job->record;
+    /* The cause may be this thread's fr_cause(), which what follows may overwrite. A text that finds no memory stays as
+     * it was. */
+    if (cause)
+        fr_text_set(&r->cause, cause);
+    if (job->policy) {
+        r->counts.seconds = fr_job_seconds(job);
+        r->counts.passes = job->before_passes + job->terms.passes;
+        answer_of(job);
+    }
+    r->state = state;
+    r->status = status;
+    r->finished_ms = fr_wall_ms();
+    fr_text_set(&r->stop, state == FR_JOB_DONE ? job->finished : fr_job_state_name(state));
+    if (fr_store_set_job(job->env->store, r) != FR_OK)
+        fr_log(FR_LOG_ERROR, "job %llu: its end is not stored: %s", (unsigned long long)r->id, fr_cause());
+    fr_log(FR_LOG_INFO, "job %llu %s%s%s", (unsigned long long)r->id, fr_job_state_name(state),
+           r->cause[0] ? ": " : "", r->cause);
+    stop_running(job);
+}
+
+fr_status fr_job_tail_text(const fr_job *job, fr_buf *out)
+{
+    FR_TRY(fr_detokenize(job->chain.target, job->tail.data, job->tail.len, 0, out));
+    out->len -= fr_utf8_unfinished(out->data, out->len);
+    return FR_OK;
+}
+
+/* ---- the policy's host */
+
+static fr_status host_generate(void *ctx, const fr_generate_call *call, uint64_t *call_out)
+{
+    fr_job *job = ctx;
+    return fr_calls_generate(job->env->calls, &job->terms, call, call_out);
+}
+
+static fr_status host_verify(void *ctx, const fr_verify_call *call, uint64_t *call_out)
+{
+    fr_job *job = ctx;
+    return fr_calls_verify(job->env->calls, &job->terms, call, call_out);
+}
+
+static void host_cancel(void *ctx, uint64_t call)
+{
+    fr_job *job = ctx;
+    fr_calls_cancel(job->env->calls, call);
+}
+
+static void count_step(fr_job_counts *counts, const fr_step_record *step)
+{
+    counts->drafted += (uint32_t)step->drafted;
+    counts->accepted += (uint32_t)step->kept;
+    if (!step->accepted)
+        return;
+    counts->steps++;
+    counts->chain_tokens += (uint32_t)step->n_ids;
+    if (step->origin != FR_ORIGIN_DRAFT && step->n_ids > step->kept)
+        counts->target_tokens += (uint32_t)(step->n_ids - step->kept);
+}
+
+static fr_status host_commit(void *ctx, const fr_step_record *step)
+{
+    fr_job *job = ctx;
+    fr_job_counts *counts = &job->record.counts;
+    fr_buf text = {0};
+    fr_status st = FR_OK;
+    FR_TRY_GOTO(st, fr_detokenize(job->chain.target, step->ids, (size_t)step->n_ids, 0, &text), done);
+    if (step->accepted)
+        FR_TRY_GOTO(st, fr_chain_append(&job->chain, step->ids, (size_t)step->n_ids), done);
+    count_step(counts, step);
+    counts->seconds = fr_job_seconds(job);
+    counts->passes = job->before_passes + job->terms.passes;
+    fr_store_step stored = {
+        .index = job->n_records, .ids = step->ids, .n_ids = (size_t)step->n_ids, .origin = step->origin,
+        .accepted = step->accepted, .score = step->score, .drafted = (uint32_t)step->drafted,
+        .kept = (uint32_t)step->kept, .seconds = counts->seconds, .passes = counts->passes,
+        .text = {text.data, text.len},
+    };
+    FR_TRY_GOTO(st, fr_store_add_step(job->env->store, job->record.id, &stored), done);
+    FR_TRY_GOTO(st, fr_store_set_job(job->env->store, &job->record), done);
+    job->n_records++;
+    if (step->accepted) {
+        job->tail.len = 0;
+        job->tail_version++;
+    }
+done:
+    fr_buf_free(&text);
+    return st;
+}
+
+static void host_tail(void *ctx, const int32_t *ids, int n)
+{
+    fr_job *job = ctx;
+    job->tail.len = 0;
+    if (fr_ids_put(&job->tail, ids, (size_t)n) == FR_OK) /* only a display */
+        job->tail_version++;
+}
+
+static void host_finish(void *ctx, const char *stop)
+{
+    fr_job *job = ctx;
+    job->finished = stop;
+}
+
+/* ---- running */
+
+void fr_job_event(fr_job *job, const fr_policy_event *event)
+{
+    if (!job->policy || job->finished)
+        return;
+    fr_status st = job->ops->advance(job->policy, event);
+    if (st != FR_OK)
+        fr_job_end(job, FR_JOB_FAILED, st, fr_cause());
+    else if (job->finished)
+        fr_job_end(job, FR_JOB_DONE, FR_OK, NULL);
+}
+
+/* Digests must be the stored ones, if the job began before. The draft of an exact policy changes nothing but the time. */
+static fr_status adopt_model(const fr_job *job, const fr_group *g, uint64_t *digest, const char **name)
+{
+    if (*digest && *digest != g->model_digest)
+        return fr_fail(FR_EMISMATCH, "job %llu was begun with %s %s (%016llx), the cluster has %s (%016llx)",
+                       (unsigned long long)job->record.id, fr_role_name(g->role), *name,
+                       (unsigned long long)*digest, g->model_name, (unsigned long long)g->model_digest);
+    *digest = g->model_digest;
+    return fr_text_set(name, g->model_name);
+}
+
+void fr_job_check_groups(fr_job *job)
+{
+    const fr_registry *registry = job->env->registry;
+    for (int role = FR_ROLE_TARGET; role <= FR_ROLE_DRAFT && job->policy; role++) {
+        uint64_t own = job->terms.model[role];
+        if (!own || (role == FR_ROLE_DRAFT && job->ops->exact) || fr_registry_any(registry, (fr_role)role, own))
+            continue;
+        const fr_group *other = fr_registry_any(registry, (fr_role)role, 0);
+        fr_job_record *r = &job->record;
+        if (other && adopt_model(job, other, role ? &r->draft_digest : &r->target_digest,
+                                 role ? &r->draft_model : &r->target_model) != FR_OK)
+            fr_job_end(job, FR_JOB_FAILED, FR_EMISMATCH, fr_cause());
+    }
+}
+
+static fr_status adopt_models(fr_job *job, const fr_group *target, const fr_group *draft)
+{
+    fr_job_record *r = &job->record;
+    FR_TRY(adopt_model(job, target, &r->target_digest, &r->target_model));
+    if (draft && job->ops->exact)
+        r->draft_digest = 0;
+    return draft ? adopt_model(job, draft, &r->draft_digest, &r->draft_model) : FR_OK;
+}
+
+typedef struct resume {
+    fr_job *job;
+    fr_job_counts pending, good; /* over all records; over those up to the last accepted one */
+    uint32_t n_good;
+} resume;
+
+static fr_status resume_step(void *ctx, const fr_store_step *step)
+{
+    resume *r = ctx;
+    const fr_step_record record = {.ids = step->ids, .n_ids = (int)step->n_ids, .origin = (fr_origin)step->origin,
+                                   .accepted = step->accepted, .drafted = (int)step->drafted,
+                                   .kept = (int)step->kept};
+    count_step(&r->pending, &record);
+    r->pending.seconds = step->seconds;
+    r->pending.passes = step->passes;
+    if (!step->accepted)
+        return FR_OK;
+    r->good = r->pending;
+    r->n_good = step->index + 1;
+    return fr_chain_append(&r->job->chain, step->ids, step->n_ids);
+}
+
+/* Back to the last accepted step: rejected drafts behind it will be drafted, and rejected, again. */
+static fr_status bring_back(fr_job *job)
+{
+    resume r = {.job = job};
+    fr_job_record *record = &job->record;
+    FR_TRY(fr_store_flush(job->env->store));
+    FR_TRY(fr_store_steps(job->env->store, record->id, 0, resume_step, &r));
+    FR_TRY(fr_store_trim_steps(job->env->store, record->id, r.n_good));
+    record->counts = r.good;
+    job->n_records = r.n_good;
+    job->before_s = r.good.seconds;
+    job->before_passes = r.good.passes;
+    if (r.n_good)
+        fr_log(FR_LOG_INFO, "job %llu goes on behind step %d, token %d", (unsigned long long)record->id,
+               job->chain.n_steps, fr_chain_len(&job->chain));
+    return FR_OK;
+}
+
+static int overlap_of(const fr_job_env *env)
+{
+    return env->overlap >= 0 ? env->overlap : !env->few_cores;
+}
+
+static void fill_terms(fr_job *job, const fr_group *target, const fr_group *draft)
+{
+    uint32_t context = target->max_context;
+    if (draft && draft->max_context < context)
+        context = draft->max_context;
+    fr_spec_params(&job->record.spec, (int)context, overlap_of(job->env), &job->params);
+    job->terms = (fr_call_terms){
+        .job = job->record.id,
+        .model = {[FR_ROLE_TARGET] = target->model_digest, [FR_ROLE_DRAFT] = draft ? draft->model_digest : 0},
+        .sampling = job->params.sampling,
+        .delimiter = job->params.delimiter,
+        .exact = job->ops->exact,
+    };
+    job->host = (fr_policy_host){.ctx = job, .generate = host_generate, .verify = host_verify,
+                                 .cancel = host_cancel, .commit = host_commit, .tail = host_tail,
+                                 .finish = host_finish};
+}
+
+static fr_status start(fr_job *job, double now)
+{
+    fr_job_record *r = &job->record;
+    if (!job->ops) /* stored by a version that had it */
+        return fr_fail(FR_EINVAL, "policy: \"%s\" is unknown; there are %s", r->spec.policy, fr_policy_names());
+    const fr_group *target = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0);
+    const fr_group *draft = draft_of(job->env, job->ops);
+    FR_TRY(check_tokenizers(job->ops, target, draft));
+    FR_TRY(adopt_models(job, target, draft));
+    FR_TRY(open_chain(&r->spec, target, draft, &job->chain));
+    FR_TRY(bring_back(job));
+    fill_terms(job, target, draft);
+    FR_TRY(job->ops->open(&job->host, &job->chain, &job->params, &job->policy));
+    job->began = now;
+    r->state = FR_JOB_RUNNING;
+    return fr_store_set_job(job->env->store, r);
+}
+
+void fr_job_start(fr_job *job, double now)
+{
+    fr_status st = start(job, now);
+    if (st != FR_OK) {
+        fr_job_end(job, FR_JOB_FAILED, st, fr_cause());
+        return;
+    }
+    fr_log(FR_LOG_INFO, "job %llu runs, policy %s, prompt %d tokens", (unsigned long long)job->record.id,
+           job->ops->name, job->chain.prompt_len);
+    fr_policy_event e = {.kind = FR_EVENT_START};
+    fr_job_event(job, &e);
+}

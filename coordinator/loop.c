@@ -1,0 +1,278 @@
+/* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3. send calls, start jobs,
+ * send their first calls, 4. make everything durable, 5. tell clients what is durable now. While the store cannot be
+ * written, 4 is tried again every second and 5 waits. */
+#include "loop.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "clock.h"
+#include "core.h"
+#include "log.h"
+
+#define TURN_MESSAGES 256   /* of one link, before the other things get their turn */
+#define CLIENT_FRAME (64u << 20)
+#define FLUSH_RETRY_S 1.0
+#define LINGER_MS 500       /* for the farewells */
+#define FEW_CORES 4
+
+struct fr_coordinator {
+    fr_core core;
+    fr_coordinator_options options;
+    double retry_flush_at; /* INFINITY: the store is well */
+};
+
+fr_status fr_core_send(fr_core *core, int link, const fr_peer *to, const fr_msg *m)
+{
+    return fr_link_send(core->links[link], to, m);
+}
+
+/* ---- what the parts call */
+
+static fr_status send_to_group(void *ctx, const fr_group *g, const fr_msg *m)
+{
+    return fr_core_send(ctx, g->link, &g->peer, m);
+}
+
+static void event_to_job(void *ctx, uint64_t id, const fr_policy_event *event)
+{
+    fr_core *core = ctx;
+    fr_job *job = fr_jobs_find(core->jobs, id);
+    if (job)
+        fr_job_event(job, event);
+}
+
+static void fail_job(void *ctx, uint64_t id, fr_status status, const char *cause)
+{
+    fr_core *core = ctx;
+    fr_job *job = fr_jobs_find(core->jobs, id);
+    if (job)
+        fr_job_end(job, FR_JOB_FAILED, status, cause);
+}
+
+static void lose_group(void *ctx, fr_group *g, const char *why)
+{
+    fr_core_lose_group(ctx, g, why, fr_now_s());
+}
+
+static fr_status send_to_watcher(void *ctx, const fr_client *to, const fr_msg *m)
+{
+    return fr_core_send(ctx, to->link, &to->peer, m);
+}
+
+/* ---- opening and closing */
+
+static fr_status open_parts(fr_coordinator *c)
+{
+    fr_core *core = &c->core;
+    const fr_coordinator_options *o = &c->options;
+    const double now = fr_now_s();
+    const fr_calls_host host = {.ctx = core, .send = send_to_group, .event = event_to_job, .fail = fail_job,
+                                .lost = lose_group};
+    core->started = now;
+    FR_TRY(fr_store_open(o->store, &core->store));
+    FR_TRY(fr_link_listen(o->bind, CLIENT_FRAME, &core->links[FR_LINK_OUTER]));
+    core->n_links = 1;
+    if (o->inner) {
+        FR_TRY(fr_link_listen(o->inner, CLIENT_FRAME, &core->links[FR_LINK_INNER]));
+        core->n_links = 2;
+    }
+    int dead_after_ms = o->dead_after_ms > 0 ? o->dead_after_ms : 3 * o->heartbeat_ms;
+    /* Milliseconds of the wall clock: later coordinators begin at later epochs. */
+    FR_TRY(fr_registry_new(o->heartbeat_ms, dead_after_ms, (uint64_t)fr_wall_ms(), now, &core->registry));
+    FR_TRY(fr_calls_new(core->registry, &host, o->grace_ms / 1000.0, &core->calls));
+    core->env = (fr_job_env){.registry = core->registry, .calls = core->calls, .store = core->store,
+                             .overlap = o->overlap, .few_cores = sysconf(_SC_NPROCESSORS_ONLN) < FEW_CORES,
+                             .draft_comes = o->inner != NULL, .grace_s = o->grace_ms / 1000.0};
+    FR_TRY(fr_jobs_open(&core->env, o->max_running, now, &core->jobs));
+    return fr_watchers_new(core->jobs, core->store, send_to_watcher, core, &core->watchers);
+}
+
+fr_status fr_coordinator_open(const fr_coordinator_options *options, fr_coordinator **out)
+{
+    fr_coordinator *c = calloc(1, sizeof *c);
+    if (!c)
+        return fr_no_memory();
+    c->options = *options;
+    c->retry_flush_at = INFINITY;
+    fr_status st = open_parts(c);
+    if (st != FR_OK) {
+        fr_coordinator_close(&c);
+        return st;
+    }
+    *out = c;
+    return FR_OK;
+}
+
+static void say_farewell(fr_core *core)
+{
+    fr_msg m = {.kind = FR_MSG_SHUTDOWN, .body.shutdown.reason = "the coordinator stops"};
+    fr_watchers_dismiss(core->watchers, "the coordinator stops; an open job goes on when it is back with its store");
+    for (int i = 0; i < fr_registry_count(core->registry); i++) {
+        const fr_group *g = fr_registry_at(core->registry, i);
+        if (g->alive && fr_core_send(core, g->link, &g->peer, &m) != FR_OK)
+            fr_log(FR_LOG_DEBUG, "group %s was gone already", g->name);
+    }
+}
+
+void fr_coordinator_close(fr_coordinator **c)
+{
+    if (!c || !*c)
+        return;
+    fr_core *core = &(*c)->core;
+    if (core->jobs)
+        fr_jobs_close(&core->jobs);
+    if (core->watchers)
+        say_farewell(core);
+    fr_watchers_free(&core->watchers);
+    fr_calls_free(&core->calls);
+    fr_registry_free(&core->registry);
+    fr_store_close(&core->store);
+    for (int i = 0; i < FR_N_LINKS; i++)
+        fr_link_close(&core->links[i], LINGER_MS);
+    free(core->acks);
+    free(*c);
+    *c = NULL;
+}
+
+const char *fr_coordinator_endpoint(const fr_coordinator *c)
+{
+    return fr_link_endpoint(c->core.links[FR_LINK_OUTER]);
+}
+
+void fr_coordinator_stop(fr_coordinator *c)
+{
+    c->core.stop = 1;
+}
+
+void fr_coordinator_no_drafter(fr_coordinator *c)
+{
+    c->core.env.draft_comes = 0;
+}
+
+/* ---- a turn */
+
+static void handle(fr_core *core, int link, const fr_peer *from, const fr_msg *m, double now)
+{
+    const fr_client client = {link, *from, m->tag};
+    if (fr_engines_handle(core, link, from, m, now) || fr_api_handle(core, &client, m, now))
+        return;
+    core->malformed++;
+    fr_fail(FR_EPROTO, "a %s is nothing to tell a coordinator", fr_msg_kind_name(m->kind));
+    fr_core_reply_error(core, &client, FR_EPROTO, fr_cause(), 0);
+}
+
+/* Takes in what has arrived at one link, up to a limit. */
+static fr_status take_in(fr_core *core, int link)
+{
+    for (int i = 0; i < TURN_MESSAGES; i++) {
+        fr_peer from;
+        fr_msg m;
+        fr_status st = fr_link_recv(core->links[link], 0, &from, &m);
+        if (st == FR_ETIMEDOUT)
+            return FR_OK;
+        if (st == FR_EPROTO || st == FR_ENOMEM) {
+            const fr_client client = {.link = link, .peer = from};
+            core->malformed += st == FR_EPROTO;
+            fr_log(FR_LOG_WARN, "%s", fr_cause());
+            if (from.len)
+                fr_core_reply_error(core, &client, st, fr_cause(), 0);
+            continue;
+        }
+        if (st == FR_ECANCELLED) /* a signal; the wake descriptor tells more */
+            continue;
+        FR_TRY(st);
+        handle(core, link, &from, &m, fr_now_s());
+        fr_msg_free(&m);
+    }
+    return FR_OK;
+}
+
+static void notice_silence(fr_core *core, double now)
+{
+    for (fr_group *g; (g = fr_registry_silent(core->registry, now));) {
+        fr_fail(FR_ETIMEDOUT, "silent for %.1f s", now - g->last_seen);
+        fr_core_lose_group(core, g, fr_cause(), now);
+    }
+}
+
+static void send_acks(fr_core *core)
+{
+    for (size_t i = 0; i < core->n_acks; i++) {
+        const fr_ack *ack = &core->acks[i];
+        fr_msg m = {.kind = ack->kind};
+        if (ack->kind == FR_MSG_SUBMITTED)
+            m.body.submitted.job = ack->job;
+        else
+            m.body.ok.job = ack->job;
+        fr_core_reply(core, &ack->client, &m);
+    }
+    core->n_acks = 0;
+}
+
+static void make_durable(fr_coordinator *c, double now)
+{
+    fr_core *core = &c->core;
+    if (fr_store_flush(core->store) != FR_OK) {
+        if (isinf(c->retry_flush_at))
+            fr_log(FR_LOG_ERROR, "%s; clients wait until it can be written", fr_cause());
+        c->retry_flush_at = now + FLUSH_RETRY_S;
+        return;
+    }
+    if (!isinf(c->retry_flush_at))
+        fr_log(FR_LOG_INFO, "the store is written again");
+    c->retry_flush_at = INFINITY;
+    send_acks(core);
+    fr_watchers_pump(core->watchers, now);
+}
+
+static void turn(fr_coordinator *c)
+{
+    fr_core *core = &c->core;
+    const double now = fr_now_s();
+    notice_silence(core, now);
+    fr_calls_dispatch(core->calls, now);
+    fr_jobs_turn(core->jobs, core->draining, now);
+    fr_calls_dispatch(core->calls, now);
+    if (isinf(c->retry_flush_at) || now >= c->retry_flush_at)
+        make_durable(c, now);
+    if (core->draining && fr_jobs_running(core->jobs) == 0 && !fr_store_pending(core->store))
+        core->stop = 1;
+}
+
+static int wait_ms(const fr_coordinator *c)
+{
+    const fr_core *core = &c->core;
+    const double now = fr_now_s();
+    double at = fmin(fr_registry_deadline(core->registry), fr_calls_deadline(core->calls));
+    at = fmin(at, fr_jobs_deadline(core->jobs, now));
+    at = fmin(at, c->retry_flush_at);
+    if (isinf(c->retry_flush_at))
+        at = fmin(at, fr_watchers_deadline(core->watchers));
+    if (isinf(at))
+        return -1;
+    double ms = ceil((at - now) * 1000.0);
+    return ms < 0 ? 0 : ms > 60000 ? 60000 : (int)ms;
+}
+
+fr_status fr_coordinator_run(fr_coordinator *c)
+{
+    fr_core *core = &c->core;
+    const int n_fds = c->options.wake_fd >= 0;
+    turn(c);
+    while (!core->stop) {
+        int ready[FR_N_LINKS + 1] = {0};
+        fr_status st = fr_link_poll(core->links, core->n_links, &c->options.wake_fd, n_fds, wait_ms(c), ready);
+        if (st != FR_OK && st != FR_ECANCELLED)
+            return st;
+        if (n_fds && ready[core->n_links])
+            c->options.woken(c->options.ctx);
+        for (int i = 0; i < core->n_links; i++)
+            if (ready[i])
+                FR_TRY(take_in(core, i));
+        turn(c);
+    }
+    return FR_OK;
+}
