@@ -37,13 +37,7 @@ static fr_status put_prompt(const fr_tokenizer *t, const char *system, const cha
 {
     if (raw)
         return fr_tokenize_prompt(t, problem, strlen(problem), ids);
-    fr_buf text = {0};
-    fr_status st;
-    FR_TRY_GOTO(st, fr_chat_prompt(fr_tokenizer_chat_style(t), system, problem, &text), done);
-    st = fr_tokenize_prompt(t, (const char *)text.data, text.len, ids);
-done:
-    fr_buf_free(&text);
-    return st;
+    return fr_chat_tokenize_prompt(t, fr_tokenizer_chat_style(t), system, problem, ids);
 }
 
 fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft, const char *system,

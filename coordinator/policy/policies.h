@@ -6,5 +6,7 @@
 
 extern const fr_policy_ops fr_policy_target;
 extern const fr_policy_ops fr_policy_draft;
+extern const fr_policy_ops fr_policy_token;
+extern const fr_policy_ops fr_policy_step;
 
 #endif

@@ -5,7 +5,8 @@
 
 #include "policies.h"
 
-static const fr_policy_ops *const policies[] = {&fr_policy_target, &fr_policy_draft, NULL};
+static const fr_policy_ops *const policies[] = {&fr_policy_target, &fr_policy_draft, &fr_policy_token,
+                                                &fr_policy_step, NULL};
 
 const fr_policy_ops *const *fr_policy_all(void)
 {
@@ -22,7 +23,7 @@ const fr_policy_ops *fr_policy_find(const char *name)
 
 const char *fr_policy_names(void)
 {
-    return "target, draft";
+    return "target, draft, token, step";
 }
 
 const char *fr_origin_name(fr_origin o)
