@@ -5,9 +5,11 @@ LIMIT=120
 
 EP=tcp://127.0.0.1:$(free_port)
 cat >"$T/cluster.ini" <<END
-[coordinator]
+[cluster]
 bind = $EP
-store = $T/jobs.db
+run_dir = $T/run
+
+[coordinator]
 draft = $TINY_DRAFT
 
 [group target]
