@@ -1,7 +1,6 @@
 /* fuzz_tokenizer.c: the first byte says what the rest is.
- *   'b'  a tokenizer blob without its checksum, which is added here, else no mutation would get past it
- *   'g'  a GGUF file to load a tokenizer from
- *   't'  a text for the tokenizer of the tiny pair
+ *   'b'  a tokenizer blob without its checksum, which is added here, else no mutation would get
+ * past it 'g'  a GGUF file to load a tokenizer from 't'  a text for the tokenizer of the tiny pair
  * Whatever loads must survive a trip through a blob, and text must come back from its ids. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,12 +11,12 @@
 #include "tokenizer.h"
 #include "utf8.h"
 
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "line %d: %s; last cause: %s\n", __LINE__, #condition, fr_cause());    \
-            abort();                                                                               \
-        }                                                                                          \
+#define CHECK(condition)                                                                        \
+    do {                                                                                        \
+        if (!(condition)) {                                                                     \
+            fprintf(stderr, "line %d: %s; last cause: %s\n", __LINE__, #condition, fr_cause()); \
+            abort();                                                                            \
+        }                                                                                       \
     } while (0)
 
 /* exact: every byte has a token, so that nothing of the text is lost. */
@@ -77,7 +76,8 @@ static void try_text(const char *text, size_t n)
     static fr_tokenizer *tiny; /* loaded once; libFuzzer calls us in one thread */
     if (!tiny) {
         fr_model_file *f = NULL;
-        CHECK(fr_model_file_open(FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf", &f) == FR_OK);
+        CHECK(fr_model_file_open(FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf", &f) ==
+              FR_OK);
         CHECK(fr_tokenizer_from_model(f, &tiny) == FR_OK);
         fr_model_file_close(&f);
     }

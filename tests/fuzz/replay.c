@@ -1,6 +1,6 @@
-/* replay.c: runs a fuzzer's entry point without libFuzzer, as an ordinary test: on every file of a folder, then on
- * mutations of each, which are the same in every run. Each input lies in a heap block of exactly its size, so that
- * sanitizers and valgrind see reads beyond it. */
+/* replay.c: runs a fuzzer's entry point without libFuzzer, as an ordinary test: on every file of a
+ * folder, then on mutations of each, which are the same in every run. Each input lies in a heap
+ * block of exactly its size, so that sanitizers and valgrind see reads beyond it. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,8 +29,9 @@ static void run(const uint8_t *data, size_t n)
 /* Changes bytes, words and the length; numbers of interest are put in whole. */
 static size_t mutate(uint8_t *data, size_t n, uint32_t *random)
 {
-    static const uint64_t numbers[] = {0, 1, 0x7f, 0xff, 0x7fff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                       0x100000000, UINT64_MAX / 2, UINT64_MAX};
+    static const uint64_t numbers[] = {
+        0,          1,          0x7f,        0xff,           0x7fff,    0x7fffffff,
+        0x80000000, 0xffffffff, 0x100000000, UINT64_MAX / 2, UINT64_MAX};
     for (uint32_t i = 0, edits = 1 + next_random(random) % MAX_EDITS; i < edits && n; i++) {
         size_t at = next_random(random) % n;
         uint64_t number = numbers[next_random(random) % (sizeof numbers / sizeof *numbers)];

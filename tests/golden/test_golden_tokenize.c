@@ -1,6 +1,7 @@
-/* test_golden_tokenize.c: token ids against those of llama.cpp, for the real models. Needs the environment variable
- * FORERUN_MODELS to name the folder with the model files; skipped (exit 77) without it. Also checked for each model: a
- * tokenizer that went through a blob gives the same ids, and prompts tokenised in parts equal those tokenised whole. */
+/* test_golden_tokenize.c: token ids against those of llama.cpp, for the real models. Needs the
+ * environment variable FORERUN_MODELS to name the folder with the model files; skipped (exit 77)
+ * without it. Also checked for each model: a tokenizer that went through a blob gives the same ids,
+ * and prompts tokenised in parts equal those tokenised whole. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +67,8 @@ static int open_golden(void **state, const char *name)
     assert_int_equal(fr_tokenizer_pack(g->direct, &blob), FR_OK);
     double t3 = fr_now_s();
     assert_int_equal(fr_tokenizer_unpack(blob.data, blob.len, &g->unpacked), FR_OK);
-    printf("%s: %d tokens; file %.1f ms, tokenizer %.1f ms, pack %.1f ms (%zu bytes), unpack %.1f ms\n",
+    printf("%s: %d tokens; file %.1f ms, tokenizer %.1f ms, pack %.1f ms (%zu bytes), unpack %.1f "
+           "ms\n",
            name, fr_tokenizer_n_vocab(g->direct), (t1 - t0) * 1e3, (t2 - t1) * 1e3, (t3 - t2) * 1e3,
            blob.len, (fr_now_s() - t3) * 1e3);
     fr_buf_free(&blob);
@@ -211,9 +213,9 @@ static void test_same_tokenizer(void **state)
     close_golden(&small);
 }
 
-#define MODEL_TESTS(open)                                                                          \
-    cmocka_unit_test_setup_teardown(test_texts, open, close_golden),                               \
-        cmocka_unit_test_setup_teardown(test_prompts, open, close_golden),                         \
+#define MODEL_TESTS(open)                                                  \
+    cmocka_unit_test_setup_teardown(test_texts, open, close_golden),       \
+        cmocka_unit_test_setup_teardown(test_prompts, open, close_golden), \
         cmocka_unit_test_setup_teardown(test_detokenize, open, close_golden)
 
 int main(void)

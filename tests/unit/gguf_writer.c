@@ -100,7 +100,8 @@ void gguf_data(fr_buf *b, size_t alignment, size_t n)
 /* GPT-2's character for a byte, as UTF-8. */
 static void spell(int byte, char out[3])
 {
-    int printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    int printable =
+        (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
     int cp = byte;
     if (!printable) {
         cp = 256;

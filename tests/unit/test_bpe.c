@@ -1,5 +1,5 @@
-/* test_bpe.c: the merge loop against the plain definition (find the lowest-ranked, leftmost pair; join it; again), and
- * on pieces so long that anything quadratic would show. */
+/* test_bpe.c: the merge loop against the plain definition (find the lowest-ranked, leftmost pair;
+ * join it; again), and on pieces so long that anything quadratic would show. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,7 +36,8 @@ static void make(uint32_t seed, fr_vocab *v, fr_bpe *b)
         assert_int_equal(fr_vocab_add(v, made[i].text, 1, FR_TOKEN_NORMAL), FR_OK);
     }
     while (n_merges < MERGES) {
-        int l = (int)(next_random(&seed) % (uint32_t)n_tokens), r = (int)(next_random(&seed) % (uint32_t)n_tokens);
+        int l = (int)(next_random(&seed) % (uint32_t)n_tokens),
+            r = (int)(next_random(&seed) % (uint32_t)n_tokens);
         int known = 0;
         size_t n = made[l].n + made[r].n;
         if (n > 200)
@@ -191,8 +192,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_plain), cmocka_unit_test(test_long_piece),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_against_plain),
+        cmocka_unit_test(test_long_piece),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

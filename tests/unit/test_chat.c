@@ -11,7 +11,8 @@
 #include "chat.h"
 #include "fault_alloc.h"
 
-static void assert_prompt(fr_chat_style style, const char *system, const char *user, const char *want)
+static void assert_prompt(fr_chat_style style, const char *system, const char *user,
+                          const char *want)
 {
     fr_buf out = {0};
     assert_int_equal(fr_chat_prompt(style, system, user, &out), FR_OK);
@@ -45,7 +46,8 @@ static void test_prompts(void **state)
                   "<|start_header_id|>assistant<|end_header_id|>\n\n");
     assert_prompt(FR_CHAT_DEEPSEEK, "S", "U",
                   "<｜begin▁of▁sentence｜>S<｜User｜>U<｜Assistant｜><think>\n");
-    assert_prompt(FR_CHAT_DEEPSEEK, NULL, "", "<｜begin▁of▁sentence｜><｜User｜><｜Assistant｜><think>\n");
+    assert_prompt(FR_CHAT_DEEPSEEK, NULL, "",
+                  "<｜begin▁of▁sentence｜><｜User｜><｜Assistant｜><think>\n");
 }
 
 static void test_probes(void **state)
@@ -91,10 +93,13 @@ static void test_detect(void **state)
     (void)state;
     assert_detects(NULL, FR_CHAT_NONE);
     assert_detects("", FR_CHAT_NONE);
-    assert_detects("{% for m in messages %}{{'<|im_start|>' + m['role']}}{% endfor %}", FR_CHAT_CHATML);
+    assert_detects("{% for m in messages %}{{'<|im_start|>' + m['role']}}{% endfor %}",
+                   FR_CHAT_CHATML);
     assert_detects("{{ '<|start_header_id|>' + message['role'] }}", FR_CHAT_LLAMA3);
-    assert_detects("{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜><think>\\n'}}", FR_CHAT_DEEPSEEK);
-    static const char *const unknown[] = {"[INST]", "{{'<|im_start|>'}}{{'<|im_sep|>'}}", "<|user|>"};
+    assert_detects("{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜><think>\\n'}}",
+                   FR_CHAT_DEEPSEEK);
+    static const char *const unknown[] = {"[INST]", "{{'<|im_start|>'}}{{'<|im_sep|>'}}",
+                                          "<|user|>"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         fr_chat_style style = FR_CHAT_LLAMA3;
         assert_int_equal(fr_chat_detect(unknown[i], strlen(unknown[i]), &style), FR_EUNSUPPORTED);
@@ -116,8 +121,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prompts), cmocka_unit_test(test_probes),    cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_detect),  cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_prompts),   cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_parts),     cmocka_unit_test(test_detect),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

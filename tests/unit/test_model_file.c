@@ -1,5 +1,6 @@
-/* test_model_file.c: the GGUF reader against right files, wrong files and damaged ones. Every damaged copy lies in a heap
- * block of exactly its size, so that a sanitizer or valgrind sees any read beyond it. */
+/* test_model_file.c: the GGUF reader against right files, wrong files and damaged ones. Every
+ * damaged copy lies in a heap block of exactly its size, so that a sanitizer or valgrind sees any
+ * read beyond it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -98,7 +99,8 @@ static double touch_all(const fr_model_file *f)
     return sum + (double)fr_model_file_digest(f);
 }
 
-/* Opens b, which must fail with `want` and a one-line cause that names the file and contains `cause`; frees b. */
+/* Opens b, which must fail with `want` and a one-line cause that names the file and contains
+ * `cause`; frees b. */
 static void refuse(fr_buf *b, fr_status want, const char *cause)
 {
     fr_model_file *f = NULL;
@@ -154,10 +156,10 @@ static void test_values(void **state)
         fr_status st;
         uint32_t v;
     } whole[] = {
-        {"v.u8", FR_OK, 255},        {"v.i8", FR_EFORMAT, 0},  {"v.u16", FR_OK, 65535},
-        {"v.i16", FR_EFORMAT, 0},    {"v.u32", FR_OK, ~0u},    {"v.i32", FR_EFORMAT, 0},
-        {"v.f32", FR_EFORMAT, 0},    {"v.bool", FR_EFORMAT, 0}, {"v.u64", FR_OK, 5},
-        {"v.i64", FR_EFORMAT, 0},    {"a.u8", FR_EFORMAT, 0},  {"none", FR_ENOTFOUND, 0},
+        {"v.u8", FR_OK, 255},     {"v.i8", FR_EFORMAT, 0},   {"v.u16", FR_OK, 65535},
+        {"v.i16", FR_EFORMAT, 0}, {"v.u32", FR_OK, ~0u},     {"v.i32", FR_EFORMAT, 0},
+        {"v.f32", FR_EFORMAT, 0}, {"v.bool", FR_EFORMAT, 0}, {"v.u64", FR_OK, 5},
+        {"v.i64", FR_EFORMAT, 0}, {"a.u8", FR_EFORMAT, 0},   {"none", FR_ENOTFOUND, 0},
     };
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
         uint32_t v = 0;
@@ -193,8 +195,8 @@ static void test_arrays(void **state)
         const char *key;
         double v;
     } want[] = {
-        {"a.u8", 255},         {"a.i8", -1},  {"a.u16", 65535}, {"a.i16", -2}, {"a.u32", 4294967295.0},
-        {"a.i32", -3},         {"a.f32", 1.5}, {"a.bool", 1},    {"a.u64", 5},  {"a.i64", -1},
+        {"a.u8", 255},   {"a.i8", -1},   {"a.u16", 65535}, {"a.i16", -2}, {"a.u32", 4294967295.0},
+        {"a.i32", -3},   {"a.f32", 1.5}, {"a.bool", 1},    {"a.u64", 5},  {"a.i64", -1},
         {"a.f64", -2.5},
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -380,7 +382,8 @@ static void test_bad_tensors(void **state)
     refuse_tensor(16, 2, fits, 0, FR_EUNSUPPORTED, "tensor blk.3.ffn_up.weight: tensor type 16");
     refuse_tensor(0xffffffff, 2, fits, 0, FR_EUNSUPPORTED, "tensor type 4294967295");
     refuse_tensor(FR_F32, 2, fits, 16, FR_EFORMAT, "offset 16 is no multiple of 32");
-    refuse_tensor(FR_F32, 2, fits, 32, FR_EFORMAT, "data ends at byte 4224, the file has 4192 (truncated?)");
+    refuse_tensor(FR_F32, 2, fits, 32, FR_EFORMAT,
+                  "data ends at byte 4224, the file has 4192 (truncated?)");
     refuse_tensor(FR_F32, 2, fits, 1ull << 40, FR_EFORMAT, "data ends at byte");
     refuse_tensor(FR_F32, 2, fits, UINT64_MAX - 31, FR_EFORMAT, "is too large");
     refuse_tensor(FR_F32, 2, long_, 0, FR_EFORMAT, "data ends at byte");

@@ -1,5 +1,5 @@
-/* test_pretokenize.c: where the four families cut text. The expected cuts follow from the published expressions; the
- * real models' golden ids (tests/golden) check the same against llama.cpp. */
+/* test_pretokenize.c: where the four families cut text. The expected cuts follow from the published
+ * expressions; the real models' golden ids (tests/golden) check the same against llama.cpp. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,7 +52,8 @@ static void test_digits(void **state)
 {
     (void)state;
     assert_cuts(FR_PRE_DIGITS, "ab 123 c", "ab^ ^1^2^3^ c");
-    assert_cuts(FR_PRE_DIGITS, "**  2  #s", "**^  ^2^ ^ #^s"); /* lookaheads end where the digit cuts */
+    assert_cuts(FR_PRE_DIGITS, "**  2  #s",
+                "**^  ^2^ ^ #^s"); /* lookaheads end where the digit cuts */
     assert_cuts(FR_PRE_DIGITS, "½x", "½^x");
 }
 
@@ -88,8 +89,12 @@ static void test_names(void **state)
         const char *name;
         fr_pre pre;
     } known[] = {
-        {"gpt-2", FR_PRE_GPT2},       {"smollm", FR_PRE_DIGITS},  {"llama-bpe", FR_PRE_LLAMA3},
-        {"llama3", FR_PRE_LLAMA3},    {"llama-v3", FR_PRE_LLAMA3}, {"qwen2", FR_PRE_QWEN2},
+        {"gpt-2", FR_PRE_GPT2},
+        {"smollm", FR_PRE_DIGITS},
+        {"llama-bpe", FR_PRE_LLAMA3},
+        {"llama3", FR_PRE_LLAMA3},
+        {"llama-v3", FR_PRE_LLAMA3},
+        {"qwen2", FR_PRE_QWEN2},
         {"deepseek-r1-qwen", FR_PRE_QWEN2},
     };
     fr_pre pre = FR_PRE_GPT2;
@@ -152,9 +157,19 @@ static void test_utf8_check(void **state)
         const char *text;
         size_t good;
     } cases[] = {
-        {"", 0},        {"plain", 5},           {"é日🙂", 9},          {"a\xff", 1},       {"ab\x80", 2},
-        {"\xc3", 0},    {"x\xe6\x97", 1},       {"\xf0\x9f\x99", 0},   {"\xc0\x80", 0},    {"\xed\xa0\x80", 0},
-        {"\xe0\x80\x80", 0}, {"\xf4\x90\x80\x80", 0}, {"\xf4\x8f\xbf\xbf", 4},
+        {"", 0},
+        {"plain", 5},
+        {"é日🙂", 9},
+        {"a\xff", 1},
+        {"ab\x80", 2},
+        {"\xc3", 0},
+        {"x\xe6\x97", 1},
+        {"\xf0\x9f\x99", 0},
+        {"\xc0\x80", 0},
+        {"\xed\xa0\x80", 0},
+        {"\xe0\x80\x80", 0},
+        {"\xf4\x90\x80\x80", 0},
+        {"\xf4\x8f\xbf\xbf", 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(fr_utf8_check(cases[i].text, strlen(cases[i].text)), cases[i].good);
@@ -192,11 +207,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2),       cmocka_unit_test(test_digits),
-        cmocka_unit_test(test_llama3),     cmocka_unit_test(test_qwen2),
-        cmocka_unit_test(test_spaces),     cmocka_unit_test(test_names),
+        cmocka_unit_test(test_gpt2),          cmocka_unit_test(test_digits),
+        cmocka_unit_test(test_llama3),        cmocka_unit_test(test_qwen2),
+        cmocka_unit_test(test_spaces),        cmocka_unit_test(test_names),
         cmocka_unit_test(test_failing_piece), cmocka_unit_test(test_long_runs),
-        cmocka_unit_test(test_utf8_check), cmocka_unit_test(test_gpt2_bytes),
+        cmocka_unit_test(test_utf8_check),    cmocka_unit_test(test_gpt2_bytes),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

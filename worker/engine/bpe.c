@@ -1,8 +1,9 @@
-/* bpe.c: the merge loop. Bytes become symbols in a linked list; a heap holds the pairs that can merge, lowest rank first
- * and then leftmost, which is the order that training defines. A merge changes the pairs at its two sides, so heap
- * entries grow stale; an entry is believed only while its two symbols are still the ids it was made for. That is
- * sound: symbols only ever grow to the right, so the same id at the same place is the same stretch of text.
- * (Source: Sennrich, Haddow, Birch 2016; the heap is the usual one, as in Hugging Face tokenizers' merge_all.) */
+/* bpe.c: the merge loop. Bytes become symbols in a linked list; a heap holds the pairs that can
+ * merge, lowest rank first and then leftmost, which is the order that training defines. A merge
+ * changes the pairs at its two sides, so heap entries grow stale; an entry is believed only while
+ * its two symbols are still the ids it was made for. That is sound: symbols only ever grow to the
+ * right, so the same id at the same place is the same stretch of text. (Source: Sennrich, Haddow,
+ * Birch 2016; the heap is the usual one, as in Hugging Face tokenizers' merge_all.) */
 #include "bpe.h"
 
 #include <stdlib.h>
@@ -60,7 +61,8 @@ void fr_bpe_free(fr_bpe *b)
     *b = (fr_bpe){0};
 }
 
-/* The token with the bytes of both, or -1. Authors may have marked an ordinary token as one of their own. */
+/* The token with the bytes of both, or -1. Authors may have marked an ordinary token as one of
+ * their own. */
 static int32_t find_joined(const fr_vocab *v, int32_t left, int32_t right)
 {
     uint8_t joined[FR_TOKEN_BYTES_MAX];

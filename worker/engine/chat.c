@@ -1,9 +1,8 @@
-/* chat.c: the chat families as lists of parts (chat.h). A model file's template is Jinja; it is recognised by the
- * marker that only its family uses, never run. */
+/* chat.c: the chat families as lists of parts (chat.h). A model file's template is Jinja; it is
+ * recognised by the marker that only its family uses, never run. */
 #include "chat.h"
 
 #include <string.h>
-
 
 typedef struct part_list {
     fr_text_part *parts;
@@ -45,8 +44,10 @@ static const chat_texts families[] = {
                         .user_open = "<|start_header_id|>user<|end_header_id|>\n\n",
                         .user_close = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
                         .probe_open = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
-                        .probe_close = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
-    /* The probe leaves the thinking open and begins a reply without any: earlier turns are shown to the model so. */
+                        .probe_close =
+                            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+    /* The probe leaves the thinking open and begins a reply without any, as the model sees earlier
+     * turns. */
     [FR_CHAT_DEEPSEEK] = {.marker = "<｜Assistant｜>",
                           .begin = "<｜begin▁of▁sentence｜>",
                           .system_open = "",

@@ -1,13 +1,15 @@
 /* gguf.c: the parser of GGUF versions 2 and 3, little-endian (ggml docs/gguf.md).
  *
  *   header    "GGUF", u32 version, u64 tensor count, u64 metadata count
- *   metadata  string key, u32 type, value          (string: u64 length, bytes; array: u32 type, u64 count, elements)
+ *   metadata  string key, u32 type, value
  *   tensors   string name, u32 dims, u64 dim each, u32 type, u64 offset from the start of the data
  *   data      starts at the next multiple of general.alignment (32 when absent)
+ *   string    u64 length, bytes
+ *   array     u32 type of its elements, u64 count, elements
  *
- * The file is untrusted. Easy to get wrong, hence the rules: a count is believed only after it has been checked against
- * the bytes that are left, since every entry takes some; sizes are compared by subtraction, never by adding to an
- * offset; names go into messages only through fr_str_show(). */
+ * The file is untrusted. Easy to get wrong, hence the rules: a count is believed only after it has
+ * been checked against the bytes that are left, since every entry takes some; sizes are compared by
+ * subtraction, never by adding to an offset; names go into messages only through fr_str_show(). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,8 +186,7 @@ static fr_status parse_dims(cursor *c, fr_tensor *t)
         uint64_t dim = 1;
         if (d < t->n_dims)
             FR_TRY(take_u64(c, &dim));
-        if (dim < 1 || dim > INT64_MAX ||
-            __builtin_mul_overflow(total, (int64_t)dim, &total))
+        if (dim < 1 || dim > INT64_MAX || __builtin_mul_overflow(total, (int64_t)dim, &total))
             return fr_fail(FR_EFORMAT, "%s: %s: dimension %d is %llu: empty or too large",
                            c->f->name, c->place, d, (unsigned long long)dim);
         t->dims[d] = (int64_t)dim;
@@ -204,8 +205,7 @@ static fr_status parse_type(cursor *c, fr_tensor *t)
     t->dtype = (fr_dtype)type;
     if (t->dims[0] % info->block_values)
         return fr_fail(FR_EFORMAT, "%s: %s: rows of %lld values are no whole blocks of %s (%d)",
-                       c->f->name, c->place, (long long)t->dims[0], info->name,
-                       info->block_values);
+                       c->f->name, c->place, (long long)t->dims[0], info->name, info->block_values);
     size_t rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]); /* no overflow: parse_dims() */
     size_t row_blocks = (size_t)(t->dims[0] / info->block_values);
     if (__builtin_mul_overflow(row_blocks, (size_t)info->block_bytes, &t->bytes) ||
@@ -231,9 +231,8 @@ static fr_status find_alignment(const fr_model_file *f, size_t *out)
     if (fr_model_file_meta(f, "general.alignment"))
         FR_TRY(fr_meta_u32(f, "general.alignment", &alignment));
     if (alignment < 8 || (alignment & (alignment - 1)))
-        return fr_fail(FR_EFORMAT,
-                       "%s: general.alignment is %u, want a power of two of at least 8", f->name,
-                       alignment);
+        return fr_fail(FR_EFORMAT, "%s: general.alignment is %u, want a power of two of at least 8",
+                       f->name, alignment);
     *out = alignment;
     return FR_OK;
 }
@@ -310,8 +309,8 @@ fr_status fr_gguf_parse(fr_model_file *f)
     FR_TRY(check_count(&c, "tensors", n_tensors, TENSOR_MIN_BYTES));
     f->tensors = calloc((size_t)n_tensors + 1, sizeof *f->tensors);
     uint64_t *offsets = calloc((size_t)n_tensors + 1, sizeof *offsets);
-    fr_status st = f->tensors && offsets ? parse_all_tensors(&c, f, n_tensors, offsets)
-                                         : fr_no_memory();
+    fr_status st =
+        f->tensors && offsets ? parse_all_tensors(&c, f, n_tensors, offsets) : fr_no_memory();
     free(offsets);
     return st;
 }

@@ -1,5 +1,6 @@
-/* index.h: a hash index from keys to entry numbers, open addressing, at most half full. The keys stay with the owner:
- * the index knows hashes and numbers only, so metadata, tensors, tokens and merges share it. Built once, then read. */
+/* index.h: a hash index from keys to entry numbers, open addressing, at most half full. The keys
+ * stay with the owner: the index knows hashes and numbers only, so metadata, tensors, tokens and
+ * merges share it. Built once, then read. */
 #ifndef FR_INDEX_H
 #define FR_INDEX_H
 
@@ -19,10 +20,11 @@ void fr_index_free(fr_index *ix);
 /* At most n entries may be put in. Entries of equal hash are found in the order they were put. */
 void fr_index_put(fr_index *ix, uint64_t hash, uint32_t entry);
 
-/* Walks the entries that may have this hash: the body compares keys and leaves with break or return. */
-#define FR_INDEX_EACH(ix, hash, entry)                                                             \
-    for (size_t slot_ = (size_t)(hash) & (ix)->mask, entry;                                        \
-         (ix)->slots[slot_] && ((entry = (ix)->slots[slot_] - 1), 1);                              \
+/* Walks the entries that may have this hash: the body compares keys and leaves with break or
+ * return. */
+#define FR_INDEX_EACH(ix, hash, entry)                                \
+    for (size_t slot_ = (size_t)(hash) & (ix)->mask, entry;           \
+         (ix)->slots[slot_] && ((entry = (ix)->slots[slot_] - 1), 1); \
          slot_ = (slot_ + 1) & (ix)->mask)
 
 #endif

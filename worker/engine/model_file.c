@@ -1,7 +1,9 @@
-/* model_file.c: the life of a model file: mapping, closing, look-up by name, digest. The parser is gguf.c.
+/* model_file.c: the life of a model file: mapping, closing, look-up by name, digest. The parser is
+ * gguf.c.
  *
- * The mapping is private and read only, and stays until close; pointers in metadata and tensors point into it. A file
- * that is cut while it is mapped kills the reader with SIGBUS, as with every mapped file: replace files by rename. */
+ * The mapping is private and read only, and stays until close; pointers in metadata and tensors
+ * point into it. A file that is cut while it is mapped kills the reader with SIGBUS, as with every
+ * mapped file: replace files by rename. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -37,8 +39,7 @@ static fr_status map_path(fr_model_file *f)
 {
     int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
     if (fd < 0)
-        return fr_fail(errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", f->name,
-                       strerror(errno));
+        return fr_fail(errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", f->name, strerror(errno));
     fr_status st = map_fd(f, fd);
     close(fd);
     return st;
@@ -66,7 +67,8 @@ fr_status fr_model_file_open(const char *path, fr_model_file **out)
         return st;
     FR_TRY_GOTO(st, map_path(f), fail);
     FR_TRY_GOTO(st, fr_gguf_parse(f), fail);
-    /* Weights are read once, from front to back; the tables read again (embeddings) are few. A hint: failing is fine. */
+    /* Weights are read once, from front to back; the tables read again (embeddings) are few. A
+     * hint: failing is fine. */
     (void)madvise((void *)f->base, f->size, MADV_SEQUENTIAL);
     *out = f;
     return FR_OK;
@@ -118,7 +120,8 @@ size_t fr_model_file_size(const fr_model_file *f)
 
 uint64_t fr_model_file_digest(const fr_model_file *f)
 {
-    /* The start, the middle and the end of each tensor: two trainings or quantisations of one model differ there. */
+    /* The start, the middle and the end of each tensor: two trainings or quantisations of one model
+     * differ there. */
     enum { SAMPLE = 64 };
     uint64_t h = fr_hash(FR_HASH_INIT, &f->size, sizeof f->size);
     h = fr_hash(h, f->base, f->header_bytes);
@@ -180,7 +183,8 @@ void fr_model_file_drop(const fr_model_file *f, const void *data, size_t n)
     const uint8_t *p = data;
     if (!f->mapped || p < f->base || n > f->size || (size_t)(p - f->base) > f->size - n)
         return;
-    /* Whole pages inside the range only: the rest is shared with neighbours that may still be read. */
+    /* Whole pages inside the range only: the rest is shared with neighbours that may still be read.
+     */
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t from = ((size_t)(p - f->base) + page - 1) / page * page;
     size_t to = ((size_t)(p - f->base) + n) / page * page;

@@ -1,5 +1,5 @@
-/* model_file_impl.h: the inside of fr_model_file, shared by model_file.c (life), gguf.c (parser) and model_meta.c
- * (typed look-ups). */
+/* model_file_impl.h: the inside of fr_model_file, shared by model_file.c (life), gguf.c (parser)
+ * and model_meta.c (typed look-ups). */
 #ifndef FR_MODEL_FILE_IMPL_H
 #define FR_MODEL_FILE_IMPL_H
 
@@ -19,7 +19,8 @@ struct fr_model_file {
     size_t header_bytes; /* up to the end of the tensor list */
 };
 
-/* Fills everything below `mapped` from base; on failure what was allocated is left for the file's own clean-up. */
+/* Fills everything below `mapped` from base; on failure what was allocated is left for the file's
+ * own clean-up. */
 fr_status fr_gguf_parse(fr_model_file *f);
 
 /* Bytes of one value of a fixed-size type; 0 for strings, arrays and unknown types. */

@@ -1,5 +1,5 @@
-/* model_meta.c: typed look-ups in a model file's metadata (model_file.h). Values lie unaligned and little-endian in the
- * mapping; the parser has checked that they are all there. */
+/* model_meta.c: typed look-ups in a model file's metadata (model_file.h). Values lie unaligned and
+ * little-endian in the mapping; the parser has checked that they are all there. */
 #include <math.h>
 #include <string.h>
 

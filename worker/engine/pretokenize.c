@@ -1,10 +1,11 @@
-/* pretokenize.c: the split expressions, run by PCRE2 in UTF mode with Unicode properties, compiled to machine code where
- * PCRE2 can.
+/* pretokenize.c: the split expressions, run by PCRE2 in UTF mode with Unicode properties, compiled
+ * to machine code where PCRE2 can.
  *
- * A family is one expression or two, the second applied to each piece of the first on its own, so that its
- * lookaheads end at the piece. What lies between two matches is a piece too. White space is spelt out as Unicode's
- * White_Space property: PCRE2's \s also takes U+180E, which tokenizers' own splitters do not.
- * (Source of the expressions: the tokenizer.json of GPT-2, SmolLM2, Llama 3 and Qwen2.) */
+ * A family is one expression or two, the second applied to each piece of the first on its own, so
+ * that its lookaheads end at the piece. What lies between two matches is a piece too. White space
+ * is spelt out as Unicode's White_Space property: PCRE2's \s also takes U+180E, which tokenizers'
+ * own splitters do not. (Source of the expressions: the tokenizer.json of GPT-2, SmolLM2, Llama 3
+ * and Qwen2.) */
 #include "pretokenize.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -15,16 +16,18 @@
 
 #include "check.h"
 
-#define SPACES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACES                                                       \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}" \
+    "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define SP "[" SPACES "]"
 #define NOT_SP "[^" SPACES "]"
 #define OTHER "[^" SPACES "\\p{L}\\p{N}]"
 
-#define GPT2_EXPRESSION                                                                            \
+#define GPT2_EXPRESSION \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?" OTHER "+|" SP "+(?!" NOT_SP ")|" SP "+"
-#define LLAMA3_EXPRESSION(digits)                                                                  \
-    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"                                    \
-    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?" OTHER "+[\\r\\n]*"                              \
+#define LLAMA3_EXPRESSION(digits)                                     \
+    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"       \
+    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?" OTHER "+[\\r\\n]*" \
     "|" SP "*[\\r\\n]+|" SP "+(?!" NOT_SP ")|" SP "+"
 
 enum { MAX_EXPRESSIONS = 2 };
@@ -41,13 +44,17 @@ static const struct {
     const char *name;
     fr_pre pre;
 } names[] = {
-    {"gpt-2", FR_PRE_GPT2},         {"gpt2", FR_PRE_GPT2},           {"phi-2", FR_PRE_GPT2},
-    {"mpt", FR_PRE_GPT2},           {"olmo", FR_PRE_GPT2},           {"jais", FR_PRE_GPT2},
-    {"smollm", FR_PRE_DIGITS},      {"starcoder", FR_PRE_DIGITS},    {"refact", FR_PRE_DIGITS},
-    {"command-r", FR_PRE_DIGITS},   {"codeshell", FR_PRE_DIGITS},    {"exaone", FR_PRE_DIGITS},
-    {"llama-bpe", FR_PRE_LLAMA3},   {"llama3", FR_PRE_LLAMA3},       {"llama-v3", FR_PRE_LLAMA3},
-    {"falcon3", FR_PRE_LLAMA3},     {"qwen2", FR_PRE_QWEN2},         {"stablelm2", FR_PRE_QWEN2},
-    {"hunyuan", FR_PRE_QWEN2},      {"deepseek-r1-qwen", FR_PRE_QWEN2}, {"megrez", FR_PRE_QWEN2},
+    {"gpt-2", FR_PRE_GPT2},       {"gpt2", FR_PRE_GPT2},
+    {"phi-2", FR_PRE_GPT2},       {"mpt", FR_PRE_GPT2},
+    {"olmo", FR_PRE_GPT2},        {"jais", FR_PRE_GPT2},
+    {"smollm", FR_PRE_DIGITS},    {"starcoder", FR_PRE_DIGITS},
+    {"refact", FR_PRE_DIGITS},    {"command-r", FR_PRE_DIGITS},
+    {"codeshell", FR_PRE_DIGITS}, {"exaone", FR_PRE_DIGITS},
+    {"llama-bpe", FR_PRE_LLAMA3}, {"llama3", FR_PRE_LLAMA3},
+    {"llama-v3", FR_PRE_LLAMA3},  {"falcon3", FR_PRE_LLAMA3},
+    {"qwen2", FR_PRE_QWEN2},      {"stablelm2", FR_PRE_QWEN2},
+    {"hunyuan", FR_PRE_QWEN2},    {"deepseek-r1-qwen", FR_PRE_QWEN2},
+    {"megrez", FR_PRE_QWEN2},
 };
 
 struct fr_splitter {
@@ -76,8 +83,10 @@ static fr_status compile(const char *expression, pcre2_code **out)
     if (!code && error == PCRE2_ERROR_HEAP_FAILED)
         return fr_no_memory();
     if (!code)
-        return fr_fail(FR_EUNSUPPORTED, "PCRE2 error %d at %zu of %s", error, (size_t)at, expression);
-    /* Without machine code (not built in, or memory may not be made executable) the interpreter matches the same. */
+        return fr_fail(FR_EUNSUPPORTED, "PCRE2 error %d at %zu of %s", error, (size_t)at,
+                       expression);
+    /* Without machine code (not built in, or memory may not be made executable) the interpreter
+     * matches the same. */
     (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
     *out = code;
     return FR_OK;
@@ -114,7 +123,8 @@ void fr_splitter_free(fr_splitter **p)
 
 typedef struct split_run {
     const fr_splitter *s;
-    pcre2_match_data *match[MAX_EXPRESSIONS]; /* of this call: matching threads share only the code */
+    pcre2_match_data
+        *match[MAX_EXPRESSIONS]; /* of this call: matching threads share only the code */
     fr_piece_fn *piece;
     void *arg;
 } split_run;
@@ -158,7 +168,8 @@ static fr_status split(const split_run *r, int level, const char *text, size_t n
     return FR_OK;
 }
 
-fr_status fr_splitter_each(const fr_splitter *s, const char *text, size_t n, fr_piece_fn *piece, void *arg)
+fr_status fr_splitter_each(const fr_splitter *s, const char *text, size_t n, fr_piece_fn *piece,
+                           void *arg)
 {
     split_run r = {.s = s, .piece = piece, .arg = arg};
     fr_status st = FR_OK;

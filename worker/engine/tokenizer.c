@@ -1,6 +1,7 @@
-/* tokenizer.c: the tokenizer's life and use. Text goes through three steps: control and user tokens are cut out,
- * leftmost first and there the longest; what lies between is split by the model's expressions; each piece is merged.
- * Immutable after fr_tokenizer_finish(): what a call needs is on its stack or in its own scratch memory. */
+/* tokenizer.c: the tokenizer's life and use. Text goes through three steps: control and user tokens
+ * are cut out, leftmost first and there the longest; what lies between is split by the model's
+ * expressions; each piece is merged. Immutable after fr_tokenizer_finish(): what a call needs is on
+ * its stack or in its own scratch memory. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,7 +97,8 @@ fr_status fr_tokenizer_set_text(char **field, const char *what, const void *byte
     return FR_OK;
 }
 
-/* Over what decides the ids of a text. Lengths go in too, so that tokens cannot run into each other. */
+/* Over what decides the ids of a text. Lengths go in too, so that tokens cannot run into each
+ * other. */
 static uint64_t take_digest(const fr_tokenizer *t)
 {
     uint32_t pre = t->pre;
@@ -167,7 +169,8 @@ typedef struct text_run {
 static fr_status put_piece(void *arg, const char *piece, size_t n)
 {
     text_run *r = arg;
-    /* Llama 3's tokenizer takes a piece that is a token as it is, whatever the merges would make of it. */
+    /* Llama 3's tokenizer takes a piece that is a token as it is, whatever the merges would make of
+     * it. */
     if (r->t->pre == FR_PRE_LLAMA3) {
         int32_t whole = fr_vocab_find(&r->t->vocab, piece, n, FR_TOKEN_NORMAL);
         if (whole >= 0)
@@ -183,7 +186,8 @@ static fr_status put_plain(text_run *r, const char *text, size_t n)
     return fr_splitter_each(r->t->splitter, text, n, put_piece, r);
 }
 
-/* text is the parts joined. Plain text runs on from part to part; special tokens are looked for inside each. */
+/* text is the parts joined. Plain text runs on from part to part; special tokens are looked for
+ * inside each. */
 static fr_status put_parts(text_run *r, const char *text, const fr_text_part *parts, int n_parts)
 {
     size_t plain = 0, at = 0; /* plain: start of the text not yet put */
@@ -232,7 +236,8 @@ static char *join_parts(const fr_text_part *parts, int n_parts, size_t total)
     return text;
 }
 
-fr_status fr_tokenize_parts(const fr_tokenizer *t, const fr_text_part *parts, int n_parts, fr_ids *ids)
+fr_status fr_tokenize_parts(const fr_tokenizer *t, const fr_text_part *parts, int n_parts,
+                            fr_ids *ids)
 {
     size_t total = 0, len_before = ids->len;
     FR_TRY(check_parts(parts, n_parts, &total));
@@ -248,7 +253,8 @@ fr_status fr_tokenize_parts(const fr_tokenizer *t, const fr_text_part *parts, in
     return st;
 }
 
-fr_status fr_tokenize(const fr_tokenizer *t, const char *text, size_t n, int parse_special, fr_ids *ids)
+fr_status fr_tokenize(const fr_tokenizer *t, const char *text, size_t n, int parse_special,
+                      fr_ids *ids)
 {
     fr_text_part part = {text, n, parse_special};
     return fr_tokenize_parts(t, &part, 1, ids);
@@ -267,7 +273,8 @@ static fr_status tokenize_with_bos(const fr_tokenizer *t, const fr_text_part *pa
         ids->len = before;
     } else if (ids->len > before + 1 && ids->data[before + 1] == t->bos) {
         ids->len--;
-        memmove(ids->data + before, ids->data + before + 1, (ids->len - before) * sizeof *ids->data);
+        memmove(ids->data + before, ids->data + before + 1,
+                (ids->len - before) * sizeof *ids->data);
     }
     return st;
 }
@@ -302,7 +309,8 @@ const char *fr_token_bytes(const fr_tokenizer *t, int32_t id, size_t *n_out)
     return (const char *)fr_vocab_bytes(&t->vocab, id, n_out);
 }
 
-fr_status fr_detokenize(const fr_tokenizer *t, const int32_t *ids, size_t n, int keep_special, fr_buf *out)
+fr_status fr_detokenize(const fr_tokenizer *t, const int32_t *ids, size_t n, int keep_special,
+                        fr_buf *out)
 {
     size_t before = out->len;
     for (size_t i = 0; i < n; i++) {

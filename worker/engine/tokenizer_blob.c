@@ -1,4 +1,5 @@
-/* tokenizer_blob.c: a tokenizer as bytes, so that a coordinator on another machine tokenises without the model file.
+/* tokenizer_blob.c: a tokenizer as bytes, so that a coordinator on another machine tokenises
+ * without the model file.
  *
  *   "FRTK", u32 version
  *   u32 pre, chat style, add_bos, bos + 1; u32 count and u32 each: end tokens
@@ -7,8 +8,8 @@
  *   u32 merges; u32 left, u32 right each
  *   u64 FNV-1a of all before
  *
- * Little-endian. The blob is untrusted: counts are checked against the bytes left before anything is allocated, ids
- * against the vocabulary, and what a merge makes is looked up, not read. */
+ * Little-endian. The blob is untrusted: counts are checked against the bytes left before anything
+ * is allocated, ids against the vocabulary, and what a merge makes is looked up, not read. */
 #include <string.h>
 
 #include "check.h"
@@ -69,7 +70,8 @@ static fr_status put_merges(const fr_bpe *b, fr_buf *out)
 static fr_status put_all(const fr_tokenizer *t, fr_buf *out)
 {
     size_t start = out->len;
-    FR_TRY(fr_buf_reserve(out, 512 + (size_t)t->vocab.n * 3 + t->vocab.start[t->vocab.n] + t->bpe.n * 8));
+    FR_TRY(fr_buf_reserve(out, 512 + (size_t)t->vocab.n * 3 + t->vocab.start[t->vocab.n] +
+                                   t->bpe.n * 8));
     FR_TRY(put_head(t, out));
     FR_TRY(put_vocab(&t->vocab, out));
     FR_TRY(put_merges(&t->bpe, out));

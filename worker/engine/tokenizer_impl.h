@@ -1,8 +1,9 @@
-/* tokenizer_impl.h: the inside of fr_tokenizer, shared by tokenizer.c (use), tokenizer_load.c (from a model file) and
- * tokenizer_blob.c (to bytes and back).
+/* tokenizer_impl.h: the inside of fr_tokenizer, shared by tokenizer.c (use), tokenizer_load.c (from
+ * a model file) and tokenizer_blob.c (to bytes and back).
  *
- * Building, in this order: fr_tokenizer_new(); fr_vocab_init() and its tokens, fr_vocab_index(); fr_bpe_init() and its
- * merges; the plain fields; fr_tokenizer_finish(). fr_tokenizer_free() takes it at any stage. */
+ * Building, in this order: fr_tokenizer_new(); fr_vocab_init() and its tokens, fr_vocab_index();
+ * fr_bpe_init() and its merges; the plain fields; fr_tokenizer_finish(). fr_tokenizer_free() takes
+ * it at any stage. */
 #ifndef FR_TOKENIZER_IMPL_H
 #define FR_TOKENIZER_IMPL_H
 
@@ -28,7 +29,8 @@ struct fr_tokenizer {
 };
 
 fr_status fr_tokenizer_new(fr_tokenizer **out);
-/* Adds an end token; FR_EFORMAT when the vocabulary lacks it, FR_ELIMIT when there are too many. Twice is fine. */
+/* Adds an end token; FR_EFORMAT when the vocabulary lacks it, FR_ELIMIT when there are too many.
+ * Twice is fine. */
 fr_status fr_tokenizer_add_end(fr_tokenizer *t, int32_t id);
 /* Sets a text field (owned) from bytes; FR_EFORMAT unless UTF-8 without zero bytes. */
 fr_status fr_tokenizer_set_text(char **field, const char *what, const void *bytes, size_t n);

@@ -1,5 +1,5 @@
-/* tokenizer_load.c: a tokenizer from a model file's metadata (tokenizer.ggml.*). Ordinary tokens are spelt in GPT-2's
- * printable characters there, control and user tokens as they are. */
+/* tokenizer_load.c: a tokenizer from a model file's metadata (tokenizer.ggml.*). Ordinary tokens
+ * are spelt in GPT-2's printable characters there, control and user tokens as they are. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,9 +10,11 @@
 /* GGUF's token types. */
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
 
-/* These end a turn or a text whatever a file calls them: many files name only one of theirs, or mark them as text. */
+/* These end a turn or a text whatever a file calls them: many files name only one of theirs, or
+ * mark them as text. */
 static const char *const end_texts[] = {
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>",
+    "<|im_end|>", "<|endoftext|>",   "<|eot_id|>",
+    "<|eom_id|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>",
 };
 
 static int is_end_text(fr_str s)

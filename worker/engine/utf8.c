@@ -5,6 +5,13 @@
 
 #include "tokenizer.h"
 
+/* The length of the character at p, or below 1. No character has more than four bytes, and the
+ * library's count is signed, so it is told of no more. */
+static utf8proc_ssize_t next_character(const uint8_t *p, size_t n, utf8proc_int32_t *cp_out)
+{
+    return utf8proc_iterate(p, n < 4 ? (utf8proc_ssize_t)n : 4, cp_out);
+}
+
 size_t fr_utf8_check(const char *text, size_t n)
 {
     const uint8_t *p = (const uint8_t *)text;
@@ -14,8 +21,7 @@ size_t fr_utf8_check(const char *text, size_t n)
             continue;
         }
         utf8proc_int32_t cp;
-        /* Four bytes are the longest character; the count given is signed, the text's may not fit. */
-        utf8proc_ssize_t len = utf8proc_iterate(p + i, n - i < 4 ? (utf8proc_ssize_t)(n - i) : 4, &cp);
+        utf8proc_ssize_t len = next_character(p + i, n - i, &cp);
         if (len < 1)
             return i;
         i += (size_t)len;
@@ -43,7 +49,7 @@ int fr_gpt2_bytes(const char *text, size_t n, char *out, size_t *n_out)
         utf8proc_int32_t cp = p[i];
         utf8proc_ssize_t len = 1;
         if (p[i] >= 0x80)
-            len = utf8proc_iterate(p + i, n - i < 4 ? (utf8proc_ssize_t)(n - i) : 4, &cp);
+            len = next_character(p + i, n - i, &cp);
         int byte = len < 1 ? -1 : gpt2_byte(cp);
         if (byte < 0)
             return 0;
@@ -61,7 +67,9 @@ size_t fr_utf8_unfinished(const void *data, size_t n)
         uint8_t c = p[n - back];
         if ((c & 0xc0) == 0x80)
             continue; /* a continuation byte: its lead is further left */
-        size_t want = c >= 0xf0 && c <= 0xf4 ? 4 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xc2 && c < 0xe0 ? 2 : 1;
+        size_t want = 1;
+        if (c >= 0xc2 && c <= 0xf4)
+            want = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
         return want > back ? back : 0;
     }
     return 0;

@@ -46,7 +46,8 @@ fr_status fr_vocab_add(fr_vocab *v, const void *bytes, size_t n, fr_token_class 
     return FR_OK;
 }
 
-/* The class comes last, so that a scan can hash a growing prefix once and try the classes at each length. */
+/* The class comes last, so that a scan can hash a growing prefix once and try the classes at each
+ * length. */
 static uint64_t add_class(uint64_t hash, fr_token_class klass)
 {
     uint8_t k = (uint8_t)klass;
