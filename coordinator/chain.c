@@ -12,7 +12,8 @@
 
 #include "check.h"
 
-size_t fr_utf8_valid(const void *data, size_t n)
+/* Bytes at the front of data that are whole, valid UTF-8 characters. */
+static size_t valid_utf8(const void *data, size_t n)
 {
     size_t at = 0;
     while (at < n) {
@@ -25,9 +26,22 @@ size_t fr_utf8_valid(const void *data, size_t n)
     return at;
 }
 
+fr_status fr_utf8_clean(const void *data, size_t n, fr_buf *out)
+{
+    const char *text = data;
+    for (size_t at = 0; at < n; at++) {
+        size_t good = valid_utf8(text + at, n - at);
+        FR_TRY(fr_buf_put(out, text + at, good));
+        at += good;
+        if (at < n)
+            FR_TRY(fr_buf_put(out, "\xef\xbf\xbd", 3));
+    }
+    return FR_OK;
+}
+
 static fr_status check_text(const char *field, const char *text)
 {
-    size_t n = strlen(text), good = fr_utf8_valid(text, n);
+    size_t n = strlen(text), good = valid_utf8(text, n);
     if (good < n)
         return fr_fail(FR_EFORMAT, "%s: invalid UTF-8 at byte %zu", field, good);
     return FR_OK;
@@ -97,23 +111,10 @@ static void rewind_to(fr_chain *c, const fr_chain_mark *m)
     c->text.len = m->text;
 }
 
-/* The draft's ids for n bytes of text, with U+FFFD for each byte that belongs to no character. */
 static fr_status put_draft_ids(fr_chain *c, const char *text, size_t n)
 {
-    size_t good = fr_utf8_valid(text, n);
-    if (good == n)
-        return fr_tokenize(c->draft, text, n, 0, &c->draft_ids);
     fr_buf clean = {0};
-    fr_status st = FR_OK;
-    for (size_t at = 0; at < n && st == FR_OK;) {
-        good = fr_utf8_valid(text + at, n - at);
-        st = fr_buf_put(&clean, text + at, good);
-        at += good;
-        if (st == FR_OK && at < n) {
-            st = fr_buf_put(&clean, "\xef\xbf\xbd", 3);
-            at++;
-        }
-    }
+    fr_status st = fr_utf8_clean(text, n, &clean);
     if (st == FR_OK)
         st = fr_tokenize(c->draft, (const char *)clean.data, clean.len, 0, &c->draft_ids);
     fr_buf_free(&clean);

@@ -45,7 +45,7 @@ const int32_t *fr_chain_step(const fr_chain *c, int i, int *n_out);
 /* 1: the last `times` steps are all the same, and there are so many. */
 int fr_chain_repeats(const fr_chain *c, int times);
 
-/* Bytes at the front of data that are whole, valid UTF-8 characters. */
-size_t fr_utf8_valid(const void *data, size_t n);
+/* Appends n bytes of text with U+FFFD for each byte that belongs to no UTF-8 character. */
+fr_status fr_utf8_clean(const void *data, size_t n, fr_buf *out);
 
 #endif

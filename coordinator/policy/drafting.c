@@ -55,20 +55,33 @@ static fr_status cut_step(const fr_chain *ahead, const fr_policy_params *params,
     return st;
 }
 
+/* The drafted text as the target may read it. *cut_out: 1 when its end was left out. */
+static fr_status usable_text(const fr_chain *ahead, const int32_t *ids, size_t n, fr_buf *out, int *cut_out)
+{
+    fr_buf text = {0};
+    fr_status st = fr_detokenize(ahead->draft, ids, n, 0, &text);
+    if (st == FR_OK) {
+        size_t unfinished = fr_utf8_unfinished(text.data, text.len);
+        *cut_out = unfinished > 0 && unfinished < text.len;
+        st = fr_utf8_clean(text.data, text.len - (*cut_out ? unfinished : 0), out);
+    }
+    fr_buf_free(&text);
+    return st;
+}
+
 static fr_status retokenize(const fr_chain *ahead, const fr_policy_params *params, const fr_msg_generated *reply,
                             fr_buf *text, fr_ids *out)
 {
     size_t n = 0, begin = out->len;
+    int cut = 0, open = 0, n_ends = 0;
     while (n < reply->n_ids && !fr_tokenizer_is_end(ahead->draft, reply->ids[n]))
         n++;
-    FR_TRY(fr_detokenize(ahead->draft, reply->ids, n, 0, text));
-    size_t valid = fr_utf8_valid(text->data, text->len);
-    if (valid)
-        FR_TRY(fr_tokenize(ahead->target, (const char *)text->data, valid, 0, out));
-    int open = 0, n_ends = 0;
+    FR_TRY(usable_text(ahead, reply->ids, n, text, &cut));
+    if (text->len)
+        FR_TRY(fr_tokenize(ahead->target, (const char *)text->data, text->len, 0, out));
     FR_TRY(cut_step(ahead, params, out, begin, &open));
     const int32_t *ends = fr_tokenizer_ends(ahead->target, &n_ends);
-    int ended = n < reply->n_ids && valid == text->len && open && n_ends > 0;
+    int ended = n < reply->n_ids && !cut && open && n_ends > 0;
     return ended && fr_chain_room(ahead, params, (int)(out->len - begin)) > 0 ? fr_ids_put(out, ends, 1) : FR_OK;
 }
 

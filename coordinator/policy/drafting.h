@@ -1,7 +1,7 @@
 /* drafting.h: a step from the draft model: asking for it, and turning the reply into the target's ids.
  *
- * With one tokenizer the ids travel as they are. With two, the drafted text is tokenised for the target by itself; text
- * that is no UTF-8, as when the draft was cut in the middle of a character, ends before the first such byte. Either way
+ * With one tokenizer the ids travel as they are. With two, the drafted text is tokenised for the target by itself. An
+ * unfinished character at its end is left out (it was cut there), other bytes that are no UTF-8 become U+FFFD. Either way
  * the step is cut by the rule of step_scan.h and by the chain's limits, so it depends on nothing but `ahead`. */
 #ifndef FR_DRAFTING_H
 #define FR_DRAFTING_H
