@@ -15,7 +15,7 @@ typedef struct fr_row_query {
     int32_t n_top;                    /* how many top candidates to return, 0 .. FR_TOP_MAX */
     int32_t n_wanted;
     int32_t wanted[FR_WANTED_MAX];    /* token ids whose logits are wanted, anywhere in the whole vocabulary */
-    int32_t n_vocab;                  /* ids at or above this (padding of the matrix) never win; <= 0: none are */
+    int32_t n_vocab;                  /* ids at or above this are padding of the matrix; <= 0: none are */
 } fr_row_query;
 
 typedef struct fr_candidate {
@@ -23,10 +23,11 @@ typedef struct fr_candidate {
     float logit;
 } fr_candidate;
 
-/* About one slice. `max` and `sum_exp` give the log-sum-exp: max + log(sum_exp). The winner maximises
- * logit / temperature + fr_gumbel(seed, sample, position, token), or the logit when temperature is 0; ties go to the
- * lowest id. `top` is sorted by logit descending, then id ascending. wanted_logit[i] is -INFINITY when the id lies
- * outside the slice. */
+/* About one slice, which ends before the first padding id. `max` and `sum_exp` give the log-sum-exp:
+ * max + log(sum_exp). The winner maximises logit / temperature + fr_gumbel(seed, sample, position, token), or the logit
+ * when temperature is 0; ties go to the lowest id. `top` is sorted by logit descending, then id ascending.
+ * wanted_logit[i] is -INFINITY when the id lies outside the slice. A NaN logit counts nowhere. An empty slice has winner
+ * -1, max and winner_value -INFINITY, sum_exp 0. */
 typedef struct fr_row_answer {
     float max;
     double sum_exp;

@@ -34,7 +34,7 @@ typedef struct softmax_state {
     float sum[FR_HEAD_MAX] __attribute__((aligned(64)));
 } softmax_state;
 
-/* Widens one head's part of `count` positions into rows of `padded` floats, zero beyond head_dim. */
+/* Widens one head's part of `count` positions into CHUNK rows of `padded` floats, zero beyond head_dim and count. */
 static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, const fr_kv *kv, int kv_head,
                         int padded, float *rows)
 {
@@ -43,18 +43,41 @@ static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, 
         for (int i = 0; i < padded; i += LANES)
             vf_store(rows + p * padded + i, vf_load_f16_n(src + i, kv->head_dim - i));
     }
+    for (int i = count * padded; i < CHUNK * padded; i += LANES)
+        vf_store(rows + i, vf_set1(0));
 }
 
 static void score_chunk(const softmax_state *s, const float *keys, int count, int padded, float scale, float *scores)
 {
-    for (int p = 0; p < count; p++) {
-        vf dot = vf_set1(0);
-        for (int i = 0; i < padded; i += LANES)
-            dot = vf_fma(vf_load(s->q + i), vf_load(keys + p * padded + i), dot);
-        scores[p] = vf_sum(dot) * scale;
+    for (int first = 0; first < CHUNK; first += LANES) {
+        vf dots[LANES];
+        for (int p = 0; p < LANES; p++)
+            dots[p] = vf_set1(0);
+        for (int i = 0; i < padded; i += LANES) {
+            vf q = vf_load(s->q + i);
+            for (int p = 0; p < LANES; p++)
+                dots[p] = vf_fma(q, vf_load(keys + (first + p) * padded + i), dots[p]);
+        }
+        vf_store(scores + first, vf_mul(vf_sum_each(dots), vf_set1(scale)));
     }
     for (int p = count; p < CHUNK; p++)
         scores[p] = -INFINITY;
+}
+
+/* sum [vectors * LANES] = sum * factor + the weighted values, position by position. */
+LANES_INLINE void add_values(float *sum, float factor, const float *weights, const float *values, int count,
+                             int padded, int vectors)
+{
+    vf sums[4];
+    for (int v = 0; v < vectors; v++)
+        sums[v] = vf_mul(vf_load(sum + v * LANES), vf_set1(factor));
+    for (int p = 0; p < count; p++) {
+        vf weight = vf_set1(weights[p]);
+        for (int v = 0; v < vectors; v++)
+            sums[v] = vf_fma(weight, vf_load(values + p * padded + v * LANES), sums[v]);
+    }
+    for (int v = 0; v < vectors; v++)
+        vf_store(sum + v * LANES, sums[v]);
 }
 
 static void add_chunk(softmax_state *s, float *scores, const float *values, int count, int padded)
@@ -64,7 +87,7 @@ static void add_chunk(softmax_state *s, float *scores, const float *values, int 
         high = vf_max(vf_load(scores + p), high);
     float highest = vf_highest(high), max = highest > s->max ? highest : s->max, rescale[LANES];
     vf_store(rescale, vf_exp(vf_set1(s->max - max)));
-    vf total = vf_set1(0), factor = vf_set1(rescale[0]);
+    vf total = vf_set1(0);
     for (int p = 0; p < CHUNK; p += LANES) {
         vf weight = vf_exp(vf_sub(vf_load(scores + p), vf_set1(max)));
         vf_store(scores + p, weight); /* absent positions weigh e^-87: nothing, and the same nothing every time */
@@ -72,12 +95,11 @@ static void add_chunk(softmax_state *s, float *scores, const float *values, int 
     }
     s->total = s->total * rescale[0] + vf_sum(total);
     s->max = max;
-    for (int i = 0; i < padded; i += LANES) {
-        vf sum = vf_mul(vf_load(s->sum + i), factor);
-        for (int p = 0; p < count; p++)
-            sum = vf_fma(vf_set1(scores[p]), vf_load(values + p * padded + i), sum);
-        vf_store(s->sum + i, sum);
-    }
+    int i = 0;
+    for (; i + 4 * LANES <= padded; i += 4 * LANES)
+        add_values(s->sum + i, rescale[0], scores, values + i, count, padded, 4);
+    for (; i < padded; i += LANES)
+        add_values(s->sum + i, rescale[0], scores, values + i, count, padded, 1);
 }
 
 static void attend_run(const attention_job *job, int64_t row, int first, int n_heads)

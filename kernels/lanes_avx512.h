@@ -106,6 +106,32 @@ LANES_INLINE float vf_highest(vf a)
     return _mm512_reduce_max_ps(a);
 }
 
+/* Two vectors' pairs of neighbours added: a step of vf_sum_each(). */
+LANES_INLINE vf add_pairs(vf a, vf b)
+{
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+LANES_INLINE vf add_quads(vf a, vf b)
+{
+    __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+}
+
+LANES_INLINE vf add_quarters(vf a, vf b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+/* Lane i: the sum of v[i]'s lanes. */
+LANES_INLINE vf vf_sum_each(const vf v[16])
+{
+    vf quads[4];
+    for (int i = 0; i < 4; i++)
+        quads[i] = add_quads(add_pairs(v[4 * i], v[4 * i + 1]), add_pairs(v[4 * i + 2], v[4 * i + 3]));
+    return add_quarters(add_quarters(quads[0], quads[1]), add_quarters(quads[2], quads[3]));
+}
+
 LANES_INLINE vf vf_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));

@@ -3,6 +3,9 @@
 
 #include <stdbool.h>
 #include <string.h>
+#if FR_HAVE_X86
+#include <cpuid.h>
+#endif
 
 #include "ops_cpu.h"
 
@@ -23,7 +26,9 @@ const fr_ops *const *fr_ops_all(void)
 bool fr_ops_runnable(const fr_ops *ops)
 {
 #if FR_HAVE_X86
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned a = 0, b = 0, c = 0, d = 0; /* F16C has no name in clang 14's __builtin_cpu_supports */
+    bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (ops == &fr_ops_cpu_avx2)
         return avx2;
     if (ops == &fr_ops_cpu_avx512)

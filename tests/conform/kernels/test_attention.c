@@ -129,7 +129,7 @@ static void test_invariance(void **state)
                 attend(&s, want, 0, POSITIONS, POSITIONS, sh->kv_of_head);
             attend(&s, got, 0, POSITIONS, splits[k], sh->kv_of_head);
             suite_assert_same(got, want, POSITIONS * row, "attention of a branch");
-            for (int first = 0; first < POSITIONS; first += 1 + first % 5) {
+            for (int first = 0; first < POSITIONS && k % 4 == 0; first += 1 + first % 5) {
                 int n = 1 + first % 5 <= POSITIONS - first ? 1 + first % 5 : POSITIONS - first;
                 attend(&s, got + first * row, first, n, splits[k], sh->kv_of_head);
             }
