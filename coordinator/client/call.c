@@ -1,0 +1,184 @@
+/* call.c: see call.h. */
+#include "call.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "clock.h"
+#include "interrupt.h"
+
+#define TICK_MS 200
+#define SILENCE_S 3.0  /* then the subscription is renewed: the coordinator may be a new process */
+#define GIVE_UP_S 60.0
+
+fr_status fr_call_open(const char *endpoint, fr_call *out)
+{
+    memset(out, 0, sizeof *out);
+    if (strlen(endpoint) >= sizeof out->endpoint)
+        return fr_fail(FR_EINVAL, "%.64s...: endpoint too long", endpoint);
+    strcpy(out->endpoint, endpoint);
+    return fr_link_connect(endpoint, 0, &out->link);
+}
+
+void fr_call_close(fr_call *c, int linger_ms)
+{
+    fr_link_close(&c->link, linger_ms);
+}
+
+fr_status fr_call_send(fr_call *c, fr_msg *m)
+{
+    m->tag = ++c->last_tag;
+    return fr_link_send(c->link, NULL, m);
+}
+
+fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out)
+{
+    fr_link *links[1] = {c->link};
+    int ready = 0;
+    FR_TRY(fr_interrupt_check());
+    fr_status st = fr_link_poll(links, 1, NULL, 0, timeout_ms, &ready);
+    FR_TRY(fr_interrupt_check());
+    if (st == FR_ECANCELLED || st == FR_ETIMEDOUT || (st == FR_OK && !ready))
+        return fr_fail(FR_ETIMEDOUT, "no message from %s", c->endpoint);
+    FR_TRY(st);
+    fr_peer from;
+    return fr_link_recv(c->link, 0, &from, out);
+}
+
+/* The reply itself, an Error turned into a status, or something else that is dropped (*taken stays 0). */
+static fr_status take_reply(fr_msg *m, uint64_t tag, fr_msg_kind want, int *taken)
+{
+    *taken = m->tag == tag && m->kind == want;
+    if (*taken)
+        return FR_OK;
+    fr_status st = FR_OK;
+    if (m->tag == tag && m->kind == FR_MSG_ERROR) {
+        fr_status remote = (fr_status)m->body.error.status;
+        st = fr_fail(remote == FR_OK ? FR_EPROTO : remote, "%s", m->body.error.cause);
+    }
+    fr_msg_free(m);
+    return st;
+}
+
+fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out)
+{
+    FR_TRY(fr_call_send(c, m));
+    double end = fr_now_s() + timeout_ms / 1e3;
+    for (;;) {
+        int left = (int)((end - fr_now_s()) * 1e3), taken = 0;
+        fr_msg reply = {0};
+        fr_status st = fr_call_next(c, left > 0 ? left : 0, &reply);
+        if (st == FR_ETIMEDOUT && left > 0)
+            continue; /* a signal that was not for us */
+        if (st == FR_ETIMEDOUT)
+            return fr_fail(FR_EUNAVAILABLE, "no cluster at %s (no answer in %.0f s)", c->endpoint,
+                           timeout_ms / 1e3);
+        FR_TRY(st);
+        FR_TRY(take_reply(&reply, m->tag, want, &taken));
+        if (taken) {
+            *reply_out = reply;
+            return FR_OK;
+        }
+    }
+}
+
+typedef struct following {
+    fr_call *call;
+    const fr_follower *f;
+    uint64_t job, watch_tag;
+    uint32_t next_step; /* steps before it were seen */
+    double heard_s, asked_s;
+} following;
+
+/* Renews the subscription. The status query is there for its answer: a sign of life from a coordinator whose job is
+ * silent for good reasons (a long prompt). */
+static fr_status subscribe(following *w)
+{
+    fr_msg watch = {.kind = FR_MSG_WATCH};
+    watch.body.watch = (fr_msg_watch){.job = w->job, .from_step = w->next_step};
+    FR_TRY(fr_call_send(w->call, &watch));
+    w->watch_tag = watch.tag;
+    w->asked_s = fr_now_s();
+    fr_msg query = {.kind = FR_MSG_STATUS_QUERY};
+    query.body.status_query.job = w->job;
+    return fr_call_send(w->call, &query);
+}
+
+static fr_status on_step(following *w, const fr_msg_step *step)
+{
+    if (step->job != w->job || step->index < w->next_step)
+        return FR_OK;
+    if (strcmp(step->verdict, "rejected") != 0)
+        w->next_step = step->index + 1;
+    return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
+}
+
+static fr_status on_message(following *w, const fr_msg *m, int *done)
+{
+    switch (m->kind) {
+    case FR_MSG_STEP:
+        return on_step(w, &m->body.step);
+    case FR_MSG_PROGRESS:
+        if (m->body.progress.job == w->job && w->f->progress)
+            return w->f->progress(w->f->ctx, &m->body.progress);
+        return FR_OK;
+    case FR_MSG_DONE:
+        *done = m->body.done.job.job == w->job;
+        return FR_OK;
+    case FR_MSG_ERROR:
+        if (m->body.error.job != w->job && (m->tag == 0 || m->tag != w->watch_tag))
+            return FR_OK;
+        return fr_fail(m->body.error.status ? (fr_status)m->body.error.status : FR_EPROTO, "%s",
+                       m->body.error.cause);
+    default:
+        return FR_OK; /* replies to the signs of life */
+    }
+}
+
+static fr_status on_silence(following *w)
+{
+    if (w->f->idle)
+        FR_TRY(w->f->idle(w->f->ctx));
+    double now = fr_now_s();
+    if (now - w->heard_s > GIVE_UP_S)
+        return fr_fail(FR_EUNAVAILABLE, "no cluster at %s (silent for %.0f s)", w->call->endpoint,
+                       GIVE_UP_S);
+    if (now - w->heard_s > SILENCE_S && now - w->asked_s > SILENCE_S)
+        return subscribe(w);
+    return FR_OK;
+}
+
+fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed, const fr_follower *f,
+                         fr_msg *done_out)
+{
+    following w = {.call = c, .f = f, .job = job, .next_step = from_step, .heard_s = fr_now_s()};
+    if (!subscribed)
+        FR_TRY(subscribe(&w));
+    for (;;) {
+        fr_msg m = {0};
+        int done = 0;
+        fr_status st = fr_call_next(c, TICK_MS, &m);
+        if (st == FR_ETIMEDOUT) {
+            FR_TRY(on_silence(&w));
+            continue;
+        }
+        FR_TRY(st);
+        w.heard_s = fr_now_s();
+        st = on_message(&w, &m, &done);
+        if (st == FR_OK && done) {
+            *done_out = m;
+            return FR_OK;
+        }
+        fr_msg_free(&m);
+        FR_TRY(st);
+    }
+}
+
+fr_status fr_job_status(const fr_msg_job_info *job)
+{
+    if (job->status == FR_OK)
+        return FR_OK;
+    const char *cause = job->cause[0] ? job->cause : fr_status_text((fr_status)job->status);
+    return fr_fail((fr_status)job->status, "job %llu: %s", (unsigned long long)job->job, cause);
+}

@@ -1,0 +1,139 @@
+/* process.c: see process.h. */
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "clock.h"
+
+/* In the child, after fork: only async-signal-safe calls until exec. */
+static void become(char *const *argv, int log_fd, int null_fd, int report_fd, pid_t parent)
+{
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    const int reset[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+    for (size_t i = 0; i < sizeof reset / sizeof reset[0]; i++)
+        signal(reset[i], SIG_DFL);
+    /* The parent may have died before prctl. */
+    if (getppid() == parent && dup2(null_fd, 0) >= 0 && dup2(log_fd, 1) >= 0 && dup2(log_fd, 2) >= 0)
+        execvp(argv[0], argv);
+    int e = errno;
+    if (write(report_fd, &e, sizeof e) < 0)
+        _exit(126);
+    _exit(127);
+}
+
+static fr_status fork_child(fr_process *p, char *const *argv, int log_fd, int null_fd)
+{
+    int report[2];
+    if (pipe2(report, O_CLOEXEC) != 0)
+        return fr_fail(FR_EIO, "pipe: %s", strerror(errno));
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    if (pid == 0)
+        become(argv, log_fd, null_fd, report[1], parent);
+    int fork_errno = errno;
+    close(report[1]);
+    if (pid < 0) {
+        close(report[0]);
+        return fr_fail(FR_EIO, "fork: %s", strerror(fork_errno));
+    }
+    setpgid(pid, pid); /* both sides do it, so it holds whoever runs first */
+    int child_errno = 0;
+    ssize_t n;
+    do
+        n = read(report[0], &child_errno, sizeof child_errno);
+    while (n < 0 && errno == EINTR);
+    close(report[0]);
+    if (n == (ssize_t)sizeof child_errno) {
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        return fr_fail(child_errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", argv[0],
+                       strerror(child_errno));
+    }
+    p->pid = pid;
+    return FR_OK;
+}
+
+fr_status fr_process_start(fr_process *p, const char *name, char *const *argv, const char *log_path)
+{
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "%s", name);
+    int log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log_fd < 0)
+        return fr_fail(FR_EIO, "%s: %s", log_path, strerror(errno));
+    int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    fr_status st = null_fd < 0 ? fr_fail(FR_EIO, "/dev/null: %s", strerror(errno))
+                               : fork_child(p, argv, log_fd, null_fd);
+    if (null_fd >= 0)
+        close(null_fd);
+    close(log_fd);
+    return st;
+}
+
+int fr_process_running(fr_process *p)
+{
+    if (p->pid == 0)
+        return 0;
+    int status;
+    pid_t got = waitpid(p->pid, &status, WNOHANG);
+    if (got == 0 || (got < 0 && errno == EINTR))
+        return 1;
+    p->exit_code = got < 0 ? 127 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    p->pid = 0;
+    return 0;
+}
+
+int fr_process_wait(fr_process *p, int timeout_ms)
+{
+    double end = fr_now_s() + timeout_ms / 1e3;
+    while (fr_process_running(p)) {
+        if (fr_now_s() >= end)
+            return 0;
+        fr_sleep_ms(10);
+    }
+    return 1;
+}
+
+void fr_process_stop(fr_process *p, int grace_ms)
+{
+    pid_t group = p->pid;
+    if (!fr_process_running(p))
+        return;
+    kill(group, SIGTERM);
+    if (fr_process_wait(p, grace_ms))
+        return;
+    kill(-group, SIGKILL);
+    fr_process_wait(p, 5000);
+}
+
+fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
+{
+    FILE *f = fopen(log_path, "re");
+    if (!f)
+        return FR_OK;
+    char line[1024], last[1024] = "", found = 0;
+    if (from > 0 && fseek(f, from, SEEK_SET) != 0)
+        from = 0;
+    while (!found && fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\r\n")] = 0;
+        const char *error = strstr(line, "error: ");
+        if (error)
+            found = 1;
+        if (line[0])
+            memmove(last, error ? error + 7 : line, strlen(error ? error + 7 : line) + 1);
+    }
+    fclose(f);
+    return fr_buf_printf(out, "%s", last);
+}
