@@ -1,8 +1,8 @@
-/* blocks.h: the block structs of the quantised types, as they lie in a GGUF file, and their integer codes. Internal to
- * kernels/: dtype.c widens blocks with it, cpu_pack.c repacks them.
+/* blocks.h: the block structs of the quantised types, as they lie in a GGUF file, and their integer
+ * codes. Internal to kernels/: dtype.c widens blocks with it, cpu_tiles.c repacks them.
  *
- * Every type is value = scale * (code - offset) + shift, with the code an unsigned integer. A "group" is the run of
- * values that shares a scale: 32 values, but 16 in Q6_K. */
+ * Every type is value = scale * (code - offset) + shift, with the code an unsigned integer. A
+ * "group" is the run of values that shares a scale: 32 values, but 16 in Q6_K. */
 #ifndef FR_BLOCKS_H
 #define FR_BLOCKS_H
 
@@ -11,7 +11,7 @@
 #include "dtype.h"
 
 typedef struct fr_block_q4_0 {
-    uint16_t d; /* f16 */
+    uint16_t d;     /* f16 */
     uint8_t qs[16]; /* value i in the low nibble of qs[i], value i + 16 in the high one */
 } fr_block_q4_0;
 

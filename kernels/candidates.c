@@ -1,9 +1,12 @@
-/* candidates.c: the plain definition of candidates.h, spelt out; what "equal to the bit" is measured against.
+/* candidates.c: the plain definition of candidates.h, spelt out; what "equal to the bit" is
+ * measured against.
  *
  * What is easy to get wrong:
- *  - Padding columns (ids at or above n_vocab) are as if the slice ended before them: not in max, sum_exp, top or wanted.
- *  - A NaN logit never wins, is never the maximum and is never in `top`. Where no logit is above -INFINITY the winner is the
- *    first token, its value -INFINITY and sum_exp 0. An empty slice has winner -1.
+ *  - Padding columns (ids at or above n_vocab) are as if the slice ended before them: not in max,
+ *    sum_exp, top or wanted.
+ *  - A NaN logit never wins, is never the maximum and is never in `top`. Where no logit is above
+ *    -INFINITY the winner is the first token, its value -INFINITY and sum_exp 0. An empty slice has
+ *    winner -1.
  *  - sum_exp adds chunk by chunk (candidates_lanes.h), so that threads can share a row. */
 #include "candidates.h"
 
@@ -41,7 +44,8 @@ static int before(fr_candidate a, fr_candidate b)
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
-/* `heap` holds the best seen so far, the worst of them at the root. Moves the entry at `at` down to its place. */
+/* `heap` holds the best seen so far, the worst of them at the root. Moves the entry at `at` down to
+ * its place. */
 static void sift_down(fr_candidate *heap, int n, int at)
 {
     for (;;) {
@@ -108,6 +112,7 @@ void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, co
     }
     fr_top_sort(out->top, out->n_top);
     for (int i = 0; i < columns && out->max > -INFINITY; i += FR_CHUNK)
-        out->sum_exp += fr_chunk_sum_exp(logits + i, columns - i < FR_CHUNK ? columns - i : FR_CHUNK, out->max);
+        out->sum_exp +=
+            fr_chunk_sum_exp(logits + i, columns - i < FR_CHUNK ? columns - i : FR_CHUNK, out->max);
     fr_query_wanted(logits, columns, first_token, q, out);
 }

@@ -1,5 +1,6 @@
-/* candidates.h: what is asked of one row of logits, and the answer. A full row of logits never leaves its rank: each
- * rank answers for its slice of the vocabulary, and the leader merges the answers (worker/engine/sampler). */
+/* candidates.h: what is asked of one row of logits, and the answer. A full row of logits never
+ * leaves its rank: each rank answers for its slice of the vocabulary, and the leader merges the
+ * answers (worker/engine/sampler). */
 #ifndef FR_CANDIDATES_H
 #define FR_CANDIDATES_H
 
@@ -9,13 +10,13 @@
 #define FR_WANTED_MAX 16 /* most token ids asked for by name in one row */
 
 typedef struct fr_row_query {
-    float temperature;                /* 0: greedy */
-    uint64_t seed;                    /* of the Gumbel noise (rng.h) */
-    uint32_t sample, position;        /* position: the chain position the sampled token would take */
-    int32_t n_top;                    /* how many top candidates to return, 0 .. FR_TOP_MAX */
+    float temperature;         /* 0: greedy */
+    uint64_t seed;             /* of the Gumbel noise (rng.h) */
+    uint32_t sample, position; /* position: the chain position the sampled token would take */
+    int32_t n_top;             /* how many top candidates to return, 0 .. FR_TOP_MAX */
     int32_t n_wanted;
-    int32_t wanted[FR_WANTED_MAX];    /* token ids whose logits are wanted, anywhere in the whole vocabulary */
-    int32_t n_vocab;                  /* ids at or above this are padding of the matrix; <= 0: none are */
+    int32_t wanted[FR_WANTED_MAX]; /* ids whose logits are wanted, anywhere in the vocabulary */
+    int32_t n_vocab; /* ids at or above this are padding of the matrix; <= 0: none are */
 } fr_row_query;
 
 typedef struct fr_candidate {
@@ -23,11 +24,12 @@ typedef struct fr_candidate {
     float logit;
 } fr_candidate;
 
-/* About one slice, which ends before the first padding id. `max` and `sum_exp` give the log-sum-exp:
- * max + log(sum_exp). The winner maximises logit / temperature + fr_gumbel(seed, sample, position, token), or the logit
- * when temperature is 0; ties go to the lowest id. `top` is sorted by logit descending, then id ascending.
- * wanted_logit[i] is -INFINITY when the id lies outside the slice. A NaN logit counts nowhere. An empty slice has winner
- * -1, max and winner_value -INFINITY, sum_exp 0. */
+/* About one slice, which ends before the first padding id. `max` and `sum_exp` give the
+ * log-sum-exp: max + log(sum_exp). The winner maximises logit / temperature + fr_gumbel(seed,
+ * sample, position, token), or the logit when temperature is 0; ties go to the lowest id. `top` is
+ * sorted by logit descending, then id ascending. wanted_logit[i] is -INFINITY when the id lies
+ * outside the slice. A NaN logit counts nowhere. An empty slice has winner -1, max and winner_value
+ * -INFINITY, sum_exp 0. */
 typedef struct fr_row_answer {
     float max;
     double sum_exp;
@@ -39,7 +41,8 @@ typedef struct fr_row_answer {
     float wanted_logit[FR_WANTED_MAX];
 } fr_row_answer;
 
-/* The plain definition, which every backend must equal to the bit: logits [vocab], column 0 is token first_token. */
+/* The plain definition, which every backend must equal to the bit: logits [vocab], column 0 is
+ * token first_token. */
 void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const fr_row_query *q,
                          fr_row_answer *out);
 

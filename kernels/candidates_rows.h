@@ -1,4 +1,5 @@
-/* candidates_rows.h: the pieces of candidates.h's definition that the fast backends share with it. Internal to kernels/. */
+/* candidates_rows.h: the pieces of candidates.h's definition that the fast backends share with it.
+ * Internal to kernels/. */
 #ifndef FR_CANDIDATES_ROWS_H
 #define FR_CANDIDATES_ROWS_H
 

@@ -1,5 +1,6 @@
-/* cpu_avx2.c: the fast backend for AVX2, FMA and F16C. The code is in the fast_*.h templates, the instructions in
- * lanes_avx2.h. Compiled with those flags, so nothing here may run before ops.c has asked the processor. */
+/* cpu_avx2.c: the fast backend for AVX2, FMA and F16C. The code is in the fast_*.h templates, the
+ * instructions in lanes_avx2.h. Compiled with those flags, so nothing here may run before ops.c has
+ * asked the processor. */
 #include <stdbool.h>
 
 #include "lanes_avx2.h"

@@ -1,5 +1,6 @@
-/* cpu_avx512.c: the fast backend for AVX-512 with VNNI (F, BW, VL). The code is in the fast_*.h templates, the
- * instructions in lanes_avx512.h. Compiled with those flags, so nothing here may run before ops.c has asked the processor. */
+/* cpu_avx512.c: the fast backend for AVX-512 with VNNI (F, BW, VL). The code is in the fast_*.h
+ * templates, the instructions in lanes_avx512.h. Compiled with those flags, so nothing here may run
+ * before ops.c has asked the processor. */
 #include <stdbool.h>
 
 #include "lanes_avx512.h"

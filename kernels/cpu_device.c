@@ -86,26 +86,29 @@ fr_status fr_cpu_check_matrix(const fr_matrix *m)
     if (!info)
         return fr_fail(FR_EUNSUPPORTED, "matrix of unknown type %d", (int)m->dtype);
     if (m->rows <= 0 || m->cols <= 0 || m->cols % info->block_values != 0)
-        return fr_fail(FR_EINVAL, "%s matrix of %lld x %lld: rows must hold whole blocks of %d values", info->name,
-                       (long long)m->rows, (long long)m->cols, info->block_values);
+        return fr_fail(FR_EINVAL,
+                       "%s matrix of %lld x %lld: rows must hold whole blocks of %d values",
+                       info->name, (long long)m->rows, (long long)m->cols, info->block_values);
     return FR_OK;
 }
 
 fr_status fr_cpu_check_head(int head_dim)
 {
     if (head_dim <= 0 || head_dim % 8 != 0 || head_dim > FR_HEAD_MAX)
-        return fr_fail(FR_EUNSUPPORTED, "attention heads of %d values: want a multiple of 8 up to %d", head_dim,
+        return fr_fail(FR_EUNSUPPORTED,
+                       "attention heads of %d values: want a multiple of 8 up to %d", head_dim,
                        FR_HEAD_MAX);
     return FR_OK;
 }
 
-fr_status fr_cpu_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens, int n)
+fr_status fr_cpu_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens,
+                       int n)
 {
     (void)dev;
     for (int i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= table->rows)
-            return fr_fail(FR_EINVAL, "token %d is outside the embedding table of %lld rows", tokens[i],
-                           (long long)table->rows);
+            return fr_fail(FR_EINVAL, "token %d is outside the embedding table of %lld rows",
+                           tokens[i], (long long)table->rows);
         const uint8_t *row = (const uint8_t *)table->data + (size_t)tokens[i] * table->row_bytes;
         fr_dtype_to_f32(table->dtype, row, x + (int64_t)i * table->cols, table->cols);
     }

@@ -1,5 +1,6 @@
-/* cpu_device.h: what all CPU backends share: the device, its memory, and the operations that only move data. Internal to
- * kernels/. One thread uses a device at a time; its pool works inside a call only, so sync() has nothing to do. */
+/* cpu_device.h: what all CPU backends share: the device, its memory, and the operations that only
+ * move data. Internal to kernels/. One thread uses a device at a time; its pool works inside a call
+ * only, so sync() has nothing to do. */
 #ifndef FR_CPU_DEVICE_H
 #define FR_CPU_DEVICE_H
 
@@ -12,15 +13,17 @@ struct fr_device {
     fr_pool *pool;
     void *scratch; /* 64-byte aligned; only grows; contents last for one call */
     size_t scratch_bytes;
-    struct fr_rope_table *rope; /* cosines and sines of recent positions (cpu_rope.c); NULL until the first rope */
+    struct fr_rope_table *rope; /* of recent positions (cpu_rope.c); NULL until the first rope */
 };
 
 fr_status fr_cpu_open(const fr_device_options *options, fr_device **out);
 void fr_cpu_close(fr_device **dev);
 fr_status fr_cpu_mem_alloc(fr_device *dev, size_t bytes, void **out);
 void fr_cpu_mem_free(fr_device *dev, void *mem);
-fr_status fr_cpu_copy(fr_device *dev, void *dst, const void *src, size_t bytes); /* upload and download */
-fr_status fr_cpu_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens, int n);
+/* Upload and download. */
+fr_status fr_cpu_copy(fr_device *dev, void *dst, const void *src, size_t bytes);
+fr_status fr_cpu_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens,
+                       int n);
 fr_status fr_cpu_kv_copy(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions);
 fr_status fr_cpu_sync(fr_device *dev);
 

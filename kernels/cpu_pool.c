@@ -1,14 +1,15 @@
 /* cpu_pool.c: see cpu_pool.h.
  *
- * All hand-over goes through one atomic word, `state`: the number of the loop (upper 32 bits), whether it takes helpers
- * (OPEN), and how many helpers are in it.
+ * All hand-over goes through one atomic word, `state`: the number of the loop (upper 32 bits),
+ * whether it takes helpers (OPEN), and how many helpers are in it.
  *   1. The caller writes the loop's fields, then publishes number + 1 with OPEN set and no helpers.
- *   2. A helper that sees a new number joins by compare-and-swap, only while OPEN. So it can never touch the fields of a
- *      loop that has ended.
+ *   2. A helper that sees a new number joins by compare-and-swap, only while OPEN. So it can never
+ *      touch the fields of a loop that has ended.
  *   3. Caller and helpers claim pieces from `next` until none are left.
- *   4. The caller clears OPEN and waits until the helpers that joined have left. Only then may it write the fields again.
- * Sleepers are counted before they look at the state a last time, and the caller looks at the count after publishing (both
- * sequentially consistent), so no wake-up is lost. */
+ *   4. The caller clears OPEN and waits until the helpers that joined have left. Only then may it
+ *      write the fields again.
+ * Sleepers are counted before they look at the state a last time, and the caller looks at the count
+ * after publishing (both sequentially consistent), so no wake-up is lost. */
 #include "cpu_pool.h"
 
 #include <pthread.h>

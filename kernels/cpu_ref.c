@@ -1,6 +1,7 @@
-/* cpu_ref.c: the plain backend, the oracle that every other one is measured against. Straightforward loops in one fixed
- * order, accumulated in f64, nothing tuned; a weight is kept as it lay in the file and widened a row at a time.
- * Threads take whole output rows, token rows or heads. */
+/* cpu_ref.c: the plain backend, the oracle that every other one is measured against.
+ * Straightforward loops in one fixed order, accumulated in f64, nothing tuned; a weight is kept as
+ * it lay in the file and widened a row at a time. Threads take whole output rows, token rows or
+ * heads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +43,8 @@ static fr_status ref_weight_new(fr_device *dev, const fr_matrix *src, fr_weight 
         return fr_no_memory();
     }
     for (int64_t r = 0; r < w->rows; r++)
-        memcpy(w->data + (size_t)r * w->row_bytes, (const uint8_t *)src->data + (size_t)r * src->row_bytes,
-               w->row_bytes);
+        memcpy(w->data + (size_t)r * w->row_bytes,
+               (const uint8_t *)src->data + (size_t)r * src->row_bytes, w->row_bytes);
     *out = w;
     return FR_OK;
 }
@@ -57,8 +58,8 @@ typedef struct matmul_job {
 
 #define PART 256 /* columns widened at a time: a multiple of every block */
 
-/* Output rows begin .. end-1, one weight row at a time for all tokens. y holds f32, so the sums of a row's parts are kept
- * in f64 beside it: sums[TOKENS] for so many tokens at once. */
+/* Output rows begin .. end-1, one weight row at a time for all tokens. y holds f32, so the sums of
+ * a row's parts are kept in f64 beside it: sums[TOKENS] for so many tokens at once. */
 static void matmul_rows(void *ctx, int64_t begin, int64_t end)
 {
     enum { TOKENS = 64 };
@@ -92,8 +93,8 @@ static fr_status ref_matmul(fr_device *dev, float *y, const float *x, const fr_w
     return FR_OK;
 }
 
-static fr_status ref_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim,
-                              float eps)
+static fr_status ref_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n,
+                              int dim, float eps)
 {
     (void)dev;
     for (int64_t r = 0; r < n; r++) {
@@ -139,8 +140,8 @@ static void rotate(float *a, float *b, float c, float s)
     *b = x * s + y * c;
 }
 
-static fr_status ref_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
-                          int head_dim)
+static fr_status ref_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n,
+                          int heads, int head_dim)
 {
     (void)dev;
     int half = rope->n_rot / 2;
@@ -182,7 +183,8 @@ typedef struct attention_job {
     float scale;
 } attention_job;
 
-static float score(const attention_job *job, const float *q, const fr_attn_view *view, int kv_head, int p)
+static float score(const attention_job *job, const float *q, const fr_attn_view *view, int kv_head,
+                   int p)
 {
     const fr_kv *kv = job->kv;
     const uint16_t *k = kv->k + (fr_view_slot(view, p) * kv->kv_heads + kv_head) * kv->head_dim;
@@ -192,7 +194,8 @@ static float score(const attention_job *job, const float *q, const fr_attn_view 
     return (float)sum * job->scale;
 }
 
-/* One (row, head): the textbook softmax in two passes. The score is computed twice, which spares memory for it. */
+/* One (row, head): the textbook softmax in two passes. The score is computed twice, which spares
+ * memory for it. */
 static void attend(const attention_job *job, int64_t row, int head)
 {
     const fr_kv *kv = job->kv;
@@ -223,7 +226,8 @@ static void attend_all(void *ctx, int64_t begin, int64_t end)
 }
 
 static fr_status ref_attention(fr_device *dev, float *out, const float *q, const fr_kv *kv,
-                               const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads, float scale)
+                               const fr_attn_view *views, const int32_t *kv_of_head, int n,
+                               int heads, float scale)
 {
     FR_TRY(fr_cpu_check_head(kv->head_dim));
     attention_job job = {out, q, kv, views, kv_of_head, heads, scale};
@@ -243,12 +247,13 @@ static void answer_rows(void *ctx, int64_t begin, int64_t end)
 {
     const candidates_job *job = ctx;
     for (int64_t r = begin; r < end; r++)
-        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token, &job->queries[r],
-                            &job->answers[r]);
+        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token,
+                            &job->queries[r], &job->answers[r]);
 }
 
-static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
-                                const fr_row_query *queries, fr_row_answer *answers)
+static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int vocab,
+                                int32_t first_token, const fr_row_query *queries,
+                                fr_row_answer *answers)
 {
     candidates_job job = {logits, vocab, first_token, queries, answers};
     fr_pool_run(dev->pool, n, 1, answer_rows, &job);

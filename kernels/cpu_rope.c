@@ -18,8 +18,8 @@ struct fr_rope_table {
 fr_status fr_rope_table_use(fr_device *dev, const fr_rope *rope)
 {
     if (rope->n_rot <= 0 || rope->n_rot > FR_HEAD_MAX || rope->n_rot % 2 != 0)
-        return fr_fail(FR_EUNSUPPORTED, "rope over %d values: want an even number up to %d", rope->n_rot,
-                       FR_HEAD_MAX);
+        return fr_fail(FR_EUNSUPPORTED, "rope over %d values: want an even number up to %d",
+                       rope->n_rot, FR_HEAD_MAX);
     struct fr_rope_table *t = dev->rope;
     if (!t) {
         t = dev->rope = calloc(1, sizeof *t);
@@ -28,7 +28,8 @@ fr_status fr_rope_table_use(fr_device *dev, const fr_rope *rope)
     }
     int half = rope->n_rot / 2;
     size_t bytes = (size_t)half * sizeof t->inv_freq[0];
-    if (t->half == half && t->scale == rope->scale && memcmp(t->inv_freq, rope->inv_freq, bytes) == 0)
+    if (t->half == half && t->scale == rope->scale &&
+        memcmp(t->inv_freq, rope->inv_freq, bytes) == 0)
         return FR_OK;
     t->half = half;
     t->scale = rope->scale;

@@ -1,5 +1,5 @@
-/* cpu_tiles.c: repacks matrices into tiles (cpu_tiles.h). A model is repacked at every start, so this works on four codes
- * at a time (a group of one row is a 32-bit word) and on all threads. */
+/* cpu_tiles.c: repacks matrices into tiles (cpu_tiles.h). A model is repacked at every start, so
+ * this works on four codes at a time (a group of one row is a 32-bit word) and on all threads. */
 #include "cpu_tiles.h"
 
 #include <stdbool.h>
@@ -93,7 +93,8 @@ static void put_codes(uint8_t *quants, int lanes, int lane, const uint8_t codes[
     }
 }
 
-/* The scales of one block of a row, where they belong in the tile's scales. `at` is the block's share of them. */
+/* The scales of one block of a row, where they belong in the tile's scales. `at` is the block's
+ * share of them. */
 static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
 {
     uint8_t *f16 = at + 2 * lane;
@@ -128,7 +129,8 @@ typedef struct pack_job {
 static const uint8_t *source_row(const pack_job *job, int64_t tile, int lane)
 {
     int64_t row = tile * job->w->lanes + lane;
-    return row < job->w->rows ? (const uint8_t *)job->src->data + (size_t)row * job->src->row_bytes : NULL;
+    return row < job->w->rows ? (const uint8_t *)job->src->data + (size_t)row * job->src->row_bytes
+                              : NULL;
 }
 
 static void pack_plain_tile(const pack_job *job, int64_t tile, uint8_t *quants)
@@ -145,8 +147,8 @@ static void pack_plain_tile(const pack_job *job, int64_t tile, uint8_t *quants)
 }
 
 /* The blocks of one row in PACK_COLS columns. */
-static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants, uint8_t *scales, int lanes,
-                            int lane)
+static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants,
+                            uint8_t *scales, int lanes, int lane)
 {
     const fr_dtype_info *info = fr_dtype_find(t);
     const int lane_bytes = fr_tiles_lane_bytes(t), values = info->block_values;
@@ -164,7 +166,9 @@ static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint
     }
 }
 
-#define PACK_COLS 2048 /* so many columns of all rows at a time: what is written stays in the nearest caches until it is whole */
+/* So many columns of all rows at a time: what is written stays in the nearest caches until it is
+ * whole. */
+#define PACK_COLS 2048
 
 static void pack_quantised_tile(const pack_job *job, int64_t tile, uint8_t *quants, uint8_t *scales)
 {
@@ -175,7 +179,8 @@ static void pack_quantised_tile(const pack_job *job, int64_t tile, uint8_t *quan
         for (int lane = 0; lane < w->lanes; lane++) {
             const uint8_t *src = source_row(job, tile, lane);
             if (src)
-                pack_run(w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants, scales, w->lanes, lane);
+                pack_run(w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants,
+                         scales, w->lanes, lane);
         }
         quants += (size_t)fr_tiles_lane_bytes(w->dtype) * (size_t)(cols / 32 * w->lanes);
         scales += lane_scale_bytes(w->dtype, cols) * (size_t)w->lanes;
@@ -187,7 +192,8 @@ static void pack_tiles(void *ctx, int64_t begin, int64_t end)
     const pack_job *job = ctx;
     const fr_weight *w = job->w;
     for (int64_t t = begin; t < end; t++) {
-        uint8_t *quants = w->quants + (size_t)t * w->tile_quants, *scales = w->scales + (size_t)t * w->tile_scales;
+        uint8_t *quants = w->quants + (size_t)t * w->tile_quants,
+                *scales = w->scales + (size_t)t * w->tile_scales;
         if (w->tile_scales == 0)
             pack_plain_tile(job, t, quants);
         else
@@ -195,7 +201,8 @@ static void pack_tiles(void *ctx, int64_t begin, int64_t end)
     }
 }
 
-/* Large matrices get huge pages where the kernel grants them: a pass reads all of memory once, and page walks show. */
+/* Large matrices get huge pages where the kernel grants them: a pass reads all of memory once, and
+ * page walks show. */
 static uint8_t *alloc_tiles(size_t bytes)
 {
     void *mem = NULL;
@@ -221,7 +228,8 @@ fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weigh
     w->rows = src->rows;
     w->cols = src->cols;
     w->tiles = (src->rows + lanes - 1) / lanes;
-    w->tile_quants = (size_t)fr_tiles_lane_bytes(src->dtype) * (size_t)src->cols / 32 * (size_t)lanes;
+    w->tile_quants =
+        (size_t)fr_tiles_lane_bytes(src->dtype) * (size_t)src->cols / 32 * (size_t)lanes;
     w->tile_scales = lane_scale_bytes(src->dtype, src->cols) * (size_t)lanes;
     size_t quants = w->tile_quants * (size_t)w->tiles, scales = w->tile_scales * (size_t)w->tiles;
     w->quants = alloc_tiles(quants + scales);

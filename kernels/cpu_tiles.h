@@ -1,16 +1,20 @@
-/* cpu_tiles.h: the layout of weights and activations in the fast CPU backends. Internal to kernels/.
+/* cpu_tiles.h: the layout of weights and activations in the fast CPU backends. Internal to
+ * kernels/.
  *
- * A tile is `lanes` output rows (16 with AVX-512, 8 with AVX2): one row a vector lane. Tiles lie one after the other, so a
- * thread streams through memory. Columns go by blocks of 32, quantised types keep their own precision in memory:
- *   quants  a block is 8 groups of 4 columns; a group is a vector, byte 4 * row + column % 4. Planes, in this order:
- *           nibbles: 4 vectors, vector v = group 2v in the low nibbles, group 2v + 1 in the high ones;
- *           then Q5: 1 vector, bit g = fifth bit of group g; Q6_K: 2 vectors, bits 2 (g % 4) of vector g / 4.
- *           Q8_0 instead: 8 vectors, codes + 128.
+ * A tile is `lanes` output rows (16 with AVX-512, 8 with AVX2): one row a vector lane. Tiles lie
+ * one after the other, so a thread streams through memory. Columns go by blocks of 32, quantised
+ * types keep their own precision in memory:
+ *   quants  a block is 8 groups of 4 columns; a group is a vector, byte 4 * row + column % 4.
+ *   Planes, in this order:
+ *           nibbles: 4 vectors, vector v = group 2v in the low nibbles, group 2v + 1 in the high
+ *           ones; then Q5: 1 vector, bit g = fifth bit of group g; Q6_K: 2 vectors, bits 2 (g % 4)
+ *           of vector g / 4. Q8_0 instead: 8 vectors, codes + 128.
  *   scales  32-value types: f16 scale [lanes] a block, then f16 shift [lanes] in Q4_1 and Q5_1;
- *           Q4_K, Q5_K: a super-block of 8 is f16 d [lanes], f16 dmin [lanes], then 8 x (scale, min) u8 [lanes];
- *           Q6_K: f16 d [lanes], then 8 x (first 16 columns, last 16) i8 [lanes].
+ *           Q4_K, Q5_K: a super-block of 8 is f16 d [lanes], f16 dmin [lanes], then 8 x (scale,
+ *           min) u8 [lanes]; Q6_K: f16 d [lanes], then 8 x (first 16 columns, last 16) i8 [lanes].
  *   F32, F16, BF16: quants are the values themselves, [cols][lanes]; no scales.
- * Rows past the end are zero. So a matrix takes 1.00 (Q4_0, Q6_K) to 1.03 (Q4_K) times its bytes in the file. */
+ * Rows past the end are zero. So a matrix takes 1.00 (Q4_0, Q6_K) to 1.03 (Q4_K) times its bytes in
+ * the file. */
 #ifndef FR_CPU_TILES_H
 #define FR_CPU_TILES_H
 

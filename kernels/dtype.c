@@ -1,6 +1,6 @@
-/* dtype.c: the one plain definition of every tensor type (dtype.h, blocks.h). Nothing here is tuned: the fast backends
- * repack a matrix once and never come back. Blocks in a mapping have 2-byte alignment at best, so they are copied out
- * before they are read. */
+/* dtype.c: the one plain definition of every tensor type (dtype.h, blocks.h). Nothing here is
+ * tuned: the fast backends repack a matrix once and never come back. Blocks in a mapping have
+ * 2-byte alignment at best, so they are copied out before they are read. */
 #include "dtype.h"
 
 #include <stdbool.h>
@@ -80,7 +80,8 @@ static void codes_32(const uint8_t qs[16], const uint8_t *qh, uint8_t codes[32])
 {
     uint32_t high = 0;
     if (qh)
-        high = (uint32_t)qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24;
+        high =
+            (uint32_t)qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24;
     for (int i = 0; i < 16; i++) {
         codes[i] = (uint8_t)((qs[i] & 15) | (high >> i & 1) << 4);
         codes[i + 16] = (uint8_t)(qs[i] >> 4 | (high >> (i + 16) & 1) << 4);

@@ -1,10 +1,11 @@
-/* fast_attention.h: attention over the paged cache, a template for one instruction set: included by cpu_avx2.c and
- * cpu_avx512.c after their lanes_*.h.
+/* fast_attention.h: attention over the paged cache, a template for one instruction set: included by
+ * cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
  *
- * A task is one row and a run of query heads that read the same KV head. It goes through the row's logical positions by
- * chunks of 16, counted from 0: widen the chunk's keys and values once, then for each head the online softmax (running
- * maximum, total and weighted sum, rescaled when the maximum grows). Where the trunk ends, which pages are used and which
- * heads share a task change nothing in the arithmetic of a (row, head). */
+ * A task is one row and a run of query heads that read the same KV head. It goes through the row's
+ * logical positions by chunks of 16, counted from 0: widen the chunk's keys and values once, then
+ * for each head the online softmax (running maximum, total and weighted sum, rescaled when the
+ * maximum grows). Where the trunk ends, which pages are used and which heads share a task change
+ * nothing in the arithmetic of a (row, head). */
 #ifndef FR_FAST_ATTENTION_H
 #define FR_FAST_ATTENTION_H
 
@@ -34,9 +35,10 @@ typedef struct softmax_state {
     float sum[FR_HEAD_MAX] __attribute__((aligned(64)));
 } softmax_state;
 
-/* Widens one head's part of `count` positions into CHUNK rows of `padded` floats, zero beyond head_dim and count. */
-static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, const fr_kv *kv, int kv_head,
-                        int padded, float *rows)
+/* Widens one head's part of `count` positions into CHUNK rows of `padded` floats, zero beyond
+ * head_dim and count. */
+static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, const fr_kv *kv,
+                        int kv_head, int padded, float *rows)
 {
     for (int p = 0; p < count; p++) {
         const uint16_t *src = cache + (slots[p] * kv->kv_heads + kv_head) * kv->head_dim;
@@ -47,7 +49,8 @@ static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, 
         vf_store(rows + i, vf_set1(0));
 }
 
-static void score_chunk(const softmax_state *s, const float *keys, int count, int padded, float scale, float *scores)
+static void score_chunk(const softmax_state *s, const float *keys, int count, int padded,
+                        float scale, float *scores)
 {
     for (int first = 0; first < CHUNK; first += LANES) {
         vf dots[LANES];
@@ -65,8 +68,8 @@ static void score_chunk(const softmax_state *s, const float *keys, int count, in
 }
 
 /* sum [vectors * LANES] = sum * factor + the weighted values, position by position. */
-LANES_INLINE void add_values(float *sum, float factor, const float *weights, const float *values, int count,
-                             int padded, int vectors)
+LANES_INLINE void add_values(float *sum, float factor, const float *weights, const float *values,
+                             int count, int padded, int vectors)
 {
     vf sums[4];
     for (int v = 0; v < vectors; v++)
@@ -90,7 +93,8 @@ static void add_chunk(softmax_state *s, float *scores, const float *values, int 
     vf total = vf_set1(0);
     for (int p = 0; p < CHUNK; p += LANES) {
         vf weight = vf_exp(vf_sub(vf_load(scores + p), vf_set1(max)));
-        vf_store(scores + p, weight); /* absent positions weigh e^-87: nothing, and the same nothing every time */
+        /* Absent positions weigh e^-87: nothing, and the same nothing every time. */
+        vf_store(scores + p, weight);
         total = vf_add(total, weight);
     }
     s->total = s->total * rescale[0] + vf_sum(total);
@@ -115,7 +119,8 @@ static void attend_run(const attention_job *job, int64_t row, int first, int n_h
         states[h].max = -INFINITY;
         states[h].total = 0;
         for (int i = 0; i < padded; i += LANES) {
-            vf_store(states[h].q + i, vf_load_n(job->q + (row * job->heads + first + h) * dim + i, dim - i, 0));
+            vf_store(states[h].q + i,
+                     vf_load_n(job->q + (row * job->heads + first + h) * dim + i, dim - i, 0));
             vf_store(states[h].sum + i, vf_set1(0));
         }
     }
@@ -161,7 +166,8 @@ static int find_runs(const int32_t *kv_of_head, int heads, int32_t *runs)
 }
 
 static fr_status fast_attention(fr_device *dev, float *out, const float *q, const fr_kv *kv,
-                                const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads, float scale)
+                                const fr_attn_view *views, const int32_t *kv_of_head, int n,
+                                int heads, float scale)
 {
     FR_TRY(fr_cpu_check_head(kv->head_dim));
     void *runs = NULL;

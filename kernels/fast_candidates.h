@@ -1,15 +1,17 @@
-/* fast_candidates.h: candidates.h's definition, to the bit but without its cost; a template for one instruction set:
- * included by cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
+/* fast_candidates.h: candidates.h's definition, to the bit but without its cost; a template for one
+ * instruction set: included by cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
  *
  *   1. Each chunk of FR_CHUNK columns: its maximum.
- *   2. Each row: the maximum, and the value (noise included) of the first token that has it: the bar.
+ *   2. Each row: the maximum, and the value (noise included) of the first token that has it: the
+ *      bar.
  *   3. Each chunk: its part of sum_exp; and, unless greedy, its best token that reaches the bar.
  *   4. Each row: the chunks in order, `top` from the chunks whose maximum can still enter it.
  *
- * Step 3 computes the noise of very few tokens. With bits the token's random number and u = (bits + 1/2) / 2^32, the noise
- * is -log(-log u) <= -log(1 - u), since -log u >= 1 - u. So a token whose logit / T is `need` below the bar can reach it only
- * if 1 - u <= e^-need. That is tested on whole vectors, the random numbers included, on the safe side: `need` is lowered
- * by more than all the roundings, and 1 - u is rounded down. What passes is decided by the definition itself. */
+ * Step 3 computes the noise of very few tokens. With bits the token's random number and u = (bits +
+ * 1/2) / 2^32, the noise is -log(-log u) <= -log(1 - u), since -log u >= 1 - u. So a token whose
+ * logit / T is `need` below the bar can reach it only if 1 - u <= e^-need. That is tested on whole
+ * vectors, the random numbers included, on the safe side: `need` is lowered by more than all the
+ * roundings, and 1 - u is rounded down. What passes is decided by the definition itself. */
 #ifndef FR_FAST_CANDIDATES_H
 #define FR_FAST_CANDIDATES_H
 
@@ -52,7 +54,11 @@ static chunk_ref chunk_at(const candidates_job *job, int64_t i)
     const fr_row_query *q = &job->queries[row];
     int64_t columns = fr_query_columns(q, job->vocab, job->first_token) - start;
     columns = columns < 0 ? 0 : columns > FR_CHUNK ? FR_CHUNK : columns;
-    return (chunk_ref){q, &job->answers[row], &job->parts[i], job->logits + row * job->vocab + start, (int)columns,
+    return (chunk_ref){q,
+                       &job->answers[row],
+                       &job->parts[i],
+                       job->logits + row * job->vocab + start,
+                       (int)columns,
                        (int32_t)(job->first_token + start)};
 }
 
@@ -60,9 +66,9 @@ static void find_maxima(void *ctx, int64_t begin, int64_t end)
 {
     for (int64_t c = begin; c < end; c++) {
         chunk_ref ref = chunk_at(ctx, c);
-        vf high = vf_set1(-INFINITY);
+        vf high = vf_set1(-INFINITY); /* a NaN leaves it as it is */
         for (int i = 0; i < ref.columns; i += LANES)
-            high = vf_max(vf_load_n(ref.logits + i, ref.columns - i, -INFINITY), high); /* NaN: keeps high */
+            high = vf_max(vf_load_n(ref.logits + i, ref.columns - i, -INFINITY), high);
         *ref.part = (chunk_part){.max = vf_highest(high), .token = -1};
     }
 }
@@ -90,10 +96,12 @@ static void set_bar(const candidates_job *job, int64_t row)
     a->winner_value = fr_query_value(q, logits[at], a->winner);
 }
 
-/* First output of Philox 4x32-10 for the counters {token + lane, position, sample, 0}, as fr_gumbel() uses it. */
+/* First output of Philox 4x32-10 for the counters {token + lane, position, sample, 0}, as
+ * fr_gumbel() uses it. */
 LANES_INLINE vi philox_bits(const fr_row_query *q, int32_t token)
 {
-    vi c0 = vi_count_from(token), c1 = vi_set1((int32_t)q->position), c2 = vi_set1((int32_t)q->sample), c3 = vi_set1(0);
+    vi c0 = vi_count_from(token), c1 = vi_set1((int32_t)q->position),
+       c2 = vi_set1((int32_t)q->sample), c3 = vi_set1(0);
     uint32_t k0 = (uint32_t)q->seed, k1 = (uint32_t)(q->seed >> 32);
     for (int round = 0; round < 10; round++) {
         vi low0, high0, low1, high1;
@@ -110,7 +118,8 @@ LANES_INLINE vi philox_bits(const fr_row_query *q, int32_t token)
 }
 
 /* Bit i: column i may reach `bar`. */
-LANES_INLINE uint32_t may_reach(const fr_row_query *q, const float *logits, int n, int32_t token, float bar)
+LANES_INLINE uint32_t may_reach(const fr_row_query *q, const float *logits, int n, int32_t token,
+                                float bar)
 {
     vf value = vf_div(vf_load_n(logits, n, -INFINITY), vf_set1(q->temperature));
     vf slack = vf_add(vf_abs(value), vf_abs(vf_set1(bar)));
@@ -137,7 +146,8 @@ static void find_winner(chunk_ref ref)
             float value = fr_query_value(q, ref.logits[at], ref.first_token + at);
             if (ref.part->token < 0 ? value >= bar : value > bar) {
                 bar = value;
-                *ref.part = (chunk_part){ref.part->max, value, ref.logits[at], ref.first_token + at, 0};
+                *ref.part =
+                    (chunk_part){ref.part->max, value, ref.logits[at], ref.first_token + at, 0};
             }
         }
     }
@@ -178,7 +188,8 @@ static void finish_rows(void *ctx, int64_t begin, int64_t end)
             a->sum_exp += ref.part->sum_exp;
             if (n_top > 0 && (a->n_top < n_top || ref.part->max > a->top[0].logit))
                 offer_chunk(ref, n_top);
-            if (ref.part->token < 0 || (found ? ref.part->best <= a->winner_value : ref.part->best < a->winner_value))
+            if (ref.part->token < 0 || ref.part->best < a->winner_value ||
+                (found && ref.part->best == a->winner_value))
                 continue;
             found = true; /* the first of equals: the lowest token */
             a->winner_value = ref.part->best;
@@ -186,13 +197,14 @@ static void finish_rows(void *ctx, int64_t begin, int64_t end)
             a->winner = ref.part->token;
         }
         fr_top_sort(a->top, a->n_top);
-        fr_query_wanted(job->logits + row * job->vocab, fr_query_columns(q, job->vocab, job->first_token),
-                        job->first_token, q, a);
+        fr_query_wanted(job->logits + row * job->vocab,
+                        fr_query_columns(q, job->vocab, job->first_token), job->first_token, q, a);
     }
 }
 
-static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
-                                 const fr_row_query *queries, fr_row_answer *answers)
+static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int vocab,
+                                 int32_t first_token, const fr_row_query *queries,
+                                 fr_row_answer *answers)
 {
     enum { ROWS = 32 };
     int chunks = (vocab + FR_CHUNK - 1) / FR_CHUNK;
@@ -200,8 +212,13 @@ static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int
     FR_TRY(fr_cpu_scratch(dev, (size_t)ROWS * (size_t)chunks * sizeof(chunk_part), &parts));
     for (int first = 0; first < n; first += ROWS) {
         int rows = n - first < ROWS ? n - first : ROWS;
-        candidates_job job = {logits + (int64_t)first * vocab, vocab, chunks, first_token, queries + first,
-                              answers + first, parts};
+        candidates_job job = {logits + (int64_t)first * vocab,
+                              vocab,
+                              chunks,
+                              first_token,
+                              queries + first,
+                              answers + first,
+                              parts};
         fr_pool_run(dev->pool, (int64_t)rows * chunks, 16, find_maxima, &job);
         for (int r = 0; r < rows; r++)
             set_bar(&job, r);

@@ -1,18 +1,21 @@
-/* fast_matmul.h: y = x W^T over tiles (cpu_tiles.h), a template for one instruction set: included by cpu_avx2.c and
- * cpu_avx512.c after their lanes_*.h.
+/* fast_matmul.h: y = x W^T over tiles (cpu_tiles.h), a template for one instruction set: included
+ * by cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
  *
- * Quantised types: activations are quantised to 8 bits by blocks of 32. A tile goes through its blocks once for up to
- * DOT_TOKENS tokens: unpack eight vectors of codes, then per token an integer dot product, scaled and added up in f32.
- * F32, F16 and BF16 multiply in f32, even columns and odd columns in two sums.
+ * Quantised types: activations are quantised to 8 bits by blocks of 32. A tile goes through its
+ * blocks once for up to DOT_TOKENS tokens: unpack eight vectors of codes, then per token an integer
+ * dot product, scaled and added up in f32. F32, F16 and BF16 multiply in f32, even columns and odd
+ * columns in two sums.
  *
- * Batch invariance: a token's sum is built by the same operations in the same order whatever DOT_TOKENS group it is in,
- * since every group size is the same code with another constant; threads share whole tiles only. */
+ * Batch invariance: a token's sum is built by the same operations in the same order whatever
+ * DOT_TOKENS group it is in, since every group size is the same code with another constant; threads
+ * share whole tiles only. */
 #ifndef FR_FAST_MATMUL_H
 #define FR_FAST_MATMUL_H
 
 #include "cpu_tiles.h"
 
-/* One tile for tokens acts[m * blocks ..], or x[m * cols ..] of plain types; y [tokens, rows] at the tile's first row. */
+/* One tile for tokens acts[m * blocks ..], or x[m * cols ..] of plain types; y [tokens, rows] at
+ * the tile's first row. */
 typedef struct tile_task {
     const fr_weight *w;
     int64_t tile;
@@ -23,11 +26,15 @@ typedef struct tile_task {
 
 LANES_INLINE int code_bits(fr_dtype t)
 {
-    int lane_bytes = t == FR_Q8_0 ? 32 : t == FR_Q6_K ? 24 : t == FR_Q5_0 || t == FR_Q5_1 || t == FR_Q5_K ? 20 : 16;
-    return lane_bytes / 4;
+    if (t == FR_Q8_0)
+        return 8;
+    if (t == FR_Q6_K)
+        return 6;
+    return t == FR_Q5_0 || t == FR_Q5_1 || t == FR_Q5_K ? 5 : 4;
 }
 
-/* Bytes ahead of the block in work that are asked for: while a wide pass computes, the next blocks come in. */
+/* Bytes ahead of the block in work that are asked for: while a wide pass computes, the next blocks
+ * come in. */
 #define AHEAD 4096
 
 LANES_INLINE void prefetch_block(const uint8_t *quants, int bytes)
@@ -59,14 +66,15 @@ LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
         for (int g = 0; g < 8; g++) {
             vi high = vi_load(quants + (4 + g / 4) * vector);
             int at = g % 4 * 2;
-            q[g] = vi_or(q[g], vi_and(at < 4 ? vi_shl(high, 4 - at) : vi_shr(high, at - 4), bits45));
+            q[g] =
+                vi_or(q[g], vi_and(at < 4 ? vi_shl(high, 4 - at) : vi_shr(high, at - 4), bits45));
         }
     }
 }
 
 /* Adds one block to the tokens' sums: codes * scale + shift, one scale for 32 columns. */
-LANES_INLINE void add_block(const vi q[8], int bits, vf scale, vf shift, const fr_act *acts, int64_t blocks,
-                            int tokens, vf *sums)
+LANES_INLINE void add_block(const vi q[8], int bits, vf scale, vf shift, const fr_act *acts,
+                            int64_t blocks, int tokens, vf *sums)
 {
     for (int m = 0; m < tokens; m++) {
         const fr_act *a = acts + m * blocks;
@@ -77,8 +85,8 @@ LANES_INLINE void add_block(const vi q[8], int bits, vf scale, vf shift, const f
 }
 
 /* The same with a scale for each 16 columns and the offset of 32 that Q6_K has. */
-LANES_INLINE void add_block_halves(const vi q[8], const vf scale[2], const fr_act *acts, int64_t blocks, int tokens,
-                                   vf *sums)
+LANES_INLINE void add_block_halves(const vi q[8], const vf scale[2], const fr_act *acts,
+                                   int64_t blocks, int tokens, vf *sums)
 {
     for (int m = 0; m < tokens; m++) {
         const fr_act *a = acts + m * blocks;
@@ -137,7 +145,8 @@ LANES_INLINE void tile_k(const tile_task *task, fr_dtype t, int tokens)
         for (int g = 0; g < 8; g++) {
             vi q[8];
             unpack(t, quants, q);
-            vf scale = vf_mul(d, vf_load_u8(scales)), shift = vf_mul(dmin, vf_load_u8(scales + LANES));
+            vf scale = vf_mul(d, vf_load_u8(scales)),
+               shift = vf_mul(dmin, vf_load_u8(scales + LANES));
             add_block(q, bits, scale, shift, task->acts + b + g, blocks, tokens, sums);
             quants += bits * 4 * LANES;
             scales += 2 * LANES;
@@ -205,29 +214,29 @@ LANES_INLINE void tile_plain(const tile_task *task, fr_dtype t, int tokens)
 /* One function for each type and number of tokens, so that both are constants in it. */
 typedef void (*tile_fn)(const tile_task *task);
 
-#define TILE_FN(type, tokens, call)                       \
+#define TILE_FN(type, tokens, call)                           \
     static void tile_##type##_##tokens(const tile_task *task) \
-    {                                                     \
-        call;                                             \
+    {                                                         \
+        call;                                                 \
     }
 #if DOT_TOKENS == 8
-#define TILE_FNS(type, CALL)                                                                       \
-    TILE_FN(type, 1, CALL(type, 1))                                                                \
-    TILE_FN(type, 2, CALL(type, 2))                                                                \
-    TILE_FN(type, 3, CALL(type, 3))                                                                \
-    TILE_FN(type, 4, CALL(type, 4))                                                                \
-    TILE_FN(type, 5, CALL(type, 5))                                                                \
-    TILE_FN(type, 6, CALL(type, 6))                                                                \
-    TILE_FN(type, 7, CALL(type, 7))                                                                \
+#define TILE_FNS(type, CALL)        \
+    TILE_FN(type, 1, CALL(type, 1)) \
+    TILE_FN(type, 2, CALL(type, 2)) \
+    TILE_FN(type, 3, CALL(type, 3)) \
+    TILE_FN(type, 4, CALL(type, 4)) \
+    TILE_FN(type, 5, CALL(type, 5)) \
+    TILE_FN(type, 6, CALL(type, 6)) \
+    TILE_FN(type, 7, CALL(type, 7)) \
     TILE_FN(type, 8, CALL(type, 8))
-#define TILE_ROW(type)                                                                             \
-    [type] = {tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4,                  \
+#define TILE_ROW(type)                                                            \
+    [type] = {tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4, \
               tile_##type##_5, tile_##type##_6, tile_##type##_7, tile_##type##_8}
 #else
-#define TILE_FNS(type, CALL)                                                                       \
-    TILE_FN(type, 1, CALL(type, 1))                                                                \
-    TILE_FN(type, 2, CALL(type, 2))                                                                \
-    TILE_FN(type, 3, CALL(type, 3))                                                                \
+#define TILE_FNS(type, CALL)        \
+    TILE_FN(type, 1, CALL(type, 1)) \
+    TILE_FN(type, 2, CALL(type, 2)) \
+    TILE_FN(type, 3, CALL(type, 3)) \
     TILE_FN(type, 4, CALL(type, 4))
 #define TILE_ROW(type) [type] = {tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4}
 #endif
@@ -250,8 +259,9 @@ TILE_FNS(FR_Q5_K, CALL_K)
 TILE_FNS(FR_Q6_K, CALL_Q6_K)
 
 static const tile_fn tile_fns[][DOT_TOKENS] = {
-    TILE_ROW(FR_F32),  TILE_ROW(FR_F16),  TILE_ROW(FR_BF16), TILE_ROW(FR_Q4_0), TILE_ROW(FR_Q4_1), TILE_ROW(FR_Q5_0),
-    TILE_ROW(FR_Q5_1), TILE_ROW(FR_Q8_0), TILE_ROW(FR_Q4_K), TILE_ROW(FR_Q5_K), TILE_ROW(FR_Q6_K),
+    TILE_ROW(FR_F32),  TILE_ROW(FR_F16),  TILE_ROW(FR_BF16), TILE_ROW(FR_Q4_0),
+    TILE_ROW(FR_Q4_1), TILE_ROW(FR_Q5_0), TILE_ROW(FR_Q5_1), TILE_ROW(FR_Q8_0),
+    TILE_ROW(FR_Q4_K), TILE_ROW(FR_Q5_K), TILE_ROW(FR_Q6_K),
 };
 
 /* x [32] -> one block of activations. */
@@ -298,14 +308,14 @@ static void matmul_tiles(void *ctx, int64_t begin, int64_t end)
     for (int64_t t = begin; t < end; t++)
         for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
             int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
-            tile_task task = {w, t, job->acts ? job->acts + m * (w->cols / 32) : NULL, job->x + m * w->cols,
-                              job->y + m * w->rows + t * LANES};
+            tile_task task = {w, t, job->acts ? job->acts + m * (w->cols / 32) : NULL,
+                              job->x + m * w->cols, job->y + m * w->rows + t * LANES};
             fns[tokens - 1](&task);
         }
 }
 
-/* Pieces of at least 64 KiB, so that memory is streamed, and sixteen a thread, so that one that is interrupted by another
- * process does not hold up the rest. */
+/* Pieces of at least 64 KiB, so that memory is streamed, and sixteen a thread, so that one that is
+ * interrupted by another process does not hold up the rest. */
 static int64_t tile_grain(const fr_device *dev, const fr_weight *w)
 {
     int64_t streamed = (int64_t)(65536 / (w->tile_quants + w->tile_scales)) + 1;
@@ -317,7 +327,8 @@ static fr_status fast_matmul(fr_device *dev, float *y, const float *x, const fr_
 {
     bool quantised = w->tile_scales > 0;
     for (int first = 0; first < n; first += FR_TILE_TOKENS) {
-        matmul_job job = {w, x + first * w->cols, quantised ? dev->scratch : NULL, y + first * w->rows,
+        matmul_job job = {w, x + first * w->cols, quantised ? dev->scratch : NULL,
+                          y + first * w->rows,
                           n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS};
         if (quantised)
             fr_pool_run(dev->pool, job.tokens, 4, quantise_rows, &job);

@@ -1,16 +1,19 @@
-/* fast_ops.h: the operations on rows of activations, a template for one instruction set: included by cpu_avx2.c and
- * cpu_avx512.c after their lanes_*.h. A row is always worked on by one thread, in one order. */
+/* fast_ops.h: the operations on rows of activations, a template for one instruction set: included
+ * by cpu_avx2.c and cpu_avx512.c after their lanes_*.h. A row is always worked on by one thread, in
+ * one order. */
 #ifndef FR_FAST_OPS_H
 #define FR_FAST_OPS_H
 
 #include "check.h"
 #include "cpu_rope.h"
 
-/* e^x, relative error about 2e-7; x is held to -87 .. 88. (Cody-Waite reduction, Taylor polynomial of degree 6.) */
+/* e^x, relative error about 2e-7; x is held to -87 .. 88. (Cody-Waite reduction, Taylor polynomial
+ * of degree 6.) */
 LANES_INLINE vf vf_exp(vf x)
 {
     x = vf_min(vf_max(x, vf_set1(-87.0f)), vf_set1(88.0f));
-    const vf magic = vf_set1(12582912.0f); /* 1.5 * 2^23: the low bits of the sum are round(x / ln 2) */
+    /* 1.5 * 2^23: the low bits of the sum are round(x / ln 2) */
+    const vf magic = vf_set1(12582912.0f);
     vf shifted = vf_fma(x, vf_set1(1.44269504f), magic);
     vi exponent = vi_shl(vf_bits(shifted), 23);
     vf k = vf_sub(shifted, magic);
@@ -32,7 +35,8 @@ typedef struct rows_job {
     float eps;
 } rows_job;
 
-/* Rows share threads in pieces of some 16 Ki values: below that, waking anyone costs more than the work. */
+/* Rows share threads in pieces of some 16 Ki values: below that, waking anyone costs more than the
+ * work. */
 static void run_rows(fr_device *dev, fr_pool_fn fn, rows_job *job, int n)
 {
     fr_pool_run(dev->pool, n, 16384 / job->dim + 1, fn, job);
@@ -65,8 +69,8 @@ static void rms_norm_rows(void *ctx, int64_t begin, int64_t end)
     }
 }
 
-static fr_status fast_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim,
-                               float eps)
+static fr_status fast_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n,
+                               int dim, float eps)
 {
     rows_job job = {y, x, weight, dim, eps};
     run_rows(dev, rms_norm_rows, &job, n);
@@ -77,8 +81,10 @@ static void add_rows(void *ctx, int64_t begin, int64_t end)
 {
     const rows_job *job = ctx;
     int64_t last = end * job->dim;
-    for (int64_t i = begin * job->dim; i < last; i += LANES)
-        vf_store_n(job->y + i, last - i, vf_add(vf_load_n(job->y + i, last - i, 0), vf_load_n(job->x + i, last - i, 0)));
+    for (int64_t i = begin * job->dim; i < last; i += LANES) {
+        vf a = vf_load_n(job->y + i, last - i, 0), b = vf_load_n(job->x + i, last - i, 0);
+        vf_store_n(job->y + i, last - i, vf_add(a, b));
+    }
 }
 
 static fr_status fast_add(fr_device *dev, float *x, const float *y, int n, int dim)
@@ -136,8 +142,8 @@ static void rotate_norm(float *head, const float *cosines, const float *sines, i
     }
 }
 
-static fr_status fast_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
-                           int head_dim)
+static fr_status fast_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n,
+                           int heads, int head_dim)
 {
     FR_TRY(fr_rope_table_use(dev, rope));
     int half = rope->n_rot / 2;
@@ -161,8 +167,10 @@ static fr_status fast_kv_write(fr_device *dev, const fr_kv *kv, const float *k, 
     int64_t width = (int64_t)kv->kv_heads * kv->head_dim;
     for (int64_t r = 0; r < n; r++)
         for (int64_t i = 0; i < width; i += LANES) {
-            vf_store_f16_n(kv->k + slots[r] * width + i, width - i, vf_load_n(k + r * width + i, width - i, 0));
-            vf_store_f16_n(kv->v + slots[r] * width + i, width - i, vf_load_n(v + r * width + i, width - i, 0));
+            vf_store_f16_n(kv->k + slots[r] * width + i, width - i,
+                           vf_load_n(k + r * width + i, width - i, 0));
+            vf_store_f16_n(kv->v + slots[r] * width + i, width - i,
+                           vf_load_n(v + r * width + i, width - i, 0));
         }
     return FR_OK;
 }

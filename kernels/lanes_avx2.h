@@ -1,4 +1,5 @@
-/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by cpu_avx2.c only. */
+/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by cpu_avx2.c
+ * only. */
 #ifndef FR_LANES_AVX2_H
 #define FR_LANES_AVX2_H
 
@@ -8,7 +9,7 @@
 
 #define LANES 8
 #define LANES_INLINE static inline __attribute__((always_inline))
-#define DOT_TOKENS 4 /* sixteen registers: eight of weights, four sums */
+#define DOT_TOKENS 4      /* sixteen registers: eight of weights, four sums */
 #define DOT_OFFSET_8BIT 0 /* vi_dot() of 8-bit codes takes the offset of 128 off itself */
 
 typedef __m256 vf;
@@ -28,13 +29,15 @@ LANES_INLINE vf vf_load(const float *p)
 /* All ones in the first n lanes. */
 LANES_INLINE __m256i first_lanes(int64_t n)
 {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > 8 ? 8 : (int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n > 8 ? 8 : (int)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 LANES_INLINE vf vf_load_n(const float *p, int64_t n, float fill)
 {
     __m256i keep = first_lanes(n);
-    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, keep), _mm256_castsi256_ps(keep));
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, keep),
+                            _mm256_castsi256_ps(keep));
 }
 
 LANES_INLINE void vf_store(float *p, vf x)
@@ -114,7 +117,8 @@ LANES_INLINE vf vf_sum_each(const vf v[8])
 {
     __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
     __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-    return _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+    return _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
+                         _mm256_permute2f128_ps(low, high, 0x31));
 }
 
 LANES_INLINE vf vf_load_f16(const void *p)
@@ -220,7 +224,8 @@ LANES_INLINE vi vi_xor(vi a, vi b)
     return _mm256_xor_si256(a, b);
 }
 
-/* Shifts of 32-bit lanes; on the compiler's own vectors, so that a constant count needs no intrinsic's immediate. */
+/* Shifts of 32-bit lanes; on the compiler's own vectors, so that a constant count needs no
+ * intrinsic's immediate. */
 LANES_INLINE vi vi_shl(vi a, int n)
 {
     return (vi)((vi_unsigned)a << n);
@@ -240,9 +245,10 @@ LANES_INLINE void vi_mul_wide(vi a, uint32_t factor, vi *low, vi *high)
     *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 }
 
-/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0 .. 4 groups-1].
- * vpmaddubsw saturates at 16 bits: codes of 4 bits can be added up over 8 groups before widening (8 * 2 * 15 * 127 < 2^15),
- * of 5 bits over 4, of 6 bits over 2; 8-bit codes are made signed, |w| * (a with w's sign): 2 * 128 * 127 < 2^15. */
+/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0
+ * .. 4 groups-1]. vpmaddubsw saturates at 16 bits: codes of 4 bits can be added up over 8 groups
+ * before widening (8 * 2 * 15 * 127 < 2^15), of 5 bits over 4, of 6 bits over 2; 8-bit codes are
+ * made signed, |w| * (a with w's sign): 2 * 128 * 127 < 2^15. */
 LANES_INLINE vi vi_dot(const vi *q, const int8_t *a, int groups, int bits)
 {
     const __m256i ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);

@@ -1,7 +1,8 @@
-/* lanes_avx512.h: the vector operations that the fast_*.h templates are written in, for AVX-512 F/BW/VL/VNNI: 16 lanes.
- * lanes_avx2.h has the same names for 8. Included by cpu_avx512.c only.
+/* lanes_avx512.h: the vector operations that the fast_*.h templates are written in, for AVX-512
+ * F/BW/VL/VNNI: 16 lanes. lanes_avx2.h has the same names for 8. Included by cpu_avx512.c only.
  *
- * vf: LANES floats. vi: LANES groups of four bytes, or LANES int32. Tails: the _n forms touch only the first n lanes. */
+ * vf: LANES floats. vi: LANES groups of four bytes, or LANES int32. Tails: the _n forms touch only
+ * the first n lanes. */
 #ifndef FR_LANES_AVX512_H
 #define FR_LANES_AVX512_H
 
@@ -12,7 +13,8 @@
 #define LANES 16
 #define LANES_INLINE static inline __attribute__((always_inline))
 #define DOT_TOKENS 8 /* tokens whose sums stay in registers beside an unpacked block */
-#define DOT_OFFSET_8BIT 128 /* vi_dot() of 8-bit codes is unsigned: the offset is still to be taken off */
+/* vi_dot() of 8-bit codes is unsigned: the offset is still to be taken off. */
+#define DOT_OFFSET_8BIT 128
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -115,7 +117,8 @@ LANES_INLINE vf add_pairs(vf a, vf b)
 LANES_INLINE vf add_quads(vf a, vf b)
 {
     __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
-    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
 }
 
 LANES_INLINE vf add_quarters(vf a, vf b)
@@ -128,7 +131,8 @@ LANES_INLINE vf vf_sum_each(const vf v[16])
 {
     vf quads[4];
     for (int i = 0; i < 4; i++)
-        quads[i] = add_quads(add_pairs(v[4 * i], v[4 * i + 1]), add_pairs(v[4 * i + 2], v[4 * i + 3]));
+        quads[i] =
+            add_quads(add_pairs(v[4 * i], v[4 * i + 1]), add_pairs(v[4 * i + 2], v[4 * i + 3]));
     return add_quarters(add_quarters(quads[0], quads[1]), add_quarters(quads[2], quads[3]));
 }
 
@@ -196,8 +200,8 @@ LANES_INLINE vi vi_set1_8(int8_t x)
 /* start, start + 1, ... */
 LANES_INLINE vi vi_count_from(int32_t start)
 {
-    return _mm512_add_epi32(_mm512_set1_epi32(start),
-                            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    return _mm512_add_epi32(_mm512_set1_epi32(start), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8,
+                                                                        9, 10, 11, 12, 13, 14, 15));
 }
 
 LANES_INLINE vi vi_load(const void *p)
@@ -230,7 +234,8 @@ LANES_INLINE vi vi_xor(vi a, vi b)
     return _mm512_xor_si512(a, b);
 }
 
-/* Shifts of 32-bit lanes; on the compiler's own vectors, so that a constant count needs no intrinsic's immediate. */
+/* Shifts of 32-bit lanes; on the compiler's own vectors, so that a constant count needs no
+ * intrinsic's immediate. */
 LANES_INLINE vi vi_shl(vi a, int n)
 {
     return (vi)((vi_unsigned)a << n);
@@ -250,7 +255,8 @@ LANES_INLINE void vi_mul_wide(vi a, uint32_t factor, vi *low, vi *high)
     *high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
 }
 
-/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0 .. 4 groups-1]. */
+/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0
+ * .. 4 groups-1]. */
 LANES_INLINE vi vi_dot(const vi *q, const int8_t *a, int groups, int bits)
 {
     (void)bits;

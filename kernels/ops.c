@@ -48,7 +48,8 @@ fr_status fr_ops_choose(const char *name, const fr_ops **out)
             return FR_OK;
         }
         if (name)
-            return fr_fail(FR_EUNSUPPORTED, "this processor lacks the instructions of backend %s", name);
+            return fr_fail(FR_EUNSUPPORTED, "this processor lacks the instructions of backend %s",
+                           name);
     }
     return fr_fail(FR_ENOTFOUND, "no backend is called \"%s\"", name);
 }

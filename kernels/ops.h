@@ -1,12 +1,14 @@
 /* ops.h: the compute table. One backend fills one fr_ops; nothing above kernels/ knows which.
  *
- * Conventions. Activations are f32, row-major, one row a token; "device memory" comes from mem_alloc (plain memory on
- * CPUs). Arrays of int32_t and structs are host memory. Calls run in order on the device's one stream; results in
- * device memory may be read by the host after sync() or download(). A device is used by one thread at a time.
- * Pointers into device memory may be advanced by whole rows.
+ * Conventions. Activations are f32, row-major, one row a token; "device memory" comes from
+ * mem_alloc (plain memory on CPUs). Arrays of int32_t and structs are host memory. Calls run in
+ * order on the device's one stream; results in device memory may be read by the host after sync()
+ * or download(). A device is used by one thread at a time. Pointers into device memory may be
+ * advanced by whole rows.
  *
- * Batch invariance (the promise strict speculation rests on): row r of any output depends only on row r of the inputs
- * and on the data it names, to the bit: not on n, not on the other rows, not on the number of threads. */
+ * Batch invariance (the promise strict speculation rests on): row r of any output depends only on
+ * row r of the inputs and on the data it names, to the bit: not on n, not on the other rows, not on
+ * the number of threads. */
 #ifndef FR_OPS_H
 #define FR_OPS_H
 
@@ -23,8 +25,8 @@ typedef struct fr_device_options {
     int threads; /* CPU threads, the caller's included; 0: one a core this process may run on */
 } fr_device_options;
 
-/* A matrix W [rows, cols] in a file mapping, row r at data + r * row_bytes; a slice of columns is a moved `data` with
- * the full matrix's row_bytes. cols is a multiple of the type's block. */
+/* A matrix W [rows, cols] in a file mapping, row r at data + r * row_bytes; a slice of columns is a
+ * moved `data` with the full matrix's row_bytes. cols is a multiple of the type's block. */
 typedef struct fr_matrix {
     fr_dtype dtype;
     const void *data;
@@ -36,23 +38,24 @@ typedef enum { FR_ROPE_NORM, FR_ROPE_NEOX } fr_rope_style; /* pairs (2i, 2i+1) |
 
 typedef struct fr_rope {
     fr_rope_style style;
-    int n_rot;               /* leading values of a head that rotate; even */
-    const float *inv_freq;   /* host memory [n_rot/2]: angle = position * inv_freq[i] */
-    float scale;             /* multiplies cos and sin; 1 except for YaRN */
+    int n_rot;             /* leading values of a head that rotate; even */
+    const float *inv_freq; /* host memory [n_rot/2]: angle = position * inv_freq[i] */
+    float scale;           /* multiplies cos and sin; 1 except for YaRN */
 } fr_rope;
 
-/* The paged cache of one layer: K and V in f16, [n_pages * FR_PAGE, kv_heads, head_dim] each, device memory.
- * Slot s = page * FR_PAGE + offset holds one position. */
+/* The paged cache of one layer: K and V in f16, [n_pages * FR_PAGE, kv_heads, head_dim] each,
+ * device memory. Slot s = page * FR_PAGE + offset holds one position. */
 #define FR_PAGE 16
 typedef struct fr_kv {
     uint16_t *k, *v;
     int kv_heads, head_dim;
 } fr_kv;
 
-/* What one row sees: positions 0 .. n_trunk-1 through trunk_pages, then n_branch more through branch_pages (a probe
- * hanging off its trunk; 0 for trunk rows). Its own key is the last of them. Logical position p < n_trunk lies in slot
- * trunk_pages[p / FR_PAGE] * FR_PAGE + p % FR_PAGE; the branch likewise, counted from 0. Results must depend on the
- * logical positions only, never on where the trunk ends and the branch begins, nor on page numbers. */
+/* What one row sees: positions 0 .. n_trunk-1 through trunk_pages, then n_branch more through
+ * branch_pages (a probe hanging off its trunk; 0 for trunk rows). Its own key is the last of them.
+ * Logical position p < n_trunk lies in slot trunk_pages[p / FR_PAGE] * FR_PAGE + p % FR_PAGE; the
+ * branch likewise, counted from 0. Results must depend on the logical positions only, never on
+ * where the trunk ends and the branch begins, nor on page numbers. */
 typedef struct fr_attn_view {
     const int32_t *trunk_pages, *branch_pages;
     int n_trunk, n_branch;
@@ -70,16 +73,20 @@ typedef struct fr_ops {
     fr_status (*upload)(fr_device *dev, void *dst, const void *src, size_t bytes);
     fr_status (*download)(fr_device *dev, void *dst, const void *src, size_t bytes);
 
-    /* Prepares a matrix for matmul. The source is not read after the call returns (it may be unmapped). */
+    /* Prepares a matrix for matmul. The source is not read after the call returns (it may be
+     * unmapped). */
     fr_status (*weight_new)(fr_device *dev, const fr_matrix *src, fr_weight **out);
     void (*weight_free)(fr_device *dev, fr_weight **w); /* NULL is fine */
 
     /* y [n, w.rows] = x [n, w.cols] * W^T. y may not alias x. */
     fr_status (*matmul)(fr_device *dev, float *y, const float *x, const fr_weight *w, int n);
-    /* x [n, table.cols]: row tokens[i] of the table, widened. The table stays mapped (only touched rows are read). */
-    fr_status (*embed)(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens, int n);
+    /* x [n, table.cols]: row tokens[i] of the table, widened. The table stays mapped (only touched
+     * rows are read). */
+    fr_status (*embed)(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens,
+                       int n);
     /* y [n, dim] = x / sqrt(mean(x^2) + eps) * weight [dim] (device). y may alias x. */
-    fr_status (*rms_norm)(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim, float eps);
+    fr_status (*rms_norm)(fr_device *dev, float *y, const float *x, const float *weight, int n,
+                          int dim, float eps);
     /* x [n, dim] += y [n, dim]. */
     fr_status (*add)(fr_device *dev, float *x, const float *y, int n, int dim);
     /* x [n, dim] += bias [dim] (device). */
@@ -87,28 +94,33 @@ typedef struct fr_ops {
     /* gate [n, dim] = silu(gate) * up. */
     fr_status (*silu_mul)(fr_device *dev, float *gate, const float *up, int n, int dim);
     /* Rotates x [n, heads, head_dim] in place; pos [n]. */
-    fr_status (*rope)(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
-                      int head_dim);
+    fr_status (*rope)(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n,
+                      int heads, int head_dim);
     /* Stores k and v [n, kv_heads, head_dim] into slots [n]. */
-    fr_status (*kv_write)(fr_device *dev, const fr_kv *kv, const float *k, const float *v, const int32_t *slots,
-                          int n);
+    fr_status (*kv_write)(fr_device *dev, const fr_kv *kv, const float *k, const float *v,
+                          const int32_t *slots, int n);
     /* Copies the first `positions` (<= FR_PAGE) positions of page `from` to page `to`. */
     fr_status (*kv_copy)(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions);
-    /* out [n, heads, head_dim] = softmax(q k^T * scale) v over views [n]. Query head h reads KV head kv_of_head[h]. */
-    fr_status (*attention)(fr_device *dev, float *out, const float *q, const fr_kv *kv, const fr_attn_view *views,
-                           const int32_t *kv_of_head, int n, int heads, float scale);
-    /* Answers queries [n] about logits [n, vocab] whose column 0 is token `first_token` (candidates.h). */
-    fr_status (*candidates)(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
-                            const fr_row_query *queries, fr_row_answer *answers);
+    /* out [n, heads, head_dim] = softmax(q k^T * scale) v over views [n]. Query head h reads KV
+     * head kv_of_head[h]. */
+    fr_status (*attention)(fr_device *dev, float *out, const float *q, const fr_kv *kv,
+                           const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads,
+                           float scale);
+    /* Answers queries [n] about logits [n, vocab] whose column 0 is token `first_token`
+     * (candidates.h). */
+    fr_status (*candidates)(fr_device *dev, const float *logits, int n, int vocab,
+                            int32_t first_token, const fr_row_query *queries,
+                            fr_row_answer *answers);
     fr_status (*sync)(fr_device *dev);
 } fr_ops;
 
 extern const fr_ops fr_ops_cpu_ref;
 
-/* The fastest backend this machine can run, or the one called `name` (FR_ENOTFOUND, FR_EUNSUPPORTED when the machine
- * lacks its instructions). NULL: the fastest. */
+/* The fastest backend this machine can run, or the one called `name` (FR_ENOTFOUND, FR_EUNSUPPORTED
+ * when the machine lacks its instructions). NULL: the fastest. */
 fr_status fr_ops_choose(const char *name, const fr_ops **out);
-/* Every backend built in, for the conformance suite; those this machine cannot run included. NULL-terminated. */
+/* Every backend built in, for the conformance suite; those this machine cannot run included.
+ * NULL-terminated. */
 const fr_ops *const *fr_ops_all(void);
 /* Does this machine have the instructions of this backend? */
 bool fr_ops_runnable(const fr_ops *ops);

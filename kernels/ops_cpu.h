@@ -1,4 +1,5 @@
-/* ops_cpu.h: the CPU backends that ops.c chooses from. FR_HAVE_X86 comes from CMake. Internal to kernels/. */
+/* ops_cpu.h: the CPU backends that ops.c chooses from. FR_HAVE_X86 comes from CMake. Internal to
+ * kernels/. */
 #ifndef FR_OPS_CPU_H
 #define FR_OPS_CPU_H
 

@@ -1,5 +1,6 @@
-/* main.c: the conformance suite of the compute backends: every operation against the plain one, and the promises of
- * ops.h (results to the bit whatever the batch, the threads and the pages) for each of them. */
+/* main.c: the conformance suite of the compute backends: every operation against the plain one, and
+ * the promises of ops.h (results to the bit whatever the batch, the threads and the pages) for each
+ * of them. */
 #include <stdio.h>
 
 #include "suite.h"
@@ -14,8 +15,8 @@ int main(void)
         }
         printf("backend %s\n", (*ops)->name);
         suite_ops = *ops;
-        failed += suite_run_matmul() + suite_run_rows() + suite_run_attention() + suite_run_candidates() +
-                  suite_run_memory();
+        failed += suite_run_matmul() + suite_run_rows() + suite_run_attention() +
+                  suite_run_candidates() + suite_run_memory();
     }
     return failed ? 1 : 0;
 }

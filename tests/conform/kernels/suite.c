@@ -75,7 +75,8 @@ fr_matrix suite_matrix(suite_random *r, fr_dtype t, int64_t rows, int64_t cols)
     for (size_t at = 0; at < (size_t)rows * row_bytes; at += block) {
         if (t == FR_F32 || t == FR_BF16) {
             float value = suite_normal(r) * 0.1f;
-            memcpy(data + at, (const uint8_t *)&value + sizeof value - block, block); /* BF16: the upper half */
+            /* BF16: the upper half. */
+            memcpy(data + at, (const uint8_t *)&value + sizeof value - block, block);
         } else if (t == FR_F16) {
             put_f16(data + at, suite_normal(r) * 0.1f);
         } else {
@@ -93,18 +94,19 @@ void suite_matrix_free(fr_matrix *m)
     m->data = NULL;
 }
 
-void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance, const char *what)
+void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance,
+                        const char *what)
 {
     for (int64_t i = 0; i < n; i++)
         if (!(fabsf(a[i] - b[i]) <= tolerance))
-            fail_msg("%s: %s value %lld is %.9g, want %.9g within %g", suite_ops->name, what, (long long)i,
-                     (double)a[i], (double)b[i], (double)tolerance);
+            fail_msg("%s: %s value %lld is %.9g, want %.9g within %g", suite_ops->name, what,
+                     (long long)i, (double)a[i], (double)b[i], (double)tolerance);
 }
 
 void suite_assert_same(const float *a, const float *b, int64_t n, const char *what)
 {
     for (int64_t i = 0; i < n; i++)
         if (memcmp(&a[i], &b[i], sizeof a[i]) != 0)
-            fail_msg("%s: %s value %lld is %a in one and %a in the other", suite_ops->name, what, (long long)i,
-                     (double)a[i], (double)b[i]);
+            fail_msg("%s: %s value %lld is %a in one and %a in the other", suite_ops->name, what,
+                     (long long)i, (double)a[i], (double)b[i]);
 }

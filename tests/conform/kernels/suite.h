@@ -1,5 +1,5 @@
-/* suite.h: what the kernel conformance tests share. The suite runs once for every backend that this machine can run; its
- * tests find that backend in `suite_ops` and measure it against cpu_ref. */
+/* suite.h: what the kernel conformance tests share. The suite runs once for every backend that this
+ * machine can run; its tests find that backend in `suite_ops` and measure it against cpu_ref. */
 #ifndef SUITE_H
 #define SUITE_H
 
@@ -32,8 +32,10 @@ fr_device *suite_open(const fr_ops *ops, int threads);
 fr_matrix suite_matrix(suite_random *r, fr_dtype t, int64_t rows, int64_t cols);
 void suite_matrix_free(fr_matrix *m);
 
-/* Fails unless a[i] and b[i] differ by at most `tolerance` everywhere; names `what` and the place. */
-void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance, const char *what);
+/* Fails unless a[i] and b[i] differ by at most `tolerance` everywhere; names `what` and the place.
+ * */
+void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance,
+                        const char *what);
 /* Fails unless the bytes are equal. */
 void suite_assert_same(const float *a, const float *b, int64_t n, const char *what);
 

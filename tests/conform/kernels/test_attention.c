@@ -6,8 +6,8 @@
 
 enum { POSITIONS = 75, PAGES = 16, HEADS = 12 };
 
-/* One logical sequence of POSITIONS keys and values, laid out in a cache twice: in trunk pages from position 0 on, and
- * from position `split` on in branch pages of their own. */
+/* One logical sequence of POSITIONS keys and values, laid out in a cache twice: in trunk pages from
+ * position 0 on, and from position `split` on in branch pages of their own. */
 typedef struct sequence {
     const fr_ops *ops;
     fr_device *dev;
@@ -26,10 +26,14 @@ static void write_positions(sequence *s, const int32_t *pages, int first_positio
     assert_int_equal(s->ops->kv_write(s->dev, &s->kv, s->k + at, s->v + at, slots, n), FR_OK);
 }
 
-static void sequence_open(sequence *s, const fr_ops *ops, int threads, int kv_heads, int head_dim, int split)
+static void sequence_open(sequence *s, const fr_ops *ops, int threads, int kv_heads, int head_dim,
+                          int split)
 {
-    *s = (sequence){.ops = ops, .dev = suite_open(ops, threads), .kv = {.kv_heads = kv_heads, .head_dim = head_dim}};
-    size_t width = (size_t)kv_heads * (size_t)head_dim, cache = PAGES * FR_PAGE * width * sizeof *s->kv.k;
+    *s = (sequence){.ops = ops,
+                    .dev = suite_open(ops, threads),
+                    .kv = {.kv_heads = kv_heads, .head_dim = head_dim}};
+    size_t width = (size_t)kv_heads * (size_t)head_dim,
+           cache = PAGES * FR_PAGE * width * sizeof *s->kv.k;
     void *k = NULL, *v = NULL;
     assert_int_equal(ops->mem_alloc(s->dev, cache, &k), FR_OK);
     assert_int_equal(ops->mem_alloc(s->dev, cache, &v), FR_OK);
@@ -62,8 +66,10 @@ static void sequence_close(sequence *s)
     free(s->q);
 }
 
-/* Row i of `out` is the query of position first + i over all positions up to its own; from `split` on as a branch. */
-static void attend(const sequence *s, float *out, int first, int n, int split, const int32_t *kv_of_head)
+/* Row i of `out` is the query of position first + i over all positions up to its own; from `split`
+ * on as a branch. */
+static void attend(const sequence *s, float *out, int first, int n, int split,
+                   const int32_t *kv_of_head)
 {
     fr_attn_view views[POSITIONS];
     for (int i = 0; i < n; i++) {
@@ -71,7 +77,8 @@ static void attend(const sequence *s, float *out, int first, int n, int split, c
         views[i] = (fr_attn_view){s->trunk, s->branch, trunk, positions - trunk};
     }
     const float *q = s->q + (int64_t)first * HEADS * s->kv.head_dim;
-    assert_int_equal(s->ops->attention(s->dev, out, q, &s->kv, views, kv_of_head, n, HEADS, 0.2f), FR_OK);
+    assert_int_equal(s->ops->attention(s->dev, out, q, &s->kv, views, kv_of_head, n, HEADS, 0.2f),
+                     FR_OK);
 }
 
 typedef struct shape {
@@ -98,10 +105,13 @@ static void test_against_reference(void **state)
         sequence ref, s;
         sequence_open(&ref, &fr_ops_cpu_ref, 1, sh->kv_heads, sh->head_dim, 0);
         sequence_open(&s, suite_ops, 2, sh->kv_heads, sh->head_dim, 0);
-        assert_memory_equal(s.kv.k, ref.kv.k, PAGES * FR_PAGE * (size_t)(sh->kv_heads * sh->head_dim) * 2);
-        assert_memory_equal(s.kv.v, ref.kv.v, PAGES * FR_PAGE * (size_t)(sh->kv_heads * sh->head_dim) * 2);
+        assert_memory_equal(s.kv.k, ref.kv.k,
+                            PAGES * FR_PAGE * (size_t)(sh->kv_heads * sh->head_dim) * 2);
+        assert_memory_equal(s.kv.v, ref.kv.v,
+                            PAGES * FR_PAGE * (size_t)(sh->kv_heads * sh->head_dim) * 2);
         int64_t values = (int64_t)POSITIONS * HEADS * sh->head_dim;
-        float *want = suite_alloc((size_t)values * sizeof *want), *got = suite_alloc((size_t)values * sizeof *got);
+        float *want = suite_alloc((size_t)values * sizeof *want),
+              *got = suite_alloc((size_t)values * sizeof *got);
         attend(&ref, want, 0, POSITIONS, POSITIONS, sh->kv_of_head);
         attend(&s, got, 0, POSITIONS, POSITIONS, sh->kv_of_head);
         suite_assert_close(got, want, values, 2e-5f, "attention");
@@ -164,7 +174,8 @@ static void test_refuses_odd_heads(void **state)
     fr_kv kv = {.kv_heads = 1, .head_dim = 12};
     float x[12] = {0};
     fr_attn_view view = {0};
-    assert_int_equal(suite_ops->attention(dev, x, x, &kv, &view, (const int32_t[]){0}, 1, 1, 1), FR_EUNSUPPORTED);
+    assert_int_equal(suite_ops->attention(dev, x, x, &kv, &view, (const int32_t[]){0}, 1, 1, 1),
+                     FR_EUNSUPPORTED);
     suite_ops->close(&dev);
 }
 

@@ -1,5 +1,5 @@
-/* test_candidates.c: the answers about rows of logits equal the plain definition to the bit, and answers about slices
- * merge to the answer about the whole. */
+/* test_candidates.c: the answers about rows of logits equal the plain definition to the bit, and
+ * answers about slices merge to the answer about the whole. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,8 @@
 #include "rng.h"
 #include "suite.h"
 
-static void assert_answers_equal(const fr_row_answer *a, const fr_row_answer *b, const fr_row_query *q)
+static void assert_answers_equal(const fr_row_answer *a, const fr_row_answer *b,
+                                 const fr_row_query *q)
 {
     assert_memory_equal(&a->max, &b->max, sizeof a->max);
     assert_memory_equal(&a->sum_exp, &b->sum_exp, sizeof a->sum_exp);
@@ -19,7 +20,8 @@ static void assert_answers_equal(const fr_row_answer *a, const fr_row_answer *b,
         assert_int_equal(a->top[i].token, b->top[i].token);
         assert_true(a->top[i].logit == b->top[i].logit);
     }
-    assert_memory_equal(a->wanted_logit, b->wanted_logit, (size_t)q->n_wanted * sizeof a->wanted_logit[0]);
+    assert_memory_equal(a->wanted_logit, b->wanted_logit,
+                        (size_t)q->n_wanted * sizeof a->wanted_logit[0]);
 }
 
 /* Rows of several kinds: flat, peaked, full of ties, mostly absent. */
@@ -40,9 +42,13 @@ static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_tok
 {
     const float temperatures[] = {0, 0.7f, 1.0f, 0.05f, 3.0f, 1e-4f};
     const int tops[] = {0, 1, 40, FR_TOP_MAX};
-    fr_row_query q = {.temperature = temperatures[row % 6], .seed = (uint64_t)suite_next(r) << 32 | suite_next(r),
-                      .sample = suite_next(r) % 4, .position = suite_next(r) % 5000, .n_top = tops[row % 4],
-                      .n_wanted = 3, .wanted = {first_token, first_token + vocab - 1, 123456}};
+    fr_row_query q = {.temperature = temperatures[row % 6],
+                      .seed = (uint64_t)suite_next(r) << 32 | suite_next(r),
+                      .sample = suite_next(r) % 4,
+                      .position = suite_next(r) % 5000,
+                      .n_top = tops[row % 4],
+                      .n_wanted = 3,
+                      .wanted = {first_token, first_token + vocab - 1, 123456}};
     q.n_vocab = row % 5 == 4 ? first_token + vocab - vocab / 3 : 0;
     return q;
 }
@@ -51,12 +57,14 @@ static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_
 {
     float *logits = suite_alloc((size_t)n * (size_t)vocab * sizeof *logits);
     fr_row_query *queries = suite_alloc((size_t)n * sizeof *queries);
-    fr_row_answer *answers = suite_alloc((size_t)n * sizeof *answers), *want = suite_alloc(sizeof *want);
+    fr_row_answer *answers = suite_alloc((size_t)n * sizeof *answers),
+                  *want = suite_alloc(sizeof *want);
     for (int i = 0; i < n; i++) {
         fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 6) % 4);
         queries[i] = query(r, i, vocab, first_token);
     }
-    assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, queries, answers), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, queries, answers),
+                     FR_OK);
     for (int i = 0; i < n; i++) {
         fr_row_query_answer(logits + (int64_t)i * vocab, vocab, first_token, &queries[i], want);
         assert_answers_equal(&answers[i], want, &queries[i]);
@@ -99,7 +107,8 @@ static void test_definition(void **state)
     suite_random r = {12};
     float logits[VOCAB];
     fill_row(&r, logits, VOCAB, 1);
-    fr_row_query q = {.temperature = 0, .n_top = 10, .n_wanted = 2, .wanted = {600, 99}, .n_vocab = 100 + VOCAB};
+    fr_row_query q = {
+        .temperature = 0, .n_top = 10, .n_wanted = 2, .wanted = {600, 99}, .n_vocab = 100 + VOCAB};
     fr_row_answer a = {0};
     fr_row_query_answer(logits, VOCAB, 100, &q, &a);
     double sum = 0;
@@ -119,7 +128,8 @@ static void test_definition(void **state)
         fr_row_query_answer(three, 3, 0, &q, &a);
         wins[a.winner]++;
     }
-    assert_true(abs(wins[0] - 3726) < 200 && abs(wins[1] - 6142) < 250 && abs(wins[2] - 10130) < 270);
+    assert_true(abs(wins[0] - 3726) < 200 && abs(wins[1] - 6142) < 250 &&
+                abs(wins[2] - 10130) < 270);
 }
 
 /* No logit at all: an empty slice, all padding, or nothing above -INFINITY. */

@@ -1,5 +1,6 @@
-/* test_dtype.c: tensor types. Dequantisation is checked against a second account of every layout, which walks the bytes as
- * ggml's own loops do; half floats against the definition of the format. */
+/* test_dtype.c: tensor types. Dequantisation is checked against a second account of every layout,
+ * which walks the bytes as ggml's own loops do; half floats against the definition of the format.
+ * */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +31,14 @@ static void test_f16_round_trip(void **state)
     }
 }
 
-/* Between two neighbours a and b of the format: below the middle goes to a, above to b, the middle to the even one. */
+/* Between two neighbours a and b of the format: below the middle goes to a, above to b, the middle
+ * to the even one. */
 static void test_f16_rounds_to_even(void **state)
 {
     (void)state;
     for (uint32_t h = 0; h < 0x7bff; h++) {
-        float a = fr_f16_to_f32((uint16_t)h), b = fr_f16_to_f32((uint16_t)(h + 1)), middle = a + (b - a) / 2;
+        float a = fr_f16_to_f32((uint16_t)h), b = fr_f16_to_f32((uint16_t)(h + 1)),
+              middle = a + (b - a) / 2;
         assert_int_equal(fr_f32_to_f16(middle), h + (h & 1));
         assert_int_equal(fr_f32_to_f16(nextafterf(middle, 0)), h);
         assert_int_equal(fr_f32_to_f16(nextafterf(middle, INFINITY)), h + 1);
@@ -51,17 +54,21 @@ static void widen_q4(const uint8_t *b, float *y, bool with_min)
 {
     const uint8_t *qs = b + (with_min ? 4 : 2);
     for (int j = 0; j < 16; j++) {
-        y[j] = with_min ? (float)(qs[j] & 0xf) * half(b) + half(b + 2) : (float)((qs[j] & 0xf) - 8) * half(b);
-        y[j + 16] = with_min ? (float)(qs[j] >> 4) * half(b) + half(b + 2) : (float)((qs[j] >> 4) - 8) * half(b);
+        y[j] = with_min ? (float)(qs[j] & 0xf) * half(b) + half(b + 2)
+                        : (float)((qs[j] & 0xf) - 8) * half(b);
+        y[j + 16] = with_min ? (float)(qs[j] >> 4) * half(b) + half(b + 2)
+                             : (float)((qs[j] >> 4) - 8) * half(b);
     }
 }
 
 static void widen_q5(const uint8_t *b, float *y, bool with_min)
 {
     const uint8_t *raw = b + (with_min ? 4 : 2), *qs = raw + 4;
-    uint32_t qh = (uint32_t)raw[0] | (uint32_t)raw[1] << 8 | (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
+    uint32_t qh =
+        (uint32_t)raw[0] | (uint32_t)raw[1] << 8 | (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
     for (int j = 0; j < 16; j++) {
-        int x0 = (qs[j] & 0xf) | (int)((qh >> j << 4) & 0x10), x1 = (qs[j] >> 4) | (int)(qh >> (j + 12) & 0x10);
+        int x0 = (qs[j] & 0xf) | (int)((qh >> j << 4) & 0x10),
+            x1 = (qs[j] >> 4) | (int)(qh >> (j + 12) & 0x10);
         y[j] = with_min ? (float)x0 * half(b) + half(b + 2) : (float)(x0 - 16) * half(b);
         y[j + 16] = with_min ? (float)x1 * half(b) + half(b + 2) : (float)(x1 - 16) * half(b);
     }

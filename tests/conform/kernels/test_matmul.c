@@ -43,7 +43,8 @@ static float largest_row(const fr_matrix *m)
 {
     float largest = 0, *row = suite_alloc((size_t)m->cols * sizeof *row);
     for (int64_t r = 0; r < m->rows; r++) {
-        fr_dtype_to_f32(m->dtype, (const uint8_t *)m->data + (size_t)r * m->row_bytes, row, m->cols);
+        fr_dtype_to_f32(m->dtype, (const uint8_t *)m->data + (size_t)r * m->row_bytes, row,
+                        m->cols);
         largest = fmaxf(largest, norm(row, m->cols));
     }
     free(row);
@@ -73,10 +74,13 @@ static void check_against_reference(bool exact)
                     suite_fill(&r, x, n * m.cols);
                 for (int row = 0; row < n; row++)
                     longest = fmaxf(longest, norm(x + row * m.cols, m.cols));
-                bool rounds = fr_dtype_find(t)->block_values > 1 && !exact; /* activations may be rounded to 8 bits */
+                /* Activations may be rounded to 8 bits. */
+                bool rounds = fr_dtype_find(t)->block_values > 1 && !exact;
                 float part = rounds ? 0.05f / sqrtf((float)m.cols) : 2e-6f;
-                float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, n), *got = multiply(suite_ops, 1, &m, x, n);
-                suite_assert_close(got, want, n * m.rows, part * largest_row(&m) * longest, fr_dtype_find(t)->name);
+                float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, n),
+                      *got = multiply(suite_ops, 1, &m, x, n);
+                suite_assert_close(got, want, n * m.rows, part * largest_row(&m) * longest,
+                                   fr_dtype_find(t)->name);
                 free(got);
                 free(want);
                 free(x);
@@ -90,7 +94,8 @@ static void test_against_reference(void **state)
     check_against_reference(false);
 }
 
-/* Where nothing has to be rounded, only the order of additions may differ: this catches any wrong code or scale. */
+/* Where nothing has to be rounded, only the order of additions may differ: this catches any wrong
+ * code or scale. */
 static void test_exact_activations(void **state)
 {
     (void)state;
@@ -110,7 +115,8 @@ static void test_row_alone_or_in_batch(void **state)
         for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++)
             for (int first = 0; first + batches[b] <= TOKENS; first += 1 + batches[b] / 3) {
                 float *part = multiply(suite_ops, 1, &m, x + first * m.cols, batches[b]);
-                suite_assert_same(part, whole + first * m.rows, batches[b] * m.rows, fr_dtype_find(t)->name);
+                suite_assert_same(part, whole + first * m.rows, batches[b] * m.rows,
+                                  fr_dtype_find(t)->name);
                 free(part);
             }
         free(whole);
@@ -140,7 +146,8 @@ static void test_threads(void **state)
     }
 }
 
-/* A slice of columns of a wider matrix is a moved pointer with the old stride; the source is not read after weight_new. */
+/* A slice of columns of a wider matrix is a moved pointer with the old stride; the source is not
+ * read after weight_new. */
 static void test_slice_and_lifetime(void **state)
 {
     (void)state;
@@ -194,11 +201,13 @@ static void test_embed(void **state)
     for (int i = 0; i < suite_n_types; i++) {
         fr_dtype t = suite_types[i];
         fr_matrix m = suite_matrix(&r, t, 5, cols_of(t, 2));
-        float *x = suite_alloc((size_t)(4 * m.cols) * sizeof *x), *want = suite_alloc((size_t)m.cols * sizeof *want);
+        float *x = suite_alloc((size_t)(4 * m.cols) * sizeof *x),
+              *want = suite_alloc((size_t)m.cols * sizeof *want);
         fr_device *dev = suite_open(suite_ops, 1);
         assert_int_equal(suite_ops->embed(dev, x, &m, tokens, 4), FR_OK);
         for (int k = 0; k < 4; k++) {
-            fr_dtype_to_f32(t, (const uint8_t *)m.data + (size_t)tokens[k] * m.row_bytes, want, m.cols);
+            fr_dtype_to_f32(t, (const uint8_t *)m.data + (size_t)tokens[k] * m.row_bytes, want,
+                            m.cols);
             suite_assert_same(x + k * m.cols, want, m.cols, fr_dtype_find(t)->name);
         }
         suite_ops->close(&dev);
@@ -211,9 +220,12 @@ static void test_embed(void **state)
 int suite_run_matmul(void)
 {
     const struct CMUnitTest matmul_tests[] = {
-        cmocka_unit_test(test_against_reference),     cmocka_unit_test(test_exact_activations),
-        cmocka_unit_test(test_row_alone_or_in_batch), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_slice_and_lifetime),    cmocka_unit_test(test_bad_matrix),
+        cmocka_unit_test(test_against_reference),
+        cmocka_unit_test(test_exact_activations),
+        cmocka_unit_test(test_row_alone_or_in_batch),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_slice_and_lifetime),
+        cmocka_unit_test(test_bad_matrix),
         cmocka_unit_test(test_embed),
     };
     return cmocka_run_group_tests(matmul_tests, NULL, NULL);

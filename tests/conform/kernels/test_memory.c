@@ -1,5 +1,5 @@
-/* test_memory.c: every allocation of a backend fails once; each time the call says FR_ENOMEM, leaves nothing behind, and
- * works when asked again. */
+/* test_memory.c: every allocation of a backend fails once; each time the call says FR_ENOMEM,
+ * leaves nothing behind, and works when asked again. */
 #include <stdlib.h>
 
 #include "fault_alloc.h"
@@ -51,10 +51,11 @@ static fr_status run_the_rest(fr_device *dev)
     uint16_t cache[FR_PAGE * 8] = {0};
     const int32_t zeros[2] = {0};
     fr_row_answer answer;
-    fr_status st = suite_ops->rope(dev, x, &(fr_rope){FR_ROPE_NEOX, 8, inv_freq, 1}, zeros, 1, 2, 8);
+    fr_status st =
+        suite_ops->rope(dev, x, &(fr_rope){FR_ROPE_NEOX, 8, inv_freq, 1}, zeros, 1, 2, 8);
     if (st == FR_OK)
-        st = suite_ops->attention(dev, x, x, &(fr_kv){cache, cache, 1, 8}, &(fr_attn_view){zeros, NULL, 1, 0},
-                                  zeros, 1, 2, 1);
+        st = suite_ops->attention(dev, x, x, &(fr_kv){cache, cache, 1, 8},
+                                  &(fr_attn_view){zeros, NULL, 1, 0}, zeros, 1, 2, 1);
     if (st == FR_OK)
         st = suite_ops->candidates(dev, logits, 1, 40, 0, &(fr_row_query){0}, &answer);
     return st;

@@ -1,4 +1,5 @@
-/* test_pool.c: the thread pool: every item once, at every size; sleeping and waking; no CPU while idle. */
+/* test_pool.c: the thread pool: every item once, at every size; sleeping and waking; no CPU while
+ * idle. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-/* test_rows.c: the operations on rows of activations: norm, add, bias, silu, rope. Each against the reference, and each
- * row alone against the same row in a batch, with 1 and 3 threads. */
+/* test_rows.c: the operations on rows of activations: norm, add, bias, silu, rope. Each against the
+ * reference, and each row alone against the same row in a batch, with 1 and 3 threads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +39,8 @@ static void do_silu(const fr_ops *ops, fr_device *dev, rows_data *d, int first, 
 }
 
 /* dim is read as heads of 16 of which 12 rotate (or one head of 8 that rotates whole). */
-static void rotate(const fr_ops *ops, fr_device *dev, rows_data *d, int first, int n, int dim, fr_rope_style style)
+static void rotate(const fr_ops *ops, fr_device *dev, rows_data *d, int first, int n, int dim,
+                   fr_rope_style style)
 {
     int head_dim = dim % 16 == 0 ? 16 : 8;
     if (dim % head_dim != 0)
@@ -48,7 +49,9 @@ static void rotate(const fr_ops *ops, fr_device *dev, rows_data *d, int first, i
     for (int i = 0; i < 8; i++)
         inv_freq[i] = powf(10000.0f, -(float)i / 8);
     fr_rope rope = {style, head_dim == 16 ? 12 : 8, inv_freq, style == FR_ROPE_NORM ? 1.0f : 1.2f};
-    assert_int_equal(ops->rope(dev, d->x + first * dim, &rope, d->pos + first, n, dim / head_dim, head_dim), FR_OK);
+    assert_int_equal(
+        ops->rope(dev, d->x + first * dim, &rope, d->pos + first, n, dim / head_dim, head_dim),
+        FR_OK);
 }
 
 static void do_rope_norm(const fr_ops *ops, fr_device *dev, rows_data *d, int first, int n, int dim)
@@ -78,8 +81,10 @@ static void fill(rows_data *d)
 
 static void check(rows_fn fn, float tolerance, const char *what)
 {
-    rows_data *want = suite_alloc(sizeof *want), *got = suite_alloc(sizeof *got), *one = suite_alloc(sizeof *one);
-    fr_device *ref = suite_open(&fr_ops_cpu_ref, 1), *dev = suite_open(suite_ops, 3), *alone = suite_open(suite_ops, 1);
+    rows_data *want = suite_alloc(sizeof *want), *got = suite_alloc(sizeof *got),
+              *one = suite_alloc(sizeof *one);
+    fr_device *ref = suite_open(&fr_ops_cpu_ref, 1), *dev = suite_open(suite_ops, 3),
+              *alone = suite_open(suite_ops, 1);
     for (size_t k = 0; k < sizeof dims / sizeof dims[0]; k++) {
         int dim = dims[k];
         fill(want);
@@ -91,7 +96,8 @@ static void check(rows_fn fn, float tolerance, const char *what)
         for (int r = 0; r < ROWS; r += 1 + r % 3)
             fn(suite_ops, alone, one, r, 1 + r % 3 <= ROWS - r ? 1 + r % 3 : ROWS - r, dim);
         suite_assert_same(got->x, one->x, ROWS * dim, what);
-        suite_assert_same(got->x + ROWS * dim, one->x + ROWS * dim, ROWS * (DIM_MAX - dim), "what lies behind");
+        suite_assert_same(got->x + ROWS * dim, one->x + ROWS * dim, ROWS * (DIM_MAX - dim),
+                          "what lies behind");
     }
     suite_ops->close(&alone);
     suite_ops->close(&dev);
@@ -155,8 +161,9 @@ static void test_memory(void **state)
 int suite_run_rows(void)
 {
     const struct CMUnitTest rows_tests[] = {
-        cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_add),  cmocka_unit_test(test_add_bias),
-        cmocka_unit_test(test_silu_mul), cmocka_unit_test(test_rope), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_add),
+        cmocka_unit_test(test_add_bias), cmocka_unit_test(test_silu_mul),
+        cmocka_unit_test(test_rope),     cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(rows_tests, NULL, NULL);
 }
