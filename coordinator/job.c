@@ -140,13 +140,17 @@ double fr_job_deadline(const fr_job *job)
 
 static fr_status answer_of(fr_job *job)
 {
-    fr_buf answer = {0};
+    fr_buf answer = {0}, clean = {0};
     fr_status st = FR_OK;
     const char *text = job->chain.text.len ? (const char *)job->chain.text.data : "";
     FR_TRY_GOTO(st, fr_answer_extract(text, job->chain.text.len, &answer), done);
-    st = fr_text_set(&job->record.answer, (const char *)answer.data);
+    /* A chain may hold bytes that are no text; a message may not. */
+    FR_TRY_GOTO(st, fr_utf8_clean(answer.data, answer.len, &clean), done);
+    FR_TRY_GOTO(st, fr_buf_put(&clean, "", 1), done);
+    st = fr_text_set(&job->record.answer, (const char *)clean.data);
 done:
     fr_buf_free(&answer);
+    fr_buf_free(&clean);
     return st;
 }
 

@@ -1,10 +1,10 @@
 /* spec.c: see spec.h. */
 #include "spec.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "check.h"
+#include "judge.h"
 #include "record.h"
 
 enum {
@@ -19,25 +19,11 @@ enum {
     MAX_NAME = 256,
 };
 
-/* The judges and the thresholds that make sense for them. */
-static const struct judge_range {
-    const char *name;
-    double least, most;
-} judges[] = {
-    {"score", 0, 9},
-    {"score-mean", 0, 9},
-    {"logprob", -1000, 0},
-};
-
+/* That it is UTF-8 the codec and the chain make sure of. */
 static fr_status check_text(const char *field, const char *text, size_t most)
 {
     size_t n = strlen(text);
-    if (n > most)
-        return fr_fail(FR_ELIMIT, "%s: %zu bytes, at most %zu are possible", field, n, most);
-    size_t valid = fr_utf8_valid(text, n);
-    if (valid < n)
-        return fr_fail(FR_EFORMAT, "%s: invalid UTF-8 at byte %zu", field, valid);
-    return FR_OK;
+    return n <= most ? FR_OK : fr_fail(FR_ELIMIT, "%s: %zu bytes, at most %zu are possible", field, n, most);
 }
 
 /* 0 means the default. */
@@ -53,17 +39,16 @@ static fr_status check_count(const char *field, uint32_t *value, uint32_t preset
 static fr_status check_judge(fr_msg_job_spec *spec)
 {
     if (!spec->judge[0])
-        FR_TRY(fr_text_set(&spec->judge, judges[0].name));
-    for (size_t i = 0; i < sizeof judges / sizeof *judges; i++) {
-        if (strcmp(spec->judge, judges[i].name) != 0)
-            continue;
-        /* NaN, the judge's own default, passes. */
-        if (spec->threshold < judges[i].least || spec->threshold > judges[i].most)
-            return fr_fail(FR_EINVAL, "threshold: %g is out of range for judge %s, %g to %g are possible",
-                           spec->threshold, spec->judge, judges[i].least, judges[i].most);
-        return FR_OK;
-    }
-    return fr_fail(FR_EINVAL, "judge: \"%s\" is unknown; there are score, score-mean, logprob", spec->judge);
+        FR_TRY(fr_text_set(&spec->judge, "score"));
+    const fr_judge_ops *judge = fr_judge_find(spec->judge);
+    if (!judge)
+        return fr_fail(FR_EINVAL, "judge: \"%s\" is unknown; there are %s", spec->judge, fr_judge_names());
+    /* Ratings are digits, the others log-probabilities. NaN, the judge's own default, passes. */
+    const double least = judge->probes ? 0 : -1000, most = judge->probes ? 9 : 0;
+    if (spec->threshold < least || spec->threshold > most)
+        return fr_fail(FR_EINVAL, "threshold: %g is out of range for judge %s, %g to %g are possible", spec->threshold,
+                       spec->judge, least, most);
+    return FR_OK;
 }
 
 static fr_status check_sampling(fr_msg_sampling *s)
