@@ -72,10 +72,10 @@ static int32_t speak(const fr_tokenizer *t, const fr_ids *some_words, const fr_i
 
 int32_t models_target_next(const models *m, const int32_t *ids, size_t n, size_t base)
 {
-    size_t seen = m->repetitive && n > 2 ? 2 : n;
-    uint64_t h = hash_prefix(m->seed, ids + n - seen, seen);
-    if (m->repetitive)
-        h = mix(h + (n - base) / 32); /* else it would never leave a cycle */
+    uint64_t h = hash_prefix(m->seed, ids, n);
+    if (m->repetitive && n >= base + 12 && h % 100 < 85)
+        return ids[n - 12];
+    h = mix(h);
     return speak(m->target, &m->target_words, &m->target_breaks, m->ends, h);
 }
 
@@ -94,7 +94,7 @@ float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, s
     uint64_t h = mix(hash_prefix(m->seed ^ 0x10f, ids, n) + (uint64_t)id + (uint64_t)draft);
     float noise = (float)(h % 1000) / 1000.0f;
     if (draft)
-        return h % 8 ? -0.8f * noise : -3.0f * noise;
+        return h % 8 || m->sure ? -0.8f * noise : -3.0f * noise;
     return models_target_next(m, ids, n, base) == id ? -0.3f * noise : -0.4f - 2.0f * noise;
 }
 
@@ -103,7 +103,7 @@ int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_
 {
     uint64_t h = hash_prefix(m->seed ^ 0x9c0be, ids, n);
     size_t best = (int)(h % 100) < m->accepts ? 7 + h / 100 % 3 : h / 100 % 7;
-    int digit = h / 100000 % 12 != 0;
+    int digit = m->never_declines || h / 100000 % 12 != 0;
     for (size_t i = 0; i < n_wanted; i++) {
         float p = i == best ? 0.7f : 0.3f / (float)n_wanted;
         logprobs[i] = logf(digit ? p : p * 0.005f);

@@ -11,10 +11,12 @@ typedef struct models {
     fr_ids target_breaks, draft_breaks; /* tokens that hold or build delimiters */
     uint64_t seed;
     int agree;       /* share of the draft's tokens that are the target's, in per cent */
-    int repetitive;  /* 1: the target looks at two tokens only, so its text repeats itself (n-grams) */
+    int repetitive;  /* 1: the target mostly repeats what it wrote twelve tokens ago (n-grams) */
     int ends;        /* how often the target ends the chain, per mille of tokens */
     int accepts;     /* share of probes answered with 7 to 9, in per cent */
     int loops;       /* 1: the draft writes one step again and again */
+    int sure;        /* 1: the draft gives its tokens high probabilities */
+    int never_declines; /* 1: every probe is answered by a digit */
 } models;
 
 fr_status models_open(models *m, const fr_tokenizer *target, const fr_tokenizer *draft, uint64_t seed);

@@ -201,6 +201,7 @@ static fr_status verify_reply(const sim *s, const fr_verify_call *v, sim_call *c
         assert_true(p->n_tokens > 0 && p->n_wanted <= 16);
         assert_true((int)p->at >= v->position - 1 && (int)p->at <= v->n_ids);
         assert_true((int)(p->at + p->n_tokens) <= s->o->params.max_context);
+        assert_false(fr_tokenizer_is_end(m->target, c->ids.data[p->at - 1])); /* the turn goes on */
         int32_t best = models_probe(m, c->ids.data, p->at, p->wanted, p->n_wanted, logprobs);
         c->probes[i] = (fr_msg_probe_result){.at = p->at, .logprobs = logprobs, .n_logprobs = p->n_wanted,
                                              .best = best};
