@@ -10,8 +10,11 @@
 
 void fr_requests_send(fr_requests *t, const fr_msg *m)
 {
-    if (fr_link_send(t->link, NULL, m) != FR_OK)
-        fr_log(FR_LOG_WARN, "%s not sent: %s", fr_msg_kind_name(m->kind), fr_cause());
+    if (fr_link_send(t->link, NULL, m) == FR_OK)
+        return;
+    fr_log(FR_LOG_WARN, "%s not sent: %s", fr_msg_kind_name(m->kind), fr_cause());
+    if (m->kind != FR_MSG_TOKENS) /* their request's reply has all of them */
+        t->reply_lost = 1;
 }
 
 static void send_error(fr_requests *t, uint64_t id, fr_status st, const char *cause)
@@ -241,6 +244,7 @@ void fr_requests_release(fr_requests *t, const fr_msg_release *m)
 
 void fr_requests_forget(fr_requests *t)
 {
+    t->reply_lost = 0;
     while (t->n > 0)
         drop(t, t->list[t->n - 1]);
     for (int i = 0; i < t->held.n; i++)

@@ -59,6 +59,7 @@ typedef struct fr_requests {
     fr_holdings held;
     fr_request **list;   /* the oldest first */
     int n, cap;
+    int reply_lost;      /* a reply could not be sent: the coordinator has to be made to ask again */
 } fr_requests;
 
 void fr_requests_close(fr_requests *t); /* drops all without a word */
@@ -86,7 +87,7 @@ int fr_request_todo(const fr_requests *t, const fr_request *r);
  * error (of an FR_ASK_NEXT, its request's only question) leaves it to be failed. */
 fr_status fr_request_answer(fr_requests *t, const fr_ask *ask, const fr_row_answer *answer);
 
-/* Sends to the coordinator; a failure is logged, since the coordinator repeats what it misses. */
+/* Sends to the coordinator. A failure is logged, and kept in reply_lost unless the message is one that may get lost. */
 void fr_requests_send(fr_requests *t, const fr_msg *m);
 
 #endif

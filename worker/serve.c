@@ -3,6 +3,7 @@
  *
  * A group is registered while the coordinator knows it. A coordinator that was restarted answers the next heartbeat with
  * FR_ENOTFOUND, and the group registers again; a new welcome begins a new epoch, and what was asked before it is dropped.
+ * Registering again is also the way out when a reply could not be sent: the coordinator then repeats its requests.
  * Only what the coordinator sends shows that it lives, and it has nothing to say to an idle group: one that is to give up
  * some day asks it for something when half of that time has passed in silence. */
 #include "serve.h"
@@ -124,6 +125,10 @@ static fr_status keep_time(serve *s)
             return give_up(s);
         if (s->registered && now - s->last_heard >= patience / 2 && now >= s->next_question)
             send_question(s, now);
+    }
+    if (s->registered && s->requests.reply_lost) {
+        fr_requests_forget(&s->requests);
+        s->registered = 0;
     }
     if (!s->registered && now >= s->next_register)
         FR_TRY(register_group(s, now));

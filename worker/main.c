@@ -1,0 +1,249 @@
+/* main.c: forerun-worker: one group. All ranks load their slices; rank 0 serves the coordinator's requests, the others
+ * follow it. Started alone it is a group of one rank; under mpirun or srun all its ranks are one group, and when the same
+ * mpirun starts the coordinator too, the endpoint comes from there.
+ *
+ * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks know each other. */
+#include <argp.h>
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "log.h"
+#include "serve.h"
+
+enum { EXIT_RUNTIME = 1, EXIT_INPUT = 2, EXIT_NO_CLUSTER = 3 };
+enum { COLOUR_COORDINATOR = 0, COLOUR_WORKER = 1 };
+
+typedef struct args {
+    const char *model, *role, *name;
+    char endpoint[256];
+    fr_session_options session;
+    int mpi;        /* -1: as launched */
+    int give_up_ms;
+    fr_log_level level;
+} args;
+
+enum { OPT_ROLE = 256, OPT_NAME, OPT_THREADS, OPT_BACKEND, OPT_CONTEXT, OPT_KV, OPT_ROWS, OPT_MPI, OPT_NO_MPI,
+       OPT_GIVE_UP, OPT_LOG };
+
+static const struct argp_option options[] = {
+    {"model", 'm', "FILE", 0, "GGUF model file", 0},
+    {"connect", 'c', "ENDPOINT", 0, "Coordinator, as tcp://host:port; under its mpirun it is known", 0},
+    {"role", OPT_ROLE, "ROLE", 0, "target (default) or draft", 0},
+    {"name", OPT_NAME, "NAME", 0, "Of the group; default: role, host and process", 0},
+    {"threads", OPT_THREADS, "N", 0, "CPU threads of each rank; default: its share of the cores", 0},
+    {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
+    {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
+    {"kv-positions", OPT_KV, "N", 0, "Positions cached, of all sequences together; default: twice the context", 0},
+    {"max-rows", OPT_ROWS, "N", 0, "Most rows of one pass; default: 256", 0},
+    {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun", 0},
+    {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
+    {"give-up-ms", OPT_GIVE_UP, "N", 0, "End when the coordinator is silent for so long; default: 0, never", 0},
+    {"log", OPT_LOG, "LEVEL", 0, "error, warn (default), info or debug", 0},
+    {0}};
+
+/* ---- command line */
+
+static fr_status parse_int(const char *option, const char *text, int least, int *out)
+{
+    char *end = NULL;
+    errno = 0;
+    long v = strtol(text, &end, 10);
+    if (errno || end == text || *end || v < least || v > INT_MAX)
+        return fr_fail(FR_EINVAL, "--%s %s: not a number from %d on", option, text, least);
+    *out = (int)v;
+    return FR_OK;
+}
+
+static fr_status parse_level(const char *text, fr_log_level *out)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(text, names[i])) {
+            *out = (fr_log_level)i;
+            return FR_OK;
+        }
+    return fr_fail(FR_EINVAL, "--log %s: there are error, warn, info and debug", text);
+}
+
+static fr_status parse_role(const char *text, const char **out)
+{
+    if (strcmp(text, "target") != 0 && strcmp(text, "draft") != 0)
+        return fr_fail(FR_EINVAL, "--role %s: there are target and draft", text);
+    *out = text;
+    return FR_OK;
+}
+
+/* Short name of a long option, for errors about its value. */
+static const char *option_name(int key)
+{
+    for (int i = 0; options[i].name; i++)
+        if (options[i].key == key)
+            return options[i].name;
+    return "";
+}
+
+static fr_status parse_one(args *a, int key, const char *text)
+{
+    int positions = 0;
+    switch (key) {
+    case 'm':
+        a->model = text;
+        return FR_OK;
+    case 'c':
+        if (strlen(text) >= sizeof a->endpoint)
+            return fr_fail(FR_EINVAL, "--connect: an endpoint of %zu characters is too long", strlen(text));
+        strcpy(a->endpoint, text);
+        return FR_OK;
+    case OPT_ROLE:
+        return parse_role(text, &a->role);
+    case OPT_NAME:
+        a->name = text;
+        return FR_OK;
+    case OPT_BACKEND:
+        a->session.backend = text;
+        return FR_OK;
+    case OPT_THREADS:
+        return parse_int(option_name(key), text, 0, &a->session.threads);
+    case OPT_CONTEXT:
+        return parse_int(option_name(key), text, 0, &a->session.max_context);
+    case OPT_ROWS:
+        return parse_int(option_name(key), text, 0, &a->session.max_rows);
+    case OPT_GIVE_UP:
+        return parse_int(option_name(key), text, 0, &a->give_up_ms);
+    case OPT_KV:
+        FR_TRY(parse_int(option_name(key), text, 0, &positions));
+        a->session.kv_positions = positions;
+        return FR_OK;
+    case OPT_MPI:
+    case OPT_NO_MPI:
+        a->mpi = key == OPT_MPI;
+        return FR_OK;
+    default:
+        return parse_level(text, &a->level);
+    }
+}
+
+typedef struct parse {
+    args *args;
+    fr_status st; /* of the first wrong option; its cause is fr_cause() */
+} parse;
+
+static error_t parse_option(int key, char *text, struct argp_state *state)
+{
+    parse *p = state->input;
+    int known = key == 'm' || key == 'c' || (key >= OPT_ROLE && key <= OPT_LOG);
+    if (key == ARGP_KEY_ARG && p->st == FR_OK)
+        p->st = fr_fail(FR_EINVAL, "\"%s\" is not an option", text);
+    if (known && p->st == FR_OK)
+        p->st = parse_one(p->args, key, text);
+    return known || key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
+}
+
+static fr_status parse_command_line(int argc, char **argv, args *a)
+{
+    const struct argp argp = {.options = options, .parser = parse_option,
+                              .doc = "Serves one model to a Forerun coordinator.\v"
+                                     "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
+    parse p = {.args = a};
+    argp_err_exit_status = EXIT_INPUT; /* an unknown option is told by argp itself */
+    if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
+        return fr_fail(FR_EINVAL, "the command line is not understood");
+    FR_TRY(p.st);
+    if (!a->model)
+        return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
+    return FR_OK;
+}
+
+/* ---- running */
+
+static atomic_int stop;
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_store(&stop, 1);
+}
+
+/* Without SA_RESTART, so that a wait ends. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static fr_status run(const args *a, fr_comm *comm)
+{
+    fr_session *session = NULL;
+    if (!a->endpoint[0])
+        return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
+    FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    const fr_serve_options serve = {.endpoint = a->endpoint, .role = a->role, .name = a->name,
+                                    .give_up_ms = a->give_up_ms, .stop = &stop};
+    fr_status st = comm->rank == 0 ? fr_serve(session, &serve) : fr_session_follow(session);
+    fr_session_close(&session);
+    return st;
+}
+
+/* The group this process belongs to. Collective over all that one mpirun started, so it comes before any judgement of
+ * the command line. */
+static fr_status join(args *a, fr_comm **out)
+{
+    if (a->mpi == 0 || (a->mpi < 0 && !fr_comm_mpi_launched()))
+        return fr_comm_self_open(out);
+    char shared[sizeof a->endpoint] = "";
+    FR_TRY(fr_comm_mpi_share_text(shared, sizeof shared));
+    if (!a->endpoint[0])
+        strcpy(a->endpoint, shared);
+    return fr_comm_mpi_open(COLOUR_WORKER, out);
+}
+
+static int exit_code(fr_status st)
+{
+    switch (st) {
+    case FR_OK:
+        return 0;
+    case FR_EINVAL:
+    case FR_EFORMAT:
+    case FR_EUNSUPPORTED:
+    case FR_ENOTFOUND:
+    case FR_EMISMATCH:
+        return EXIT_INPUT;
+    case FR_EUNAVAILABLE:
+        return EXIT_NO_CLUSTER;
+    default:
+        return EXIT_RUNTIME;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    args a = {.role = "target", .mpi = -1, .level = FR_LOG_WARN};
+    char cause[512] = "";
+    fr_comm *comm = NULL;
+    fr_status st = parse_command_line(argc, argv, &a);
+    snprintf(cause, sizeof cause, "%s", fr_cause());
+    fr_log_open("forerun-worker", a.level);
+    catch_signals();
+    fr_status joined = join(&a, &comm);
+    int rank = comm ? comm->rank : 0;
+    if (st != FR_OK)
+        fr_fail(st, "%s", cause);
+    else if (joined != FR_OK)
+        st = joined;
+    else
+        st = run(&a, comm);
+    if (st != FR_OK && rank == 0)
+        fprintf(stderr, "forerun-worker: %s\n", fr_cause());
+    else if (st != FR_OK)
+        fr_log(FR_LOG_INFO, "rank %d: %s", rank, fr_cause());
+    if (comm)
+        comm->ops->close(&comm);
+    return exit_code(st);
+}
