@@ -1,0 +1,157 @@
+/* test_client_bench.c: the benchmark's data files and what its numbers come to. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench_data.h"
+#include "bench_report.h"
+#include "fault_alloc.h"
+
+static char path[] = "/tmp/forerun-bench-XXXXXX";
+
+static int make_file(void **state)
+{
+    (void)state;
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+static void write_data(const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static const char good[] = "{\"id\":\"a\",\"question\":\"1+1?\",\"answer\":\"2\",\"more\":[1]}\n\n"
+                           "{\"id\":\"b\",\"question\":\"2+2?\",\"answer\":4}\n";
+
+static void test_good(void **state)
+{
+    (void)state;
+    fr_problems p = {0};
+    write_data(good);
+    assert_int_equal(fr_problems_read(path, 0, &p), FR_OK);
+    assert_int_equal(p.n, 2);
+    assert_string_equal(p.data[0].question, "1+1?");
+    assert_string_equal(p.data[1].answer, "4");
+    fr_problems_free(&p);
+    assert_int_equal(fr_problems_read(path, 1, &p), FR_OK);
+    assert_int_equal(p.n, 1);
+    fr_problems_free(&p);
+}
+
+static void test_bad(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text;
+        int line;
+    } cases[] = {
+        {"{\"id\":\"a\",\"question\":\"q\"}\n", 1},
+        {"{\"id\":\"a\",\"question\":\"q\",\"answer\":\"1\"}\nnot json\n", 2},
+        {"[1]\n", 1},
+        {"{\"id\":\"a\",\"question\":[],\"answer\":\"1\"}\n", 1},
+        {"\n\n{\"id\":\"a\",\"question\":\"\xff\",\"answer\":\"1\"}\n", 3},
+        {"\n", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fr_problems p = {0};
+        char where[64];
+        write_data(cases[i].text);
+        assert_int_equal(fr_problems_read(path, 0, &p), FR_EFORMAT);
+        snprintf(where, sizeof where, cases[i].line ? "%s:%d: " : "%s: ", path, cases[i].line);
+        if (strncmp(fr_cause(), where, strlen(where)) != 0)
+            fail_msg("case %zu: %s", i, fr_cause());
+    }
+    fr_problems p = {0};
+    assert_int_equal(fr_problems_read("/nonexistent.jsonl", 0, &p), FR_ENOTFOUND);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    write_data(good);
+    for (long n = 0;; n++) {
+        fr_problems p = {0};
+        fr_fault_alloc_arm(n);
+        fr_status st = fr_problems_read(path, 0, &p);
+        int failed = fr_fault_alloc_disarm();
+        fr_problems_free(&p);
+        assert_int_equal(st, failed ? FR_ENOMEM : FR_OK);
+        if (!failed)
+            break;
+    }
+}
+
+static void test_report(void **state)
+{
+    (void)state;
+    fr_bench_result target[] = {{.text = (char *)"x", .right = 1, .chain_tokens = 100, .passes = 100, .seconds = 5},
+                                {.text = (char *)"y", .right = 0, .chain_tokens = 60, .passes = 60, .seconds = 3}};
+    fr_bench_result token[] = {{.text = (char *)"x", .right = 1, .chain_tokens = 100, .drafted = 80, .accepted = 60,
+                                .passes = 40, .seconds = 2},
+                               {.text = NULL}};
+    fr_bench_policy policies[] = {{"target", 8, target}, {"token", 4, token}};
+    fr_bench_report r = {.data = "d<&>.jsonl", .target = "t", .draft = "", .concurrency = 1, .ranks = 2,
+                         .n_problems = 2, .n_policies = 2, .policies = policies, .machine = {.cpu = "c", .cores = 2}};
+    fr_bench_sum s;
+    fr_bench_sum_up(&r, 0, &s);
+    assert_true(fabs(s.accuracy - 0.5) < 1e-12 && fabs(s.speedup - 1) < 1e-12 && isnan(s.accepted_share));
+    fr_bench_sum_up(&r, 1, &s);
+    assert_true(fabs(s.speedup - 2) < 1e-12 && fabs(s.accepted_share - 0.75) < 1e-12);
+    assert_true(fabs(s.tokens_per_pass - 2.5) < 1e-12 && fabs(s.identical - 0.5) < 1e-12 && s.failed == 1);
+    r.n_policies = 1;
+    r.policies = &policies[1];
+    fr_bench_sum_up(&r, 0, &s);
+    assert_true(isnan(s.speedup) && isnan(s.identical)); /* nothing to compare with */
+
+    cJSON *o = NULL;
+    assert_int_equal(fr_bench_json(&r, &o), FR_OK);
+    const cJSON *p = cJSON_GetObjectItem(cJSON_GetObjectItem(o, "policies"), "token");
+    const char *const keys[] = {"accuracy", "wall_s", "chain_tokens", "tok_s", "accepted_share", "tokens_per_pass",
+                                "speedup", "identical_to_target"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_non_null(cJSON_GetObjectItem(p, keys[i]));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(p, "speedup")));
+    assert_non_null(cJSON_GetObjectItem(cJSON_GetObjectItem(o, "machine"), "models"));
+    assert_non_null(cJSON_GetObjectItem(o, "data"));
+    assert_non_null(cJSON_GetObjectItem(o, "limit"));
+    cJSON_Delete(o);
+
+    assert_int_equal(fr_bench_html(&r, path), FR_OK);
+    char page[8192];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    page[fread(page, 1, sizeof page - 1, f)] = 0;
+    fclose(f);
+    assert_non_null(strstr(page, "d&lt;&amp;&gt;.jsonl"));
+    assert_non_null(strstr(page, "</html>"));
+    assert_int_equal(fr_bench_html(&r, "/nonexistent/x.html"), FR_EIO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_report),
+    };
+    return cmocka_run_group_tests_name("client_bench", tests, make_file, remove_file);
+}

@@ -1,0 +1,220 @@
+/* test_client_options.c: numbers of options, command lines of programs, exit codes, model look-up, job specs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "args.h"
+#include "argv.h"
+#include "client.h"
+#include "fault_alloc.h"
+#include "job_options.h"
+#include "programs.h"
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    int i = 5;
+    uint64_t u = 5;
+    double d = 5;
+    assert_int_equal(fr_arg_int("--n", "12", 1, 20, &i), FR_OK);
+    assert_int_equal(i, 12);
+    const char *const bad_ints[] = {"", "x", "1x", "0", "21", "99999999999999999999", "1.5"};
+    for (size_t k = 0; k < sizeof bad_ints / sizeof bad_ints[0]; k++)
+        assert_int_equal(fr_arg_int("--n", bad_ints[k], 1, 20, &i), FR_EINVAL);
+    assert_int_equal(i, 12);
+    assert_non_null(strstr(fr_cause(), "--n"));
+    assert_int_equal(fr_arg_u64("--s", "18446744073709551615", &u), FR_OK);
+    assert_true(u == UINT64_MAX);
+    assert_int_equal(fr_arg_u64("--s", "-1", &u), FR_EINVAL);
+    assert_int_equal(fr_arg_u64("--s", "18446744073709551616", &u), FR_EINVAL);
+    assert_int_equal(fr_arg_double("--t", "0.7", 0, 1, &d), FR_OK);
+    assert_int_equal(fr_arg_double("--t", "nan", 0, 1, &d), FR_EINVAL);
+    assert_int_equal(fr_arg_double("--t", "1e999", 0, 1, &d), FR_EINVAL);
+    assert_true(d > 0.69 && d < 0.71);
+}
+
+static void join(const fr_argv *a, char *out, size_t cap)
+{
+    out[0] = 0;
+    for (size_t i = 0; i < a->n; i++)
+        snprintf(out + strlen(out), cap - strlen(out), "%s%s", i ? "|" : "", a->v[i]);
+}
+
+static void test_argv(void **state)
+{
+    (void)state;
+    char text[256];
+    fr_argv a = {0};
+    assert_int_equal(fr_argv_words(&a, "  one two\tthree "), FR_OK);
+    assert_int_equal(fr_argv_option(&a, "--x", NULL), FR_OK);
+    assert_int_equal(fr_argv_option(&a, "--y", "a b"), FR_OK);
+    assert_int_equal(fr_argv_option_int(&a, "--z", 0), FR_OK);
+    assert_int_equal(fr_argv_option_int(&a, "--w", 1LL << 40), FR_OK);
+    join(&a, text, sizeof text);
+    assert_string_equal(text, "one|two|three|--y|a b|--w|1099511627776");
+    assert_null(a.v[a.n]);
+    fr_argv_free(&a);
+}
+
+static int has(const fr_argv *a, const char *word)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (strcmp(a->v[i], word) == 0)
+            return 1;
+    return 0;
+}
+
+/* A folder with programs in it that do nothing. */
+static void fake_programs(fr_client_config *c)
+{
+    char path[PATH_MAX + 32];
+    memset(c, 0, sizeof *c);
+    strcpy(c->exe_dir, "/tmp/forerun-bin-XXXXXX");
+    assert_non_null(mkdtemp(c->exe_dir));
+    const char *const names[] = {"forerun-worker", "forerun-coordinator"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", c->exe_dir, names[i]);
+        assert_int_equal(symlink("/bin/true", path), 0);
+    }
+}
+
+static void remove_programs(const fr_client_config *c)
+{
+    char path[PATH_MAX + 32];
+    const char *const names[] = {"forerun-worker", "forerun-coordinator"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", c->exe_dir, names[i]);
+        unlink(path);
+    }
+    rmdir(c->exe_dir);
+}
+
+static void test_programs(void **state)
+{
+    (void)state;
+    static fr_client_config c;
+    fake_programs(&c);
+    fr_argv a = {0};
+    fr_group_args g = {.endpoint = "tcp://h:1", .role = "target", .model = "m.gguf", .ranks = 1};
+    assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
+    assert_false(has(&a, "mpirun"));
+    assert_true(has(&a, "--connect") && has(&a, "tcp://h:1") && !has(&a, "--threads"));
+    fr_argv_free(&a);
+    g.ranks = 3;
+    g.hosts = "n1,n2";
+    g.threads = 2;
+    assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
+    assert_string_equal(a.v[0], "mpirun");
+    assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") && has(&a, "mpi_yield_when_idle"));
+    fr_argv_free(&a);
+    for (long n = 0;; n++) {
+        fr_fault_alloc_arm(n);
+        fr_status st = fr_group_command(&c, &g, &a);
+        int failed = fr_fault_alloc_disarm();
+        fr_argv_free(&a);
+        if (!failed) {
+            assert_int_equal(st, FR_OK);
+            break;
+        }
+        assert_int_equal(st, FR_ENOMEM);
+    }
+    remove_programs(&c);
+    assert_int_equal(fr_group_command(&c, &g, &a), FR_ENOTFOUND);
+    fr_argv_free(&a);
+}
+
+static void test_model_lookup(void **state)
+{
+    (void)state;
+    static fr_client_config c;
+    static char out[PATH_MAX], want[PATH_MAX + 32];
+    memset(&c, 0, sizeof c);
+    strcpy(c.models_dir, "/tmp/forerun-models-XXXXXX");
+    assert_non_null(mkdtemp(c.models_dir));
+    snprintf(want, sizeof want, "%s/some-model.gguf", c.models_dir);
+    FILE *f = fopen(want, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(fr_client_config_model(&c, "some-model", out, sizeof out), FR_OK);
+    assert_string_equal(out, want);
+    assert_int_equal(fr_client_config_model(&c, "some-model.gguf", out, sizeof out), FR_OK);
+    assert_string_equal(out, want);
+    assert_int_equal(fr_client_config_model(&c, "./no/such.gguf", out, sizeof out), FR_OK); /* told when opened */
+    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
+    assert_non_null(strstr(fr_cause(), "other-model"));
+    unlink(want);
+    rmdir(c.models_dir);
+    assert_int_equal(fr_client_config_tiny(&c, "target", out, sizeof out), FR_OK); /* of the source tree */
+}
+
+static void test_exit_codes(void **state)
+{
+    (void)state;
+    assert_int_equal(fr_exit_of(FR_OK), 0);
+    assert_int_equal(fr_exit_of(FR_ECANCELLED), 1);
+    assert_int_equal(fr_exit_of(FR_ENOMEM), 1);
+    assert_int_equal(fr_exit_of(FR_EPEER), 1);
+    assert_int_equal(fr_exit_of(FR_EINVAL), 2);
+    assert_int_equal(fr_exit_of(FR_EFORMAT), 2);
+    assert_int_equal(fr_exit_of(FR_EMISMATCH), 2);
+    assert_int_equal(fr_exit_of(FR_EUNAVAILABLE), 3);
+}
+
+static void test_spec(void **state)
+{
+    (void)state;
+    fr_job_options o = {.threshold = NAN, .top_p = 1};
+    fr_place_options where = {.ranks = 1};
+    fr_msg_job_spec spec;
+    fr_buf text = {0};
+    assert_int_equal(fr_job_spec(&o, &where, 1, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_string_equal(spec.problem, "Take 3.");
+    assert_string_equal(spec.system, "");
+    assert_string_equal(spec.policy, "token");
+    fr_buf_free(&text);
+    assert_int_equal(fr_job_spec(&o, &where, 0, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_non_null(strstr(spec.problem, "Take 3. Please reason step by step"));
+    assert_non_null(strstr(spec.problem, "\\boxed{}"));
+    assert_string_equal(spec.system, "You are a helpful assistant.");
+    fr_buf_free(&text);
+    o.raw = 1;
+    o.policy = "step";
+    assert_int_equal(fr_job_spec(&o, &where, 0, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_string_equal(spec.problem, "Take 3.");
+    assert_string_equal(spec.policy, "step");
+    fr_buf_free(&text);
+    where.target = "big.gguf"; /* and no draft model: there is nothing to speculate with */
+    assert_string_equal(fr_default_policy(&where), "target");
+}
+
+static void test_problem(void **state)
+{
+    (void)state;
+    fr_buf b = {0};
+    assert_int_equal(fr_read_problem("x\xc3\xbc", &b), FR_OK);
+    assert_int_equal(b.len, 3);
+    fr_buf_free(&b);
+    assert_int_equal(fr_read_problem(NULL, &b), FR_EINVAL);
+    assert_int_equal(fr_read_problem("", &b), FR_EINVAL);
+    assert_int_equal(fr_read_problem("ab\xff", &b), FR_EFORMAT);
+    assert_non_null(strstr(fr_cause(), "byte 2"));
+    fr_buf_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_argv),       cmocka_unit_test(test_programs),
+        cmocka_unit_test(test_model_lookup), cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_spec),
+        cmocka_unit_test(test_problem),
+    };
+    return cmocka_run_group_tests_name("client_options", tests, NULL, NULL);
+}

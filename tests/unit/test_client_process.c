@@ -1,0 +1,231 @@
+/* test_client_process.c: starting, watching and ending child processes, and supervision. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "argv.h"
+#include "clock.h"
+#include "log.h"
+#include "process.h"
+#include "supervise.h"
+
+static char dir[] = "/tmp/forerun-process-XXXXXX";
+static char log_path[64];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    fr_log_open("test", FR_LOG_ERROR);
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(log_path, sizeof log_path, "%s/x.log", dir);
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    unlink(log_path);
+    return rmdir(dir);
+}
+
+static char *const *shell(const char *script)
+{
+    static char *argv[4];
+    argv[0] = (char *)"/bin/sh";
+    argv[1] = (char *)"-c";
+    argv[2] = (char *)script;
+    return argv;
+}
+
+static void write_log(const char *text)
+{
+    FILE *f = fopen(log_path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_exit_codes(void **state)
+{
+    (void)state;
+    fr_process p;
+    unlink(log_path);
+    assert_int_equal(fr_process_start(&p, "x", shell("echo out; echo err >&2; exit 3"), log_path), FR_OK);
+    assert_int_equal(fr_process_wait(&p, 5000), 1);
+    assert_int_equal(p.exit_code, 3);
+    assert_int_equal(fr_process_running(&p), 0);
+    fr_buf last = {0};
+    assert_int_equal(fr_log_first_error(log_path, 0, &last), FR_OK);
+    assert_string_equal((char *)last.data, "err");
+    fr_buf_free(&last);
+    assert_int_equal(fr_process_start(&p, "x", shell("kill -9 $$"), log_path), FR_OK);
+    assert_int_equal(fr_process_wait(&p, 5000), 1);
+    assert_int_equal(p.exit_code, 128 + SIGKILL);
+}
+
+static void test_not_there(void **state)
+{
+    (void)state;
+    fr_process p;
+    char *argv[] = {(char *)"/nonexistent/program", NULL};
+    assert_int_equal(fr_process_start(&p, "x", argv, log_path), FR_ENOTFOUND);
+    assert_int_equal(p.pid, 0);
+    assert_non_null(strstr(fr_cause(), "/nonexistent/program"));
+    fr_process_stop(&p, 10); /* fine */
+    assert_int_equal(fr_process_start(&p, "x", shell("true"), "/nonexistent/x.log"), FR_EIO);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    fr_process p;
+    assert_int_equal(fr_process_start(&p, "x", shell("sleep 60"), log_path), FR_OK);
+    assert_int_equal(fr_process_running(&p), 1);
+    assert_int_equal(fr_process_wait(&p, 20), 0);
+    fr_process_stop(&p, 5000);
+    assert_int_equal(p.exit_code, 128 + SIGTERM);
+    /* One that does not listen, and its child: the whole group goes. */
+    unlink(log_path);
+    assert_int_equal(fr_process_start(&p, "x", shell("trap '' TERM; sleep 61 & echo $!; wait; sleep 61"), log_path),
+                     FR_OK);
+    int grandchild = 0;
+    for (int i = 0; i < 500 && grandchild == 0; i++) {
+        FILE *f = fopen(log_path, "r");
+        if (!f || fscanf(f, "%d", &grandchild) != 1)
+            grandchild = 0;
+        if (f)
+            fclose(f);
+        fr_sleep_ms(10);
+    }
+    assert_true(grandchild > 0);
+    fr_process_stop(&p, 50);
+    assert_int_equal(p.exit_code, 128 + SIGKILL);
+    for (int i = 0; i < 500 && kill(grandchild, 0) == 0; i++)
+        fr_sleep_ms(10); /* until init has collected it */
+}
+
+/* A parent that is killed without a chance to clean up takes its children with it. */
+static void test_parent_killed(void **state)
+{
+    (void)state;
+    int pipe_fds[2];
+    assert_int_equal(pipe(pipe_fds), 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        fr_process p;
+        if (fr_process_start(&p, "x", shell("exec sleep 62"), log_path) != FR_OK ||
+            write(pipe_fds[1], &p.pid, sizeof p.pid) < 0)
+            _exit(1);
+        pause();
+        _exit(0);
+    }
+    pid_t child = 0;
+    assert_int_equal(read(pipe_fds[0], &child, sizeof child), sizeof child);
+    assert_int_equal(kill(child, 0), 0);
+    kill(parent, SIGKILL);
+    assert_int_equal(waitpid(parent, NULL, 0), parent);
+    char path[64], text[256];
+    int gone = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)child);
+    for (int i = 0; i < 500 && !gone; i++) {
+        FILE *f = fopen(path, "r");
+        gone = !f || !fgets(text, sizeof text, f) || strstr(text, ") Z") != NULL;
+        if (f)
+            fclose(f);
+        fr_sleep_ms(10);
+    }
+    assert_true(gone);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
+static void test_first_error(void **state)
+{
+    (void)state;
+    const struct {
+        const char *log, *want;
+    } cases[] = {
+        {"loading\nforerun-worker rank 1: error: /x/y.gguf: truncated\nmpirun noise\n", "/x/y.gguf: truncated"},
+        {"a: error: first\nb: error: second\n", "first"},
+        {"only this\n\n", "only this"},
+        {"", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fr_buf out = {0};
+        write_log(cases[i].log);
+        assert_int_equal(fr_log_first_error(log_path, 0, &out), FR_OK);
+        assert_string_equal((char *)out.data, cases[i].want);
+        fr_buf_free(&out);
+    }
+    fr_buf out = {0};
+    assert_int_equal(fr_log_first_error("/nonexistent/x", 0, &out), FR_OK);
+    assert_int_equal(out.len, 0);
+}
+
+static void add(fr_supervisor *s, const char *name, const char *script)
+{
+    fr_argv argv = {0};
+    assert_int_equal(fr_argv_words(&argv, "/bin/sh -c"), FR_OK);
+    assert_int_equal(fr_argv_add(&argv, script), FR_OK);
+    assert_int_equal(fr_supervisor_add(s, name, dir, &argv), FR_OK);
+    assert_null(argv.v);
+}
+
+static fr_status tick_until(fr_supervisor *s, int milliseconds)
+{
+    fr_status st = FR_OK;
+    for (int i = 0; i < milliseconds / 10 && st == FR_OK; i++) {
+        st = fr_supervisor_tick(s);
+        fr_sleep_ms(10);
+    }
+    return st;
+}
+
+static void test_supervisor(void **state)
+{
+    (void)state;
+    fr_supervisor s = {0};
+    unlink(log_path);
+    add(&s, "x", "exit 0"); /* the first: its orderly end is the cluster's */
+    assert_int_equal(fr_supervisor_start(&s, 0), FR_OK);
+    assert_int_equal(tick_until(&s, 5000), FR_ECANCELLED);
+    fr_supervisor_stop(&s, 100);
+
+    add(&s, "x", "exec sleep 63");
+    add(&s, "x", "echo 'w: error: no such file' >&2; exit 2");
+    assert_int_equal(fr_supervisor_start(&s, 0), FR_OK);
+    assert_int_equal(fr_supervisor_start(&s, 1), FR_OK);
+    assert_int_equal(tick_until(&s, 5000), FR_EINVAL); /* bad input: nothing would be better next time */
+    assert_string_equal(fr_cause(), "x: no such file");
+    fr_supervisor_stop(&s, 0);
+
+    add(&s, "x", "exec sleep 63");
+    add(&s, "x", "exit 9");
+    s.settled = 1;
+    assert_int_equal(fr_supervisor_start(&s, 0), FR_OK);
+    assert_int_equal(fr_supervisor_start(&s, 1), FR_OK);
+    for (int i = 0; i < 500 && s.members[1].backoff_ms < 1000; i++)
+        assert_int_equal(tick_until(&s, 20), FR_OK);
+    assert_int_equal(s.members[1].backoff_ms, 1000); /* ended, was started again, ended again */
+    fr_supervisor_stop(&s, 0);
+    assert_null(s.members);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exit_codes),    cmocka_unit_test(test_not_there),   cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_parent_killed), cmocka_unit_test(test_first_error), cmocka_unit_test(test_supervisor),
+    };
+    return cmocka_run_group_tests_name("client_process", tests, make_dir, remove_dir);
+}
