@@ -8,18 +8,21 @@ LIMIT=300
 N=24
 options=(--policy token --temperature 0.7 --max-tokens 400)
 PORT=$(free_port)
+PROBLEMS=("")
+for ((i = 1; i <= N; i++)); do PROBLEMS+=("$(question $i)"); done
 ENDPOINT=tcp://127.0.0.1:$PORT
 coordinator() { start_coordinator coordinator "$ENDPOINT" --draft "$TINY_DRAFT" --store "$T/jobs.db" \
     --heartbeat-ms 200 --dead-after-ms 1000; }
 
-submit_all() { # FILE: the ids of N jobs, one a line
-    local i
-    : >"$1"
+submit_all() { # FILE: the ids of N jobs, one a line; all at once, so that they share the models
+    local i pids=()
     for ((i = 1; i <= N; i++)); do
-        "$BIN/forerun" submit --connect "$EP" --json "${options[@]}" --seed $i "$(question $i)" 2>"$T/submit.err" |
-            json job >>"$1" || fail "submit: $(cat "$T/submit.err")"
+        "$BIN/forerun" submit --connect "$EP" "${options[@]}" --seed $i "${PROBLEMS[i]}" >"$T/id-$i" 2>>"$T/submit.log" &
+        pids+=($!)
     done
-    [ "$(grep -c . "$1")" = $N ] || fail "submit: $(cat "$T/submit.err")"
+    wait "${pids[@]}"
+    for ((i = 1; i <= N; i++)); do cat "$T/id-$i"; done >"$1"
+    [ "$(grep -c . "$1")" = $N ] || fail "submit: $(cat "$T/submit.log")"
 }
 texts_of() { # IDS TEXTS: waits for every job
     local id

@@ -34,6 +34,6 @@ wait_for 40 "the group to come back" came_back
 got=$(solve --policy token "$(question 4)" | json text)
 [ "$got" = "$want" ] || fail "the text differs after the restart: $got, want $want"
 
-"$BIN/forerun" down --connect "$EP" || fail "down"
+"$BIN/forerun" down "$T/cluster.ini" || fail "down"
 gone() { [ -z "$(leftovers)" ]; }
 wait_for 15 "all processes to be gone" gone
