@@ -22,6 +22,7 @@ class Maker:
         self.rng = random.Random(seed)
         self.tk = tok.load()
         self.offset = 0.0
+        self.scores = True           # whether rows get score branches
         self.wrong = (0.5, 0.2)      # share of chains with mistakes, of steps in them
         self.rollouts, self.roll_share = rollouts or [], roll_share
         t = self.tk.token_to_id
@@ -108,7 +109,8 @@ class Maker:
             for g in src:
                 g += [-1] * len(e)
             if last:
-                self.point(src[1], base + self.run(e, 0)[0] - 1, where[:max(0, bad)])
+                k = self.run(e, 0)[0]
+                self.point(src[1], base + k - 1, where[:max(0, bad - k + 1)])
             elif i <= len(p["ops"]):
                 c = self.enc(" (%d) %s" % (i + off, said[i - 1]))
                 while ids[at:at + len(c)] != c:
@@ -142,6 +144,8 @@ class Maker:
         assert len(label) == n == len(weight_aux)
         row = dict(ids=ids, label=label, aux=weight_aux, w=[1.0] * n,
                    pos=list(range(n)), seg=[0] * n, att=list(range(n)), src=src)
+        if not self.scores:
+            return row
         bad = [m for m in marks if m[1] != mp.SCORE_OK]
         ok = [m for m in marks if m[1] == mp.SCORE_OK]
         rng.shuffle(bad)

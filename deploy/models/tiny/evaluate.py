@@ -34,7 +34,7 @@ def load(path):
         net = M.LM(cfg, tok.VOCAB)
         net.load_state_dict(state, strict=False)
     else:
-        ck = torch.load(path)
+        ck = torch.load(path, weights_only=True)
         net = M.LM(ck["cfg"], tok.VOCAB)
         net.load_state_dict(ck["model"], strict=False)
     return net.eval()
@@ -216,7 +216,7 @@ def main():
     t0 = time.time()
     if a.mode == "rollouts":
         rng = random.Random(a.seed)
-        probs = [mp.make_problem(rng, rng.randint(2, 14)) for _ in range(a.count)]
+        probs = [mp.make_problem(rng, rng.randint(2, 12)) for _ in range(a.count)]
         chains = run_chains(net, probs, batch=250, temperature=a.temperature, seed=a.seed)
         with open(a.out, "w") as f:
             for p, c in zip(probs, chains):

@@ -228,34 +228,6 @@ class LM(nn.Module):
         return loss, extra + 0.5 * detect(self.aux, taps[-2], y, aux >= 0)
 
 
-def grow(small, c):
-    """Blocks of `small` with more key/value heads, a wider FFN and new blocks on
-    top.  New parts write nothing at first, so the function is unchanged."""
-    big = LM(c, small.embed.weight.shape[0])
-    with torch.no_grad():
-        big.embed.weight.copy_(small.embed.weight)
-        big.norm.weight.copy_(small.norm.weight)
-        if big.early:
-            big.early_norm.weight.copy_(small.norm.weight)
-        for i, b in enumerate(big.blocks):
-            if i >= len(small.blocks):
-                b.o.weight.zero_()
-                b.down.weight.zero_()
-                continue
-            s = small.blocks[i]
-            for n in ("attn_norm", "ffn_norm", "q", "o"):
-                getattr(b, n).weight.copy_(getattr(s, n).weight)
-            for n in ("k", "v"):
-                w = getattr(s, n).weight.view(s.kv, s.hd, -1)
-                getattr(b, n).weight.copy_(w.repeat_interleave(b.kv // s.kv, 0).flatten(0, 1))
-            f = s.gate.weight.shape[0]
-            for n in ("gate", "up"):
-                getattr(b, n).weight[:f] = getattr(s, n).weight
-            b.down.weight.zero_()
-            b.down.weight[:, :f] = s.down.weight
-    return big
-
-
 class Cache:
     """Key/value store for batched decoding, one column per generated position."""
 
