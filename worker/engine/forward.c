@@ -266,6 +266,8 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
     for (int l = 0; l < m->config.n_layers; l++) {
         FR_TRY(attention(f, l, plan->n_rows));
         FR_TRY(mlp(f, l, plan->n_rows));
+        if (f->progress)
+            f->progress(f->progress_ctx);
     }
     return answer_queries(f, plan, answers_out);
 }

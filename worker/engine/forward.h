@@ -27,6 +27,8 @@ typedef struct fr_forward {
     fr_row_answer *answers;        /* [FR_HEAD_ROWS], this rank's slice */
     fr_row_answer *slices;         /* [n_ranks], leader: of one query */
     fr_buf packed, gathered;       /* answers on their way to the leader */
+    void (*progress)(void *ctx);   /* called after every layer; NULL: not */
+    void *progress_ctx;
 } fr_forward;
 
 /* Allocates the scratch and n_pages cache pages a layer. */

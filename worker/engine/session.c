@@ -176,6 +176,12 @@ fr_status fr_session_follow(fr_session *s)
     }
 }
 
+void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx)
+{
+    s->forward.progress = progress;
+    s->forward.progress_ctx = ctx;
+}
+
 const fr_session_info *fr_session_info_of(const fr_session *s)
 {
     return &s->info;

@@ -43,6 +43,10 @@ void fr_session_close(fr_session **s);
 /* Followers: returns FR_OK when the leader closes. */
 fr_status fr_session_follow(fr_session *s);
 
+/* Leader: calls progress(ctx) after every layer of a pass, so that a long one can show that it gets on; it must not touch
+ * the session. NULL: no more. */
+void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx);
+
 const fr_session_info *fr_session_info_of(const fr_session *s);
 const fr_tokenizer *fr_session_tokenizer(const fr_session *s);
 
