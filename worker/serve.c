@@ -155,6 +155,15 @@ static int idle_ms(const serve *s)
     return ms > 0 ? (int)ms : 0;
 }
 
+/* Within a long pass: a group that computes is alive; one whose ranks hang falls silent. */
+static void beat_in_pass(void *ctx)
+{
+    serve *s = ctx;
+    double now = fr_now_s();
+    if (s->registered && now >= s->next_heartbeat)
+        send_heartbeat(s, now);
+}
+
 /* ---- messages */
 
 static void welcome(serve *s, const fr_msg_welcome *m)
@@ -279,7 +288,9 @@ fr_status fr_serve(fr_session *session, const fr_serve_options *options)
     s.last_heard = fr_now_s();
 
     FR_TRY(new_link(&s));
+    fr_session_on_progress(session, beat_in_pass, &s);
     fr_status st = loop(&s);
+    fr_session_on_progress(session, NULL, NULL);
     snprintf(cause, sizeof cause, "%s", st == FR_OK ? "stopped" : fr_cause());
     if (st != FR_EUNAVAILABLE)
         say_goodbye(&s, st, cause);
