@@ -137,7 +137,7 @@ static void group_info(const fr_group *g, double now, fr_msg_group_info *out)
 {
     *out = (fr_msg_group_info){
         .group = g->id, .name = g->name, .role = fr_role_name(g->role), .model = g->model_name, .ranks = g->ranks,
-        .threads = g->threads, .alive = g->alive, .kv_positions = g->kv_positions, .kv_free = g->load.kv_free,
+        .threads = g->threads, .alive = fr_group_usable(g, g->role, 0), .kv_positions = g->kv_positions, .kv_free = g->load.kv_free,
         .active = g->load.active, .passes = g->load.passes, .last_seen_s = now - g->last_seen,
         .backend = g->backend, .model_digest = g->model_digest, .pid = g->pid, .busy_seconds = g->load.busy_seconds,
     };

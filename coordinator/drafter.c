@@ -91,16 +91,11 @@ const char *fr_drafter_cause(const fr_drafter *d)
     return d->cause;
 }
 
-void fr_drafter_stop(fr_drafter *d)
-{
-    atomic_store(&d->stop, 1);
-}
-
 void fr_drafter_close(fr_drafter **d)
 {
     if (!d || !*d)
         return;
-    fr_drafter_stop(*d);
+    atomic_store(&(*d)->stop, 1);
     pthread_join((*d)->thread, NULL);
     free(*d);
     *d = NULL;

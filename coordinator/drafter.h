@@ -21,8 +21,6 @@ fr_status fr_drafter_start(const fr_drafter_options *options, fr_drafter **out);
 /* 1: the thread has ended; *status_out is how (its cause: fr_drafter_cause()), *loaded_out whether the model was there. */
 int fr_drafter_ended(const fr_drafter *d, fr_status *status_out, int *loaded_out);
 const char *fr_drafter_cause(const fr_drafter *d);
-/* Tells it to stop. */
-void fr_drafter_stop(fr_drafter *d);
 /* Stops it and waits for it. NULL is fine. */
 void fr_drafter_close(fr_drafter **d);
 

@@ -106,10 +106,15 @@ fr_status fr_coordinator_open(const fr_coordinator_options *options, fr_coordina
     return FR_OK;
 }
 
-static void say_farewell(fr_core *core)
+void fr_coordinator_farewell(fr_coordinator *c)
 {
-    fr_msg m = {.kind = FR_MSG_SHUTDOWN, .body.shutdown.reason = "the coordinator stops"};
+    fr_core *core = c ? &c->core : NULL;
+    if (!core || !core->watchers)
+        return;
+    const fr_msg m = {.kind = FR_MSG_SHUTDOWN, .body.shutdown.reason = "the coordinator stops"};
     fr_watchers_dismiss(core->watchers, "the coordinator stops; an open job goes on when it is back with its store");
+    fr_watchers_free(&core->watchers);
+    fr_jobs_close(&core->jobs);
     for (int i = 0; i < fr_registry_count(core->registry); i++) {
         const fr_group *g = fr_registry_at(core->registry, i);
         if (g->alive && fr_core_send(core, g->link, &g->peer, &m) != FR_OK)
@@ -122,11 +127,9 @@ void fr_coordinator_close(fr_coordinator **c)
     if (!c || !*c)
         return;
     fr_core *core = &(*c)->core;
-    if (core->jobs)
-        fr_jobs_close(&core->jobs);
-    if (core->watchers)
-        say_farewell(core);
+    fr_coordinator_farewell(*c);
     fr_watchers_free(&core->watchers);
+    fr_jobs_close(&core->jobs); /* half-built: there was no farewell */
     fr_calls_free(&core->calls);
     fr_registry_free(&core->registry);
     fr_store_close(&core->store);

@@ -35,7 +35,9 @@ fr_status fr_coordinator_run(fr_coordinator *c);
 void fr_coordinator_stop(fr_coordinator *c);
 /* From woken(): the drafter of this process is gone for good; nobody waits for it any more. */
 void fr_coordinator_no_drafter(fr_coordinator *c);
-/* Tells groups to shut down and watchers that it leaves; running jobs stay stored as such. NULL is fine. */
+/* Tells groups to shut down and watchers that it leaves; running jobs stay stored as such. For close, or before it, when
+ * something is to happen between the two. NULL is fine. */
+void fr_coordinator_farewell(fr_coordinator *c);
 void fr_coordinator_close(fr_coordinator **c);
 
 #endif

@@ -198,11 +198,9 @@ int main(int argc, char **argv)
     fr_status st = run(&p);
     if (st != FR_OK)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
-    /* The drafter leaves by the stop flag or by the Shutdown of the loop's end, whichever it sees first. */
-    if (p.drafter)
-        fr_drafter_stop(p.drafter);
-    fr_coordinator_close(&p.coordinator);
+    fr_coordinator_farewell(p.coordinator); /* the drafter hears it, and may still answer */
     fr_drafter_close(&p.drafter);
+    fr_coordinator_close(&p.coordinator);
     if (p.mpi)
         p.mpi->ops->close(&p.mpi);
     return exit_code(st);

@@ -81,6 +81,9 @@ static fr_status store_fail(const fr_store *s, int rc, const char *doing)
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
         return fr_fail(FR_EFORMAT, "store %s is damaged or no store: %s", s->path, text);
+    case SQLITE_CANTOPEN: /* a wrong path, mostly */
+    case SQLITE_READONLY:
+        return fr_fail(FR_EINVAL, "store %s: cannot %s: %s", s->path, doing, text);
     default:
         return fr_fail(FR_EIO, "store %s: cannot %s: %s", s->path, doing, text);
     }
