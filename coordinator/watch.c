@@ -57,8 +57,25 @@ int fr_watchers_count(const fr_watchers *w)
     return w->n;
 }
 
+/* A client that asks again (it heard nothing, or came back) goes on as the one watcher it was. */
+static watcher *find_watcher(fr_watchers *w, const fr_client *client, uint64_t job)
+{
+    for (int i = 0; i < w->n; i++) {
+        watcher *one = &w->list[i];
+        if (one->job == job && one->client.link == client->link && fr_peer_equal(&one->client.peer, &client->peer))
+            return one;
+    }
+    return NULL;
+}
+
 fr_status fr_watchers_add(fr_watchers *w, const fr_client *client, uint64_t job, uint32_t from_step)
 {
+    watcher *known = find_watcher(w, client, job);
+    if (known) {
+        known->client.tag = client->tag;
+        known->next = from_step;
+        return FR_OK;
+    }
     if (w->n == MAX_WATCHERS)
         return fr_fail(FR_ELIMIT, "%d clients watch jobs, more are not possible", w->n);
     if (w->n == w->cap) {

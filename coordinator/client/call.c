@@ -109,8 +109,7 @@ static fr_status on_step(following *w, const fr_msg_step *step)
 {
     if (step->job != w->job || step->index < w->next_step)
         return FR_OK;
-    if (strcmp(step->verdict, "rejected") != 0)
-        w->next_step = step->index + 1;
+    w->next_step = step->index + 1; /* rejected steps are counted too */
     return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
 }
 
