@@ -40,9 +40,10 @@ static void fill_row(suite_random *r, float *logits, int vocab, int kind)
 
 static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_token)
 {
-    const float temperatures[] = {0, 0.7f, 1.0f, 0.05f, 3.0f, 1e-4f};
+    /* 1e-39: every positive logit becomes infinite, and the lowest id must win. */
+    const float temperatures[] = {0, 0.7f, 1.0f, 0.05f, 3.0f, 1e-4f, 1e-39f};
     const int tops[] = {0, 1, 40, FR_TOP_MAX};
-    fr_row_query q = {.temperature = temperatures[row % 6],
+    fr_row_query q = {.temperature = temperatures[row % 7],
                       .seed = (uint64_t)suite_next(r) << 32 | suite_next(r),
                       .sample = suite_next(r) % 4,
                       .position = suite_next(r) % 5000,
@@ -60,7 +61,7 @@ static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_
     fr_row_answer *answers = suite_alloc((size_t)n * sizeof *answers),
                   *want = suite_alloc(sizeof *want);
     for (int i = 0; i < n; i++) {
-        fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 6) % 4);
+        fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 7) % 4);
         queries[i] = query(r, i, vocab, first_token);
     }
     assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, queries, answers),
