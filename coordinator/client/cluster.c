@@ -86,8 +86,8 @@ static fr_status ended(const fr_cluster *c, const fr_process *p)
     fr_buf why = {0};
     fr_status st = fr_log_first_error(log, 0, &why);
     if (st == FR_OK)
-        st = fr_fail(p->exit_code == 2 ? FR_EINVAL : FR_EPEER, "%s: %s (exit code %d)", p->name,
-                     why.len ? (const char *)why.data : "ended without a word", p->exit_code);
+        st = fr_fail(p->exit_code == 2 ? FR_EINVAL : FR_EPEER, "%s: %s", p->name,
+                     why.len ? (const char *)why.data : "ended without a word");
     fr_buf_free(&why);
     return st;
 }

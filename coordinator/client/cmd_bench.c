@@ -45,7 +45,7 @@ typedef struct benching {
     int n_policies;
     slot *slots; /* [o->concurrency] */
     fr_bench_policy *now;
-    int next, finished;
+    int next, finished, told;
     double heard_s, asked_s;
 } benching;
 
@@ -177,11 +177,14 @@ static fr_status on_message(benching *b, const fr_msg *m)
         slot *s = &b->slots[i];
         if (s->problem < 0)
             continue;
-        if (m->kind == FR_MSG_SUBMITTED && m->tag == s->tag)
+        if (m->kind == FR_MSG_SUBMITTED && m->tag == s->tag) {
             s->job = m->body.submitted.job;
-        else if (m->kind == FR_MSG_DONE && m->body.done.job.job == s->job)
+            if (!b->told++) /* not before: a refused job is one line on stderr */
+                fr_place_tell(&b->place);
+        }
+        if (m->kind == FR_MSG_DONE && s->job && m->body.done.job.job == s->job)
             return on_done(b, s, &m->body.done.job);
-        else if (m->kind == FR_MSG_ERROR && m->tag == s->tag)
+        if (m->kind == FR_MSG_ERROR && m->tag == s->tag)
             return fr_fail(m->body.error.status ? (fr_status)m->body.error.status : FR_EPROTO, "%s, policy %s: %s",
                            b->problems.data[s->problem].id, b->now->name, m->body.error.cause);
     }
@@ -288,7 +291,6 @@ static fr_status run_all(benching *b)
     FR_TRY(fr_client_config_read(&config));
     fr_interrupt_arm();
     FR_TRY(fr_place_open(&config, &b->o->place, want_draft, &b->place));
-    fr_place_tell(&b->place);
     for (int i = 0; i < b->n_policies; i++) {
         fr_status st = run_policy(b, i);
         if (isatty(STDERR_FILENO))

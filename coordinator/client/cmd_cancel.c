@@ -56,7 +56,7 @@ static int run(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&fr_remote_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {NULL, parse, "JOB", doc, children, NULL, NULL};
-    fr_remote_options o = {0};
+    fr_remote_options o = {.takes_argument = 1};
     fr_status st = fr_args_parse(&argp, argc, argv, &o);
     if (st == FR_OK)
         st = cancel(&o);

@@ -118,21 +118,31 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
+/* The text behind the program's own name: "forerun-worker rank 1: error: X" and "forerun-worker: X" give X. */
+static const char *after_prefix(const char *line, int *is_error)
+{
+    const char *error = strstr(line, "error: ");
+    *is_error = error != NULL;
+    if (error)
+        return error + 7;
+    if (strncmp(line, "forerun-", 8) == 0 && strstr(line, ": "))
+        return strstr(line, ": ") + 2;
+    return line;
+}
+
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
 {
     FILE *f = fopen(log_path, "re");
     if (!f)
         return FR_OK;
-    char line[1024], last[1024] = "", found = 0;
+    char line[1024], last[1024] = "";
+    int found = 0;
     if (from > 0 && fseek(f, from, SEEK_SET) != 0)
         from = 0;
     while (!found && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\r\n")] = 0;
-        const char *error = strstr(line, "error: ");
-        if (error)
-            found = 1;
         if (line[0])
-            memmove(last, error ? error + 7 : line, strlen(error ? error + 7 : line) + 1);
+            snprintf(last, sizeof last, "%s", after_prefix(line, &found));
     }
     fclose(f);
     return fr_buf_printf(out, "%s", last);

@@ -26,8 +26,8 @@ int fr_process_wait(fr_process *p, int timeout_ms);
 /* SIGTERM, and SIGKILL to its whole group after grace_ms; collects it. Fine when it is not running. */
 void fr_process_stop(fr_process *p, int grace_ms);
 
-/* The first line in a child's log that tells an error ("...: error: X" gives "X"), else the last line there is; "" when
- * the log is empty or unreadable. Appended to out. from: bytes of the log to skip. */
+/* The first line in a child's log that tells an error ("...: error: X" gives "X"), else the last line there is, without
+ * the program's name; "" when the log is empty or unreadable. Appended to out. from: bytes of the log to skip. */
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 
 #endif

@@ -24,7 +24,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->json = 1;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->argument || !state->root_argp->args_doc)
+        if (o->argument || !o->takes_argument)
             return fr_arg_error(fr_fail(FR_EINVAL, "'%.64s': one argument too many", arg));
         o->argument = arg;
         return 0;

@@ -10,10 +10,11 @@
 typedef struct fr_remote_options {
     const char *connect; /* NULL: FORERUN_CONNECT, else the default endpoint */
     int json;
+    int takes_argument;  /* set by the command before parsing */
     const char *argument;
 } fr_remote_options;
 
-/* Input: fr_remote_options *. An argument is taken only by commands whose args_doc tells of one. */
+/* Input: fr_remote_options *. */
 extern const struct argp fr_remote_argp;
 
 /* Connects to the cluster of the options. */

@@ -163,7 +163,7 @@ static const char *step_colour(const fr_ui *ui, const fr_msg_step *step)
     return strcmp(step->origin, "rewritten") == 0 ? YELLOW : "";
 }
 
-/* "  draft, kept, 8.0": what is said after a step on a terminal. */
+/* "  [draft accepted, score 8]": what is said after a step on a terminal. */
 static fr_status step_note(const fr_ui *ui, const fr_msg_step *step, fr_buf *out)
 {
     FR_TRY(fr_buf_printf(out, "%s  [%s", ui->colours ? DIM : "", step->origin));
@@ -171,7 +171,7 @@ static fr_status step_note(const fr_ui *ui, const fr_msg_step *step, fr_buf *out
         FR_TRY(fr_buf_printf(out, " %s", step->verdict));
     if (step->score == step->score) /* not NaN: a judge scored it */
         FR_TRY(fr_buf_printf(out, ", score %.3g", (double)step->score));
-    if (step->drafted)
+    if (step->drafted > step->accepted)
         FR_TRY(fr_buf_printf(out, ", %u of %u drafted tokens kept", step->accepted, step->drafted));
     return fr_buf_printf(out, "]%s", ui->colours ? PLAIN : "");
 }

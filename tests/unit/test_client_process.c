@@ -158,6 +158,7 @@ static void test_first_error(void **state)
         {"loading\nforerun-worker rank 1: error: /x/y.gguf: truncated\nmpirun noise\n", "/x/y.gguf: truncated"},
         {"a: error: first\nb: error: second\n", "first"},
         {"only this\n\n", "only this"},
+        {"starting\nforerun-worker rank 1: /x/y.gguf: too short\n", "/x/y.gguf: too short"},
         {"", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

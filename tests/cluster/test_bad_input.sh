@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Bad input, each answered by exit code 2 and one line on stderr that names the file or the field; nothing crashes and
+# nothing is left running.
+LIMIT=240
+. "$(dirname "$0")/lib.sh"
+
+F=$BIN/forerun
+bad() { # WHAT-THE-LINE-NAMES COMMAND...
+    local word=$1 rc=0 lines
+    shift
+    "$@" >"$T/out" 2>"$T/err.log" </dev/null || rc=$?
+    lines=$(wc -l <"$T/err.log")
+    [ $rc = 2 ] || fail "exit code $rc, want 2: $*"
+    [ "$lines" = 1 ] || fail "$lines lines on stderr, want 1: $*"
+    grep -qF -- "$word" "$T/err.log" || fail "'$word' is not named: $(cat "$T/err.log")"
+    grep -q "^forerun: " "$T/err.log" || fail "not told by forerun: $(cat "$T/err.log")"
+    say "$(cut -c 1-150 "$T/err.log")"
+}
+gone() { [ -z "$(leftovers)" ]; }
+
+# --- model files
+head -c 20000 "$TINY_TARGET" >"$T/truncated-header.gguf"
+head -c $(($(stat -c %s "$TINY_TARGET") - 100000)) "$TINY_TARGET" >"$T/truncated-data.gguf"
+printf 'not a model at all' >"$T/text.gguf"
+: >"$T/empty.gguf"
+python3 - "$TINY_TARGET" "$T" <<'END'
+import sys
+data = open(sys.argv[1], "rb").read()
+def write(name, content):
+    open(sys.argv[2] + "/" + name, "wb").write(content)
+write("version.gguf", data[:4] + (99).to_bytes(4, "little") + data[8:])
+write("counts.gguf", data[:8] + b"\xff" * 16 + data[24:])
+key = b"general.architecture"
+at = data.index(key) + len(key) + 4 + 8   # the value: type, length, then the text
+write("architecture.gguf", data[:at] + b"mamba" + data[at + 5:])
+name = b"blk.0.attn_q.weight"
+at = data.index(name) + len(name) + 4 + 2 * 8 # dimensions and their number, then the type
+write("type.gguf", data[:at] + (16).to_bytes(4, "little") + data[at + 4:])
+write("unknown-type.gguf", data[:at] + (77).to_bytes(4, "little") + data[at + 4:])
+END
+mkdir "$T/folder.gguf"
+for file in missing truncated-header truncated-data text empty version counts architecture type unknown-type folder; do
+    bad "$file.gguf" "$F" solve --policy target --target "$T/$file.gguf" x
+done
+bad missing.gguf "$F" solve --target "$TINY_TARGET" --draft "$T/missing.gguf" x
+bad text.gguf "$F" solve --ranks 2 --policy target --target "$T/text.gguf" x
+bad no-such-name "$F" solve --target no-such-name x
+bad --target "$F" solve --draft "$TINY_DRAFT" x
+echo "{}" >"$T/golden.json"
+for part in "inspect" "perplexity -f $0" "check --golden $T/golden.json" "perf"; do
+    # shellcheck disable=SC2086
+    bad truncated-header.gguf "$F" model $part "$T/truncated-header.gguf"
+done
+bad truncated-data.gguf "$F" model perf --ranks 2 "$T/truncated-data.gguf"
+
+# --- what is asked for
+bad nonsense "$F" solve --policy nonsense x
+bad nonsense "$F" solve --policy step --judge nonsense x
+bad threshold "$F" solve --policy step --threshold 77 x
+bad --temperature "$F" solve --temperature hot x
+bad --ranks "$F" solve --ranks 0 x
+bad backend "$F" solve --backend nonsense x
+bad "ranks work" "$F" solve --ranks 17 x
+bad UTF-8 "$F" solve $'ab\xff'
+bad empty "$F" solve ""
+bad problem "$F" solve
+bad context "$F" solve "$(printf '12345 %.0s' {1..2000})"
+bad context "$F" solve --context 64 --policy target "$(question 1)"
+bad JOB "$F" cancel seven
+bad nonsense "$F" solve --connect nonsense x
+if [ -n "${FORERUN_MODELS:-}" ] && [ -e "$FORERUN_MODELS/smollm2-135m-instruct-q4_1.gguf" ]; then
+    bad tokenizer "$F" solve --policy token --target smollm2-135m-instruct-q4_1 --draft "$TINY_DRAFT" x
+fi
+
+# --- data and configuration
+printf '{"id":"a","question":"q","answer":"1"}\n{"id":"b"}\n' >"$T/data.jsonl"
+bad data.jsonl:2 "$F" bench --data "$T/data.jsonl" --policies target
+bad none.jsonl "$F" bench --data "$T/none.jsonl" --policies target
+bad nonsense "$F" bench --data "$ROOT/deploy/models/tiny/dev.jsonl" --limit 1 --policies nonsense
+printf '[cluster]\nspeed = high\n' >"$T/x.ini"
+bad x.ini:2 "$F" up "$T/x.ini"
+printf '[group a]\nrole = target\nmodel = %s\n[cluster]\nrun_dir = %s\nbind = tcp://127.0.0.1:0\n' "$T/empty.gguf" "$T/run" >"$T/x.ini"
+bad empty.gguf "$F" up --detach "$T/x.ini"
+start_coordinator busy tcp://127.0.0.1:0
+printf '[cluster]\nbind = %s\nrun_dir = %s\n[group a]\nrole = target\nmodel = embedded\n' "$EP" "$T/run" >"$T/x.ini"
+bad "${EP#tcp://}" "$F" up --detach "$T/x.ini"
+stop busy
+
+wait_for 20 "all processes to be gone" gone

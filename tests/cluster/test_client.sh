@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# The client: help, private clusters, streams, jobs of a running cluster, benchmarks, models; and that nothing is left
+# behind when it is interrupted or killed.
+LIMIT=240
+. "$(dirname "$0")/lib.sh"
+
+F=$BIN/forerun
+gone() { [ -z "$(leftovers)" ]; }
+all_gone() { wait_for 20 "all processes to be gone" gone; }
+code() { # WANT COMMAND...: runs it with output to $T/out and $T/err.log, and checks its exit code
+    local want=$1 rc=0
+    shift
+    "$@" >"$T/out" 2>"$T/err.log" </dev/null || rc=$?
+    [ $rc = "$want" ] || fail "exit code $rc, want $want: $*"
+}
+has() { grep -q -- "$1" "$T/out" || { cat "$T/out" >&2; fail "'$1' is not in the output"; }; }
+
+say "help"
+code 0 "$F" --help
+for command in solve submit watch status list cancel up down bench model; do
+    has "^  $command "
+    "$F" "$command" --help >"$T/help" 2>"$T/err.log" || fail "$command --help"
+    grep -q "^Usage: forerun $command" "$T/help" || fail "$command --help has no usage line"
+done
+for part in inspect tokenize perplexity check perf; do
+    "$F" model "$part" --help 2>"$T/err.log" | grep -q "^Usage: forerun model $part" || fail "model $part --help"
+done
+"$F" solve --help | grep -q "Examples:" || fail "no examples in solve --help"
+code 0 "$F" --version
+has "^forerun [0-9]"
+code 2 "$F"
+code 2 "$F" nonsense
+grep -q "solve, submit" "$T/err.log" || fail "an unknown command does not list the known ones"
+
+say "a private cluster"
+code 0 "$F" solve --threads 1 "$(question 1)"
+want=$(cat "$T/out")
+answer=$(sed -n "s/^answer: //p" "$T/err.log")
+[ -n "$answer" ] || fail "no answer"
+[ "$answer" = "$(right_answer 1)" ] || say "note: the answer $answer is wrong"
+grep -q "deploy/models" "$T/err.log" || fail "nothing is told about the embedded pair"
+[ "$(grep -c $'\033' "$T/out")" = 0 ] || fail "escape sequences in a pipe"
+question 1 | "$F" solve --threads 1 - >"$T/out" 2>"$T/err.log" || fail "problem from standard input"
+[ "$(cat "$T/out")" = "$want" ] || fail "another text from standard input"
+code 0 "$F" solve --threads 1 --ranks 2 --policy step --compare --json "$(question 2)"
+tail -n 1 "$T/out" | python3 -c '
+import json, sys
+d = json.loads(sys.stdin.readline())
+assert d["event"] == "done", d
+for key in "job text answer seconds tokens steps passes policy seed speedup".split():
+    assert key in d, key
+for key in "chain drafted accepted target".split():
+    assert key in d["tokens"], key
+' || fail "the done event"
+python3 -c 'import json, sys; [json.loads(l) for l in sys.stdin]' <"$T/out" || fail "not JSON lines"
+all_gone
+[ -z "$(find "${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}" -maxdepth 1 -name "forerun-run-$$-*" 2>/dev/null)" ] || fail "a folder is left"
+
+# A job that takes seconds: noise at a high temperature never ends by itself, and the plain backend is slow.
+long=(solve --json --policy target --backend cpu_ref --threads 1 --ranks 2 --temperature 8 --max-tokens 1900 "$(question 3)")
+say "interrupted"
+for signal in INT TERM KILL; do
+    "$F" "${long[@]}" >"$T/out" 2>"$T/err.log" </dev/null &
+    client=$!
+    running() { grep -q progress "$T/out"; }
+    wait_for 20 "the job to run" running
+    kill -$signal $client
+    rc=0
+    wait $client 2>/dev/null || rc=$?
+    if [ $signal = KILL ]; then expect=137; else expect=1; fi
+    [ $rc = $expect ] || fail "exit code $rc after SIG$signal, want $expect"
+    [ $signal = KILL ] || grep -q '"event":"failed"' "$T/out" || fail "no failed event after SIG$signal"
+    all_gone
+done
+
+say "no cluster"
+EP=tcp://127.0.0.1:$(free_port)
+for command in "status" "list" "cancel 1" "watch 1" "submit x" "solve x"; do
+    # shellcheck disable=SC2086
+    code 3 "$F" ${command%% *} --connect "$EP" ${command#"${command%% *}"}
+    grep -q "no cluster at $EP" "$T/err.log" || fail "$command does not name the endpoint"
+done
+code 3 "$F" down --run-dir "$T"
+
+say "a cluster in the background"
+cat >"$T/cluster.ini" <<END
+[cluster]
+bind = $EP
+run_dir = $T/run
+[coordinator]
+draft = embedded
+[group target]
+role = target
+model = embedded
+threads = 1
+backend = cpu_ref
+END
+code 0 "$F" up --detach "$T/cluster.ini"
+has "cluster ready at $EP"
+code 2 "$F" up "$T/cluster.ini" # it runs already
+export FORERUN_CONNECT=$EP
+code 0 "$F" solve "$(question 1)" --connect "$EP"
+want=$(cat "$T/out")
+answer=$(sed -n "s/^answer: //p" "$T/err.log")
+code 0 "$F" submit --name first "$(question 1)"
+job=$(cat "$T/out")
+code 0 "$F" watch "$job"
+[ "$(cat "$T/out")" = "$want" ] || fail "watch shows another text"
+code 0 "$F" watch "$job" --from-step 1 --json
+[ "$(json event <"$T/out")" = "done" ] || fail "watch --json has no end"
+grep '"event":"step"' "$T/out" | grep -q '"index":0,' && fail "watch --from-step 1 shows step 0"
+code 0 "$F" status
+has target
+code 0 "$F" status "$job" --json
+[ "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["answer"])' <"$T/out")" = "$answer" ] ||
+    fail "status of a job"
+code 0 "$F" list --state done
+has first
+code 0 "$F" submit --policy target --temperature 8 --max-tokens 1900 --json "$(question 3)"
+job=$(json job <"$T/out")
+code 0 "$F" cancel "$job"
+code 1 "$F" watch "$job"
+code 2 "$F" status 999999
+code 2 "$F" watch 999999
+code 2 "$F" submit --policy nonsense x
+code 0 "$F" solve --policy step --json "$(question 4)"
+[ -n "$(json answer <"$T/out")" ] || fail "no answer with policy step"
+
+say "benchmark"
+code 0 "$F" bench --connect "$EP" --data "$ROOT/deploy/models/tiny/dev.jsonl" --limit 3 --concurrency 2 \
+    --policies target,token --json "$T/bench.json" --html "$T/bench.html"
+has "^token "
+python3 - "$T/bench.json" <<'END' || fail "bench JSON"
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert set(d) >= {"policies", "data", "limit", "machine"}, d
+token = d["policies"]["token"]
+for key in "accuracy wall_s chain_tokens tok_s accepted_share tokens_per_pass speedup identical_to_target".split():
+    assert key in token, key
+assert token["identical_to_target"] == 1 and token["speedup"] > 0, token
+for key in "cpu cores memory_gb ranks threads models".split():
+    assert key in d["machine"], key
+END
+grep -q "</html>" "$T/bench.html" || fail "bench page"
+unset FORERUN_CONNECT
+code 0 "$F" down "$T/cluster.ini"
+all_gone
+
+say "models"
+code 0 "$F" model inspect "$TINY_TARGET" --json
+python3 -c 'import json, sys; d = json.load(sys.stdin); assert d["tensors"] and d["tokenizer"]["chat"]' <"$T/out" ||
+    fail "inspect --json"
+code 0 "$F" model tokenize "$TINY_TARGET" "12 + 34" --json
+python3 -c 'import json, sys; assert json.load(sys.stdin)["ids"]' <"$T/out" || fail "tokenize --json"
+for i in 1 2 3 4 5 6 7 8; do question $i; done >"$T/text"
+for ranks in 1 2; do
+    code 0 "$F" model perplexity "$TINY_TARGET" -f "$T/text" --ctx 64 --threads 1 --ranks $ranks --json
+    cp "$T/out" "$T/perplexity-$ranks"
+done
+python3 - "$T"/perplexity-? <<'END' || fail "perplexity of 1 and 2 ranks"
+import json, sys
+one, two = (json.load(open(p)) for p in sys.argv[1:])
+assert one["chunks"] == two["chunks"] > 2 and abs(one["perplexity"] / two["perplexity"] - 1) < 0.01, (one, two)
+END
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --threads 1 --runs 1 --json
+python3 - "$T/out" <<'END' || fail "perf JSON"
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert set(d["verify_ms"]) == {"1", "2", "4", "8", "16", "32"} and d["decode_tok_s"] > 0 and d["prefill_tok_s"] > 0
+assert d["read_gb_s"] > 0 and d["decode_gb_s"] > 0 and d["rss_mb"] > 0
+assert all(x["tok_s"] > 0 and x["tokens_per_pass"] >= 1 for x in d["spec_tok_s"].values()) and "4" in d["spec_tok_s"]
+END
