@@ -123,14 +123,14 @@ free_port() {
 
 # --- Forerun
 
-json() { # KEY (JSON objects, one a line, on stdin): that field of the last object, "" when absent
+json() { # KEY (JSON objects, one a line, on stdin): that field of the last one on one line, "" when absent
     python3 -c '
 import json, sys
 line = [l for l in sys.stdin if l.lstrip().startswith("{")][-1]
 value = json.loads(line)
 for key in sys.argv[1].split("."):
     value = value.get(key, "") if isinstance(value, dict) else ""
-print(value if isinstance(value, str) else json.dumps(value))' "$1"
+print(value.replace("\n", "|") if isinstance(value, str) else json.dumps(value))' "$1"
 }
 question() { sed -n "$1p" "$ROOT/deploy/models/tiny/dev.jsonl" | json question; } # LINE
 right_answer() { sed -n "$1p" "$ROOT/deploy/models/tiny/dev.jsonl" | json answer; }
