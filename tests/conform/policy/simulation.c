@@ -15,6 +15,7 @@
 
 typedef struct sim_call {
     uint64_t id;
+    fr_generate_call asked; /* not for a Verify */
     int verify, stream;
     fr_role role;
     fr_ids ids;            /* the whole sequence */
@@ -112,14 +113,14 @@ static fr_status has_delimiter(const fr_tokenizer *t, const char *delimiter, con
 }
 
 /* What the engine would write. */
-static fr_status generate_reply(const sim *s, const fr_generate_call *g, sim_call *c)
+static fr_status generate_reply(const sim *s, const models *m, const fr_generate_call *g, sim_call *c)
 {
-    const models *m = s->o->models;
     int draft = g->role == FR_ROLE_DRAFT, delimited = 0;
     const fr_tokenizer *t = draft ? m->draft : m->target;
     fr_ids seq = {0};
     fr_status st = fr_ids_put(&seq, g->ids, (size_t)g->n_ids);
     c->stop = NULL;
+    c->reply.len = 0;
     while (st == FR_OK && !c->stop) {
         size_t base = (size_t)g->chain_base, from = (size_t)g->step_from;
         int32_t id = (draft ? models_draft_next : models_target_next)(m, seq.data, seq.len, base);
@@ -169,7 +170,9 @@ static fr_status sim_generate(void *ctx, const fr_generate_call *g, uint64_t *ca
     c->stream = g->stream;
     c->from = c->ids.len;
     c->fails = g->role == FR_ROLE_DRAFT && chance(s, s->o->missing / 2);
-    fr_status st = generate_reply(s, g, c);
+    c->asked = *g;
+    c->asked.ids = c->ids.data;
+    fr_status st = generate_reply(s, s->o->models, g, c);
     if (st != FR_OK) {
         call_free(c);
         return st;
@@ -216,7 +219,9 @@ static fr_status sim_verify(void *ctx, const fr_verify_call *v, uint64_t *call_o
     assert_false(s->n_finished || s->closed);
     check_prefix(s, FR_ROLE_TARGET, v->ids, v->n_ids, v->chain_base);
     assert_true(v->position >= (int)s->chain.ids.len && v->position <= v->n_ids);
-    assert_true(v->n_ids - v->chain_base <= s->o->params.max_tokens);
+    assert_true(v->n_ids - v->chain_base <= s->o->params.max_tokens - s->o->policy->exact); /* one more comes back */
+    for (int i = v->position; s->o->drafts_only && i < v->n_ids; i++)
+        assert_int_equal(v->ids[i], models_draft_next(s->o->models, v->ids, (size_t)i, (size_t)v->chain_base));
     FR_TRY(call_new(s, v->ids, v->n_ids, &c));
     c->verify = 1;
     c->from = (size_t)v->position;
@@ -293,17 +298,37 @@ static void sim_finish(void *ctx, const char *stop)
 
 /* ---- events ---- */
 
+/* The call is repeated on another group: from the beginning, and perhaps in other words. */
+static fr_status repeat(sim *s, sim_call *c)
+{
+    c->sent = 0;
+    if (!s->o->changes_mind)
+        return FR_OK;
+    models m = *s->o->models;
+    m.seed += draw(s) % 3;
+    return generate_reply(s, &m, &c->asked, c);
+}
+
 static fr_status deliver_tokens(sim *s, sim_call *c)
 {
+    int32_t ids[5]; /* the policy may cancel the call: the message outlives it, as the host's do */
     size_t k = 1 + draw(s) % 5, left = c->reply.len - c->sent;
     k = k < left ? k : left;
-    fr_msg_tokens m = {.position = (uint32_t)(c->from + c->sent), .ids = c->reply.data + c->sent, .n_ids = k};
+    memcpy(ids, c->reply.data + c->sent, k * sizeof *ids);
+    fr_msg_tokens m = {.position = (uint32_t)(c->from + c->sent), .ids = ids, .n_ids = k};
     fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = c->id, .tokens = &m};
-    c->sent = chance(s, s->o->again) ? 0 : c->sent + k;
-    int32_t ids[5]; /* the policy may cancel the call: the message must outlive it as the host's do */
-    memcpy(ids, m.ids, k * sizeof *ids);
-    m.ids = ids;
+    c->sent += k;
+    if (chance(s, s->o->again))
+        FR_TRY(repeat(s, c));
     return s->o->policy->advance(s->policy, &e);
+}
+
+/* Keeps what the target wrote, whole. */
+static fr_status keep_last(sim *s, const sim_call *c)
+{
+    s->out->last.len = 0;
+    FR_TRY(fr_ids_put(&s->out->last, c->ids.data, c->ids.len));
+    return fr_ids_put(&s->out->last, c->reply.data, c->reply.len);
 }
 
 static fr_status deliver_reply(sim *s, int i)
@@ -328,7 +353,9 @@ static fr_status deliver_reply(sim *s, int i)
     } else {
         e.generated = &g;
     }
-    fr_status st = s->o->policy->advance(s->policy, &e);
+    fr_status st = e.generated && target ? keep_last(s, c) : FR_OK;
+    if (st == FR_OK)
+        st = s->o->policy->advance(s->policy, &e);
     call_free(c);
     return st;
 }
@@ -399,6 +426,7 @@ fr_status sim_run(const sim_options *o, sim_result *out)
 void sim_result_free(sim_result *r)
 {
     fr_ids_free(&r->ids);
+    fr_ids_free(&r->last);
     free(r->steps);
     *r = (sim_result){0};
 }

@@ -18,6 +18,7 @@ typedef struct sim_step {
 
 typedef struct sim_result {
     fr_ids ids;        /* of all steps, one behind the other, rejected ones too */
+    fr_ids last;       /* the target's last complete Generate: its prefix and what it wrote */
     sim_step *steps;
     int n_steps, cap_steps;
     const char *stop;  /* NULL: not finished */
@@ -33,6 +34,8 @@ typedef struct sim_options {
     int slow_draft;        /* per cent of turns in which the draft does not move */
     int missing;           /* per mille of draft calls that fail: at once, or later */
     int again;             /* per mille of streamed pieces that start from the call's beginning */
+    int changes_mind;      /* 1: then by a group that writes something else */
+    int drafts_only;       /* 1: every drafted token must be what the draft model writes there (no n-grams) */
     int close_after;       /* events after which the policy is closed, finished or not; 0: never */
     int bad_target;        /* number of the target's reply that is a failure; 0: none */
     const sim_result *resume; /* steps of an earlier run that are in the chain from the start */

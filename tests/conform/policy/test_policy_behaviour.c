@@ -61,6 +61,26 @@ static int chain_tokens(const sim_result *r)
     return n;
 }
 
+/* ---- target ---- */
+
+/* Groups of other degrees may differ in a near-tie: the chain must then be one that a single call wrote to its end. */
+static void a_call_repeated_in_other_words(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        models m = open_models(tiny, seed);
+        sim_options o = options("target", &m);
+        o.order = seed + 1;
+        o.again = 60;
+        o.changes_mind = 1;
+        sim_result r = run(&o);
+        assert_true(r.last.len > r.ids.len);
+        assert_memory_equal(r.ids.data, r.last.data + (r.last.len - r.ids.len), r.ids.len * sizeof(int32_t));
+        sim_result_free(&r);
+        models_close(&m);
+    }
+}
+
 /* ---- token ---- */
 
 static void a_perfect_draft_saves_passes(void **state)
@@ -83,6 +103,26 @@ static void a_perfect_draft_saves_passes(void **state)
         assert_int_equal(r.most_drafted, 4);
         assert_int_equal(drafted, 160);
         assert_int_equal(kept, drafted);
+        sim_result_free(&r);
+        models_close(&m);
+    }
+}
+
+/* What the draft wrote behind tokens that were then rejected, or behind a wrong guess, must not be offered. */
+static void every_draft_is_for_its_own_prefix(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 16; seed++) {
+        models m = open_models(tiny, seed);
+        m.sure = seed % 2 == 0;
+        m.agree = 60 + (int)seed * 2;
+        sim_options o = options("token", &m);
+        o.order = seed + 1;
+        o.drafts_only = 1;
+        o.again = 100;
+        o.params.overlap = 1;
+        sim_result r = run(&o);
+        assert_true(r.n_draft_calls > 0);
         sim_result_free(&r);
         models_close(&m);
     }
@@ -314,7 +354,9 @@ static void refused_parameters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_call_repeated_in_other_words),
         cmocka_unit_test(a_perfect_draft_saves_passes),
+        cmocka_unit_test(every_draft_is_for_its_own_prefix),
         cmocka_unit_test(a_useless_draft_costs_no_passes),
         cmocka_unit_test(n_grams_alone_save_passes),
         cmocka_unit_test(several_steps_are_judged_in_one_pass),
