@@ -1,4 +1,5 @@
-/* answer.c: see answer.h. Normalising is a row of passes over one buffer, each of which can only shorten it. */
+/* answer.c: see answer.h. Normalising is a row of passes over one buffer, each of which can only
+ * shorten it. */
 #include "answer.h"
 
 #include <ctype.h>
@@ -19,7 +20,8 @@ static int letter(char c)
     return isalpha((unsigned char)c) && !((unsigned char)c & 0x80);
 }
 
-/* Length of the group whose contents begin at s[0], just behind its '{'; -1 when it is never closed. */
+/* Length of the group whose contents begin at s[0], just behind its '{'; -1 when it is never
+ * closed. */
 static long group_length(const char *s, size_t n)
 {
     int depth = 1;
@@ -52,7 +54,8 @@ static size_t number_length(const char *s, size_t n, size_t i)
     return at - i;
 }
 
-/* A minus in front of s[i], as ASCII or as U+2212, that belongs to the number: its length in bytes. */
+/* A minus in front of s[i], as ASCII or as U+2212, that belongs to the number: its length in
+ * bytes. */
 static size_t sign_length(const char *s, size_t i)
 {
     size_t k = i >= 1 && s[i - 1] == '-' ? 1 : i >= 3 && memcmp(s + i - 3, "\xe2\x88\x92", 3) == 0 ? 3 : 0;
@@ -115,7 +118,8 @@ fr_status fr_answer_extract(const char *text, size_t n, fr_buf *out)
 
 /* ---- normalising ---- */
 
-/* Replaces every `what` by `by`, which is no longer. A command (\left) must not go on with a letter (\leftarrow). */
+/* Replaces every `what` by `by`, which is no longer. A command (\left) must not go on with a
+ * letter (\leftarrow). */
 static void replace(char *s, const char *what, const char *by)
 {
     size_t n = strlen(what), m = strlen(by);
@@ -150,7 +154,8 @@ static void cut_out(char *at, size_t n)
     memmove(at, at + n, strlen(at + n) + 1);
 }
 
-/* Units stand in \text{...}: they go, unless nothing else is there; then the words are the answer. */
+/* Units stand in \text{...}: they go, unless nothing else is there; then the words are the
+ * answer. */
 static void unwrap_text(char *s)
 {
     static const char *const commands[] = {"\\text{", "\\mathrm{", "\\textbf{", "\\mbox{", "\\mathbf{", "\\textit{"};
@@ -183,7 +188,8 @@ static void drop_thousands(char *s)
     }
 }
 
-/* "18 eggs a day" is 18: words of two letters or more behind a number are its unit. "2 x" and "2 pi" are products. */
+/* "18 eggs a day" is 18: words of two letters or more behind a number are its unit. "2 x" and "2
+ * pi" are products. */
 static void drop_unit(char *s)
 {
     size_t at = strspn(s, " "), begin = at;
@@ -356,7 +362,8 @@ int fr_answer_equal(const char *a, const char *b)
     __int128 p = 0, q = 1, r = 0, s = 1;
     if (!parse_rational(x, &p, &q) || !parse_rational(y, &r, &s))
         return 0;
-    /* Both sides are below 10^15 * 10^15, so a product of two can pass 2^127: then they are not called equal. */
+    /* Both sides are below 10^15 * 10^15, so a product of two can pass 2^127: then they are not
+     * called equal. */
     __int128 left = 0, right = 0;
     return !__builtin_mul_overflow(p, s, &left) && !__builtin_mul_overflow(r, q, &right) && left == right;
 }

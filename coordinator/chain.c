@@ -1,8 +1,9 @@
 /* chain.c: see chain.h.
  *
- * When the tokenizers differ the draft's ids of a step are those of the step's text tokenised by itself. A step that
- * was cut in the middle of a character leaves its last bytes to the next one, and bytes that are no UTF-8 at all reach
- * the draft as U+FFFD: what the draft reads is only a hint, but it must be the same hint after a restart. */
+ * When the tokenizers differ the draft's ids of a step are those of the step's text tokenised by
+ * itself. A step that was cut in the middle of a character leaves its last bytes to the next
+ * one, and bytes that are no UTF-8 at all reach the draft as U+FFFD: what the draft reads is
+ * only a hint, but it must be the same hint after a restart. */
 #include "chain.h"
 
 #include <stdlib.h>

@@ -1,8 +1,10 @@
-/* chain.h: the growing reasoning text of one job: the target's token ids, its committed steps, and the same text in the
- * draft's ids when the two tokenizers differ. The coordinator owns it; an engine's KV cache is only a cache of it.
+/* chain.h: the growing reasoning text of one job: the target's token ids, its committed steps,
+ * and the same text in the draft's ids when the two tokenizers differ. The coordinator owns it;
+ * an engine's KV cache is only a cache of it.
  *
- * A chain is a pure function of its prompt and of the target ids of its steps, the draft's ids included: so a chain that
- * was read back from the store, and one that a policy builds ahead of the committed one, come out the same. */
+ * A chain is a pure function of its prompt and of the target ids of its steps, the draft's ids
+ * included: so a chain that was read back from the store, and one that a policy builds ahead of
+ * the committed one, come out the same. */
 #ifndef FR_CHAIN_H
 #define FR_CHAIN_H
 
@@ -26,17 +28,19 @@ typedef struct fr_chain {
     int cap_marks;
 } fr_chain;
 
-/* An empty chain behind its prompt. raw: the problem is the whole prompt. FR_EFORMAT names the field and the offset of
- * invalid UTF-8; FR_EINVAL for a prompt without a single token. */
+/* An empty chain behind its prompt. raw: the problem is the whole prompt. FR_EFORMAT names the
+ * field and the offset of invalid UTF-8; FR_EINVAL for a prompt without a single token. */
 fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft, const char *system,
                         const char *problem, int raw);
 void fr_chain_close(fr_chain *c); /* frees; a zeroed chain is fine */
-/* Appends one step's target ids (as committed, or as read from the store). On failure the chain is as before. */
+/* Appends one step's target ids (as committed, or as read from the store). On failure the chain
+ * is as before. */
 fr_status fr_chain_append(fr_chain *c, const int32_t *ids, size_t n);
 /* Tokens of the chain, the prompt not counted. */
 int fr_chain_len(const fr_chain *c);
 
-/* Makes `to` (open or zeroed) a copy of `from`. On failure `to` can only be closed or copied to again. */
+/* Makes `to` (open or zeroed) a copy of `from`. On failure `to` can only be closed or copied to
+ * again. */
 fr_status fr_chain_copy(fr_chain *to, const fr_chain *from);
 /* Drops all steps from number n_steps on. */
 void fr_chain_truncate(fr_chain *c, int n_steps);

@@ -14,8 +14,8 @@ fr_status fr_arg_int(const char *option, const char *text, int min, int max, int
     errno = 0;
     long v = strtol(text, &end, 10);
     if (errno || end == text || *end || v < min || v > max)
-        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a whole number from %d to %d", option, text, min,
-                       max);
+        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a whole number from %d to %d", option, text,
+                       min, max);
     *out = (int)v;
     return FR_OK;
 }
@@ -26,7 +26,8 @@ fr_status fr_arg_u64(const char *option, const char *text, uint64_t *out)
     errno = 0;
     unsigned long long v = strtoull(text, &end, 10);
     if (errno || end == text || *end || strchr(text, '-'))
-        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a whole number from 0 to 2^64 - 1", option, text);
+        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a whole number from 0 to 2^64 - 1", option,
+                       text);
     *out = v;
     return FR_OK;
 }
@@ -37,7 +38,8 @@ fr_status fr_arg_double(const char *option, const char *text, double min, double
     errno = 0;
     double v = strtod(text, &end);
     if (errno || end == text || *end || !isfinite(v) || v < min || v > max)
-        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a number from %g to %g", option, text, min, max);
+        return fr_fail(FR_EINVAL, "%s: '%.64s' is not a number from %g to %g", option, text, min,
+                       max);
     *out = v;
     return FR_OK;
 }

@@ -71,7 +71,8 @@ fr_status fr_argv_words(fr_argv *a, const char *text)
 
 fr_status fr_argv_mpirun(fr_argv *a, int ranks, const char *launcher)
 {
-    FR_TRY(fr_argv_words(a, "mpirun --quiet --bind-to none --oversubscribe --mca mpi_yield_when_idle 1"));
+    FR_TRY(fr_argv_words(
+        a, "mpirun --quiet --bind-to none --oversubscribe --mca mpi_yield_when_idle 1"));
     if (geteuid() == 0) /* mpirun asks for this twice over; in containers root is the user */
         FR_TRY(fr_argv_add(a, "--allow-run-as-root"));
     if (launcher)

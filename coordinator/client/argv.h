@@ -20,8 +20,9 @@ fr_status fr_argv_option(fr_argv *a, const char *option, const char *text);
 fr_status fr_argv_option_int(fr_argv *a, const char *option, long long value);
 /* Adds the words of text, split at blanks. */
 fr_status fr_argv_words(fr_argv *a, const char *text);
-/* Begins `mpirun -n ranks`, with what Forerun's groups need: ranks not bound and, beyond the cores, yielding instead of
- * spinning; as root where the user is. `launcher`: more mpirun arguments, split at blanks; may be NULL. */
+/* Begins `mpirun -n ranks`, with what Forerun's groups need: ranks not bound and, beyond the cores,
+ * yielding instead of spinning; as root where the user is. `launcher`: more mpirun arguments, split
+ * at blanks; may be NULL. */
 fr_status fr_argv_mpirun(fr_argv *a, int ranks, const char *launcher);
 void fr_argv_free(fr_argv *a);
 

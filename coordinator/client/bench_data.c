@@ -53,7 +53,8 @@ static fr_status add_line(fr_problems *p, int *cap, const char *line, size_t n)
         *cap = more;
     }
     p->data[p->n] = (fr_problem){0};
-    return take_line(line, n, &p->data[p->n++]); /* counted at once, so that half of one is freed too */
+    return take_line(line, n,
+                     &p->data[p->n++]); /* counted at once, so that half of one is freed too */
 }
 
 static fr_status read_lines(const char *path, FILE *f, int limit, fr_problems *p)
@@ -63,7 +64,8 @@ static fr_status read_lines(const char *path, FILE *f, int limit, fr_problems *p
     int cap = 0;
     fr_status st = FR_OK;
     ssize_t n;
-    for (int number = 1; st == FR_OK && (limit == 0 || p->n < limit) && (n = getline(&line, &room, f)) >= 0;
+    for (int number = 1;
+         st == FR_OK && (limit == 0 || p->n < limit) && (n = getline(&line, &room, f)) >= 0;
          number++) {
         if (strspn(line, " \t\r\n") == (size_t)n)
             continue;

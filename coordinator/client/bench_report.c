@@ -41,7 +41,8 @@ void fr_bench_sum_up(const fr_bench_report *r, int policy, fr_bench_sum *out)
         accepted += x->accepted;
         passes += x->passes;
         seconds += x->seconds;
-        identical += target && x->text && target->results[i].text && strcmp(x->text, target->results[i].text) == 0;
+        identical += target && x->text && target->results[i].text &&
+                     strcmp(x->text, target->results[i].text) == 0;
     }
     out->accuracy = ratio(right, r->n_problems);
     out->tok_s = ratio((double)out->chain_tokens, p->wall_s);
@@ -65,16 +66,18 @@ static const char *cell(char *out, size_t cap, const char *fmt, double v)
 fr_status fr_bench_print(const fr_bench_report *r)
 {
     fr_table t = {0};
-    fr_status st = fr_table_row(&t, "POLICY\tACCURACY\tWALL S\tTOKENS\tTOK/S\tACCEPTED\tTOK/PASS\tSPEED-UP\tIDENTICAL"
-                                    "\tFAILED");
+    fr_status st = fr_table_row(
+        &t, "POLICY\tACCURACY\tWALL S\tTOKENS\tTOK/S\tACCEPTED\tTOK/PASS\tSPEED-UP\tIDENTICAL"
+            "\tFAILED");
     for (int i = 0; st == FR_OK && i < r->n_policies; i++) {
         fr_bench_sum s;
         char a[16], b[16], c[16], d[16], e[16];
         fr_bench_sum_up(r, i, &s);
-        st = fr_table_row(&t, "%s\t%s\t%.2f\t%" PRIu64 "\t%.1f\t%s\t%s\t%s\t%s\t%d", r->policies[i].name,
-                          cell(a, sizeof a, "%.3f", s.accuracy), s.wall_s, s.chain_tokens, s.tok_s,
-                          cell(b, sizeof b, "%.3f", s.accepted_share),
-                          cell(c, sizeof c, "%.2f", s.tokens_per_pass), cell(d, sizeof d, "%.2fx", s.speedup),
+        st = fr_table_row(&t, "%s\t%s\t%.2f\t%" PRIu64 "\t%.1f\t%s\t%s\t%s\t%s\t%d",
+                          r->policies[i].name, cell(a, sizeof a, "%.3f", s.accuracy), s.wall_s,
+                          s.chain_tokens, s.tok_s, cell(b, sizeof b, "%.3f", s.accepted_share),
+                          cell(c, sizeof c, "%.2f", s.tokens_per_pass),
+                          cell(d, sizeof d, "%.2fx", s.speedup),
                           cell(e, sizeof e, "%.3f", s.identical), s.failed);
     }
     if (st == FR_OK)
@@ -144,20 +147,29 @@ fr_status fr_bench_json(const fr_bench_report *r, cJSON **out)
 static fr_status put_html(fr_buf *b, const char *text)
 {
     for (; *text; text++) {
-        const char *as = *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : *text == '&' ? "&amp;" : *text == '"' ? "&quot;" : NULL;
+        const char *as = *text == '<'   ? "&lt;"
+                         : *text == '>' ? "&gt;"
+                         : *text == '&' ? "&amp;"
+                         : *text == '"' ? "&quot;"
+                                        : NULL;
         FR_TRY(as ? fr_buf_put(b, as, strlen(as)) : fr_buf_put(b, text, 1));
     }
     return FR_OK;
 }
 
 static const char page_head[] =
-    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Forerun benchmark</title>\n<style>\n"
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1c2530}\n"
+    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Forerun "
+    "benchmark</title>\n<style>\n"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 "
+    "1rem;color:#1c2530}\n"
     "table{border-collapse:collapse;width:100%}th,td{padding:.4rem .6rem;text-align:right;"
-    "border-bottom:1px solid #dde3ea}\nth:first-child,td:first-child{text-align:left}th{font-weight:600;color:#5a6675}\n"
-    ".bar{display:inline-block;height:.7rem;background:#3a7bd5;border-radius:2px;vertical-align:middle;"
+    "border-bottom:1px solid "
+    "#dde3ea}\nth:first-child,td:first-child{text-align:left}th{font-weight:600;color:#5a6675}\n"
+    ".bar{display:inline-block;height:.7rem;background:#3a7bd5;border-radius:2px;vertical-align:"
+    "middle;"
     "margin-right:.5rem}\n.note{color:#5a6675}\n"
-    "@media(prefers-color-scheme:dark){body{background:#12171d;color:#dbe2ea}th,td{border-color:#2b343f}}\n"
+    "@media(prefers-color-scheme:dark){body{background:#12171d;color:#dbe2ea}th,td{border-color:#"
+    "2b343f}}\n"
     "</style></head><body>\n<h1>Forerun benchmark</h1>\n";
 
 static fr_status put_row(const fr_bench_report *r, int policy, double slowest_s, fr_buf *b)
@@ -167,14 +179,15 @@ static fr_status put_row(const fr_bench_report *r, int policy, double slowest_s,
     fr_bench_sum_up(r, policy, &s);
     FR_TRY(fr_buf_printf(b, "<tr><td>"));
     FR_TRY(put_html(b, r->policies[policy].name));
-    return fr_buf_printf(b,
-                         "</td><td><span class=\"bar\" style=\"width:%.0fpx\"></span>%.2f</td><td>%s</td><td>%s</td>"
-                         "<td>%.1f</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
-                         160 * s.wall_s / slowest_s, s.wall_s, cell(c[0], sizeof c[0], "%.2f&times;", s.speedup),
-                         cell(c[1], sizeof c[1], "%.3f", s.accuracy), s.tok_s,
-                         cell(c[2], sizeof c[2], "%.3f", s.accepted_share),
-                         cell(c[3], sizeof c[3], "%.2f", s.tokens_per_pass),
-                         cell(c[4], sizeof c[4], "%.3f", s.identical));
+    return fr_buf_printf(
+        b,
+        "</td><td><span class=\"bar\" style=\"width:%.0fpx\"></span>%.2f</td><td>%s</td><td>%s</td>"
+        "<td>%.1f</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+        160 * s.wall_s / slowest_s, s.wall_s, cell(c[0], sizeof c[0], "%.2f&times;", s.speedup),
+        cell(c[1], sizeof c[1], "%.3f", s.accuracy), s.tok_s,
+        cell(c[2], sizeof c[2], "%.3f", s.accepted_share),
+        cell(c[3], sizeof c[3], "%.2f", s.tokens_per_pass),
+        cell(c[4], sizeof c[4], "%.3f", s.identical));
 }
 
 static fr_status put_page(const fr_bench_report *r, fr_buf *b)
@@ -188,13 +201,14 @@ static fr_status put_page(const fr_bench_report *r, fr_buf *b)
     FR_TRY(put_html(b, r->data));
     FR_TRY(fr_buf_printf(b, ", %d at once; ", r->concurrency));
     FR_TRY(put_html(b, r->machine.cpu));
-    FR_TRY(fr_buf_printf(b, ", %d cores, %.0f GB; %d ranks; target ", r->machine.cores, r->machine.memory_gb,
-                         r->ranks));
+    FR_TRY(fr_buf_printf(b, ", %d cores, %.0f GB; %d ranks; target ", r->machine.cores,
+                         r->machine.memory_gb, r->ranks));
     FR_TRY(put_html(b, r->target[0] ? r->target : "of the cluster"));
     FR_TRY(fr_buf_printf(b, ", draft "));
     FR_TRY(put_html(b, r->draft[0] ? r->draft : "none or of the cluster"));
-    FR_TRY(fr_buf_printf(b, "</p>\n<table><tr><th>policy</th><th>wall s</th><th>speed-up</th><th>accuracy</th>"
-                            "<th>tok/s</th><th>accepted</th><th>tok/pass</th><th>identical</th></tr>\n"));
+    FR_TRY(fr_buf_printf(
+        b, "</p>\n<table><tr><th>policy</th><th>wall s</th><th>speed-up</th><th>accuracy</th>"
+           "<th>tok/s</th><th>accepted</th><th>tok/pass</th><th>identical</th></tr>\n"));
     for (int i = 0; i < r->n_policies; i++)
         FR_TRY(put_row(r, i, slowest_s, b));
     return fr_buf_printf(b, "</table>\n</body></html>\n");

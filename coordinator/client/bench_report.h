@@ -32,7 +32,8 @@ typedef struct fr_bench_report {
 
 /* What a policy's results come to; values that do not exist are NaN. */
 typedef struct fr_bench_sum {
-    double accuracy, wall_s, tok_s, accepted_share, tokens_per_pass, speedup, identical, mean_seconds;
+    double accuracy, wall_s, tok_s, accepted_share, tokens_per_pass, speedup, identical,
+        mean_seconds;
     uint64_t chain_tokens;
     int failed;
 } fr_bench_sum;

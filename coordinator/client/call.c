@@ -46,7 +46,8 @@ fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out)
     return fr_link_recv(c->link, 0, &from, out);
 }
 
-/* The reply itself, an Error turned into a status, or something else that is dropped (*taken stays 0). */
+/* The reply itself, an Error turned into a status, or something else that is dropped (*taken stays
+ * 0). */
 static fr_status take_reply(fr_msg *m, uint64_t tag, fr_msg_kind want, int *taken)
 {
     *taken = m->tag == tag && m->kind == want;
@@ -91,8 +92,8 @@ typedef struct following {
     double heard_s, asked_s;
 } following;
 
-/* Renews the subscription. The status query is there for its answer: a sign of life from a coordinator whose job is
- * silent for good reasons (a long prompt). */
+/* Renews the subscription. The status query is there for its answer: a sign of life from a
+ * coordinator whose job is silent for good reasons (a long prompt). */
 static fr_status subscribe(following *w)
 {
     fr_msg watch = {.kind = FR_MSG_WATCH};
@@ -148,8 +149,8 @@ static fr_status on_silence(following *w)
     return FR_OK;
 }
 
-fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed, const fr_follower *f,
-                         fr_msg *done_out)
+fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed,
+                         const fr_follower *f, fr_msg *done_out)
 {
     following w = {.call = c, .f = f, .job = job, .next_step = from_step, .heard_s = fr_now_s()};
     if (!subscribed)

@@ -1,5 +1,6 @@
-/* call.h: the client's side of the coordinator's API: requests with their replies, and the events of one job. One thread;
- * waits end early with FR_ECANCELLED when the user interrupts (interrupt.h). */
+/* call.h: the client's side of the coordinator's API: requests with their replies, and the events
+ * of one job. One thread; waits end early with FR_ECANCELLED when the user interrupts
+ * (interrupt.h). */
 #ifndef FR_CALL_H
 #define FR_CALL_H
 
@@ -21,8 +22,9 @@ void fr_call_close(fr_call *c, int linger_ms); /* a zeroed one is fine */
 fr_status fr_call_send(fr_call *c, fr_msg *m);
 /* The next message of any kind: FR_ETIMEDOUT when none came. Release it with fr_msg_free(). */
 fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out);
-/* Sends and waits for the reply, which is of kind `want`; what else comes meanwhile is dropped. The coordinator's Error
- * becomes the returned status and cause; silence FR_EUNAVAILABLE "no cluster at ENDPOINT". */
+/* Sends and waits for the reply, which is of kind `want`; what else comes meanwhile is dropped. The
+ * coordinator's Error becomes the returned status and cause; silence FR_EUNAVAILABLE "no cluster at
+ * ENDPOINT". */
 fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out);
 
 /* What to do with the events of a job; an error ends the following. NULL members are skipped. */
@@ -33,11 +35,12 @@ typedef struct fr_follower {
     fr_status (*idle)(void *ctx); /* some times a second while nothing comes */
 } fr_follower;
 
-/* Follows a job to its end. subscribed: the job was submitted with `watch`. Steps before from_step are left out, none
- * comes twice. When the coordinator falls silent it is asked again, and again after it was restarted; after a minute
- * without a word FR_EUNAVAILABLE. done_out->body.done is the end, of a failed job too; release with fr_msg_free(). */
-fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed, const fr_follower *f,
-                         fr_msg *done_out);
+/* Follows a job to its end. subscribed: the job was submitted with `watch`. Steps before from_step
+ * are left out, none comes twice. When the coordinator falls silent it is asked again, and again
+ * after it was restarted; after a minute without a word FR_EUNAVAILABLE. done_out->body.done is the
+ * end, of a failed job too; release with fr_msg_free(). */
+fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed,
+                         const fr_follower *f, fr_msg *done_out);
 
 /* The status a finished job ended with, its cause recorded: FR_OK when it is done. */
 fr_status fr_job_status(const fr_msg_job_info *job);

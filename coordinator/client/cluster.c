@@ -1,5 +1,5 @@
-/* cluster.c: see cluster.h. Start: 1 a folder, 2 the coordinator, which writes its endpoint into the ready file,
- * 3 the worker group, 4 the cluster's status until both roles are alive. */
+/* cluster.c: see cluster.h. Start: 1 a folder, 2 the coordinator, which writes its endpoint into
+ * the ready file, 3 the worker group, 4 the cluster's status until both roles are alive. */
 #include "cluster.h"
 
 #include <dirent.h>
@@ -111,21 +111,23 @@ int fr_read_endpoint(const char *path, char *out, size_t cap)
     FILE *f = fopen(path, "re");
     if (!f)
         return 0;
-    int ok = fgets(out, (int)cap, f) != NULL && strchr(out, '\n') != NULL; /* the whole line is there */
+    int ok =
+        fgets(out, (int)cap, f) != NULL && strchr(out, '\n') != NULL; /* the whole line is there */
     fclose(f);
     if (ok)
         out[strcspn(out, " \r\n")] = 0;
     return ok;
 }
 
-static fr_status start_coordinator(fr_cluster *c, const fr_client_config *config, const fr_cluster_options *o)
+static fr_status start_coordinator(fr_cluster *c, const fr_client_config *config,
+                                   const fr_cluster_options *o)
 {
-    char ready[PATH_MAX], store[PATH_MAX], log[PATH_MAX], endpoint[256];
+    char ready[PATH_MAX], log[PATH_MAX], endpoint[256];
     file_in(c, "ready", ready);
-    file_in(c, "jobs.db", store);
     file_in(c, "coordinator.log", log);
     fr_argv argv = {0};
-    fr_coordinator_args args = {.bind = "tcp://127.0.0.1:0", .ready_file = ready, .store = store,
+    /* No store: its jobs end with it. */
+    fr_coordinator_args args = {.bind = "tcp://127.0.0.1:0", .ready_file = ready,
                                 .draft = o->draft, .draft_backend = o->backend,
                                 .overlap = o->overlap, .draft_threads = o->threads,
                                 .draft_context = o->context, .max_running = o->max_running};
@@ -145,7 +147,8 @@ static fr_status start_coordinator(fr_cluster *c, const fr_client_config *config
     return fr_call_open(endpoint, &c->call);
 }
 
-static fr_status start_worker(fr_cluster *c, const fr_client_config *config, const fr_cluster_options *o)
+static fr_status start_worker(fr_cluster *c, const fr_client_config *config,
+                              const fr_cluster_options *o)
 {
     char log[PATH_MAX];
     file_in(c, "worker.log", log);
@@ -170,8 +173,8 @@ static int is_ready(const fr_msg_status_reply *s, int want_draft)
     return target && (draft || !want_draft);
 }
 
-fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms, fr_status (*check)(void *ctx),
-                                void *ctx)
+fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms,
+                                fr_status (*check)(void *ctx), void *ctx)
 {
     double end = fr_now_s() + timeout_ms / 1e3;
     for (unsigned wait_ms = 5;; wait_ms = wait_ms < 100 ? wait_ms * 2 : wait_ms) {
@@ -187,13 +190,14 @@ fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms, f
         if (check)
             FR_TRY(check(ctx));
         if (fr_now_s() > end)
-            return fr_fail(FR_ETIMEDOUT, "cluster at %s: no model serves after %d s", call->endpoint,
-                           timeout_ms / 1000);
+            return fr_fail(FR_ETIMEDOUT, "cluster at %s: no model serves after %d s",
+                           call->endpoint, timeout_ms / 1000);
         fr_sleep_ms(wait_ms);
     }
 }
 
-fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_options *options, fr_cluster **out)
+fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_options *options,
+                           fr_cluster **out)
 {
     fr_status st;
     fr_cluster *c = calloc(1, sizeof *c);
@@ -202,8 +206,9 @@ fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_opti
     FR_TRY_GOTO(st, make_dir(c, config->temp_dir), fail);
     FR_TRY_GOTO(st, start_coordinator(c, config, options), fail);
     FR_TRY_GOTO(st, start_worker(c, config, options), fail);
-    FR_TRY_GOTO(st, fr_cluster_wait_ready(&c->call, options->draft != NULL, MODELS_MS, check_children, c),
-                fail);
+    FR_TRY_GOTO(
+        st, fr_cluster_wait_ready(&c->call, options->draft != NULL, MODELS_MS, check_children, c),
+        fail);
     *out = c;
     return FR_OK;
 fail:

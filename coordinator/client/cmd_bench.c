@@ -1,5 +1,5 @@
-/* cmd_bench.c: `forerun bench`: all problems of a file under each of several policies, on one cluster, some at once;
- * accuracy, time and acceptance are reported. */
+/* cmd_bench.c: `forerun bench`: all problems of a file under each of several policies, on one
+ * cluster, some at once; accuracy, time and acceptance are reported. */
 #include "client.h"
 
 #include <math.h>
@@ -54,17 +54,20 @@ enum { OPT_DATA = 0x200, OPT_POLICIES, OPT_LIMIT, OPT_CONCURRENCY, OPT_JSON, OPT
 static const struct argp_option options[] = {
     {.doc = "Benchmark:", .group = 0},
     {"data", OPT_DATA, "F.jsonl", 0, "problems: JSON lines {\"id\",\"question\",\"answer\"}", 0},
-    {"policies", OPT_POLICIES, "A,B,C", 0, "policies to compare; with `target` speed-ups are told", 0},
+    {"policies", OPT_POLICIES, "A,B,C", 0, "policies to compare; with `target` speed-ups are told",
+     0},
     {"limit", OPT_LIMIT, "N", 0, "only the first N problems", 0},
     {"concurrency", OPT_CONCURRENCY, "N", 0, "problems in flight (default 1)", 0},
-    {"json", OPT_JSON, "OUT", 0, "write the numbers there (- for standard output, instead of the table)", 0},
+    {"json", OPT_JSON, "OUT", 0,
+     "write the numbers there (- for standard output, instead of the table)", 0},
     {"html", OPT_HTML, "OUT", 0, "write a page there", 0},
     {0}};
 
-static const char doc[] = "Runs all problems of a file under several policies and compares them."
-                          "\vExample:\n"
-                          "  forerun bench --data problems.jsonl --policies target,draft,token,step \\\n"
-                          "      --limit 20 --json out.json --html out.html";
+static const char doc[] =
+    "Runs all problems of a file under several policies and compares them."
+    "\vExample:\n"
+    "  forerun bench --data problems.jsonl --policies target,draft,token,step \\\n"
+    "      --limit 20 --json out.json --html out.html";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -130,8 +133,8 @@ static fr_status submit_next(benching *b, slot *s)
     const fr_problem *p = &b->problems.data[b->next];
     fr_buf text = {0};
     fr_msg m = {.kind = FR_MSG_SUBMIT};
-    fr_status st = fr_job_spec(&b->o->job, &b->o->place, b->place.embedded, p->question, strlen(p->question), &text,
-                               &m.body.submit.spec);
+    fr_status st = fr_job_spec(&b->o->job, &b->o->place, b->place.embedded, p->question,
+                               strlen(p->question), &text, &m.body.submit.spec);
     if (st == FR_OK) {
         m.body.submit.watch = 1;
         m.body.submit.spec.policy = b->now->name;
@@ -185,19 +188,22 @@ static fr_status on_message(benching *b, const fr_msg *m)
         if (m->kind == FR_MSG_DONE && s->job && m->body.done.job.job == s->job)
             return on_done(b, s, &m->body.done.job);
         if (m->kind == FR_MSG_ERROR && m->tag == s->tag)
-            return fr_fail(m->body.error.status ? (fr_status)m->body.error.status : FR_EPROTO, "%s, policy %s: %s",
-                           b->problems.data[s->problem].id, b->now->name, m->body.error.cause);
+            return fr_fail(m->body.error.status ? (fr_status)m->body.error.status : FR_EPROTO,
+                           "%s, policy %s: %s", b->problems.data[s->problem].id, b->now->name,
+                           m->body.error.cause);
     }
     return FR_OK;
 }
 
-/* Asks again for the ends of all jobs in flight, steps left out: the coordinator may have been restarted. */
+/* Asks again for the ends of all jobs in flight, steps left out: the coordinator may have been
+ * restarted. */
 static fr_status on_silence(benching *b)
 {
     FR_TRY(fr_place_check(&b->place));
     double now = fr_now_s();
     if (now - b->heard_s > GIVE_UP_S)
-        return fr_fail(FR_EUNAVAILABLE, "no cluster at %s (silent for %.0f s)", b->place.call->endpoint, GIVE_UP_S);
+        return fr_fail(FR_EUNAVAILABLE, "no cluster at %s (silent for %.0f s)",
+                       b->place.call->endpoint, GIVE_UP_S);
     if (now - b->heard_s < SILENCE_S || now - b->asked_s < SILENCE_S)
         return FR_OK;
     b->asked_s = now;
@@ -255,10 +261,16 @@ static void cancel_all(benching *b)
 
 static fr_status write_report(benching *b)
 {
-    fr_bench_report r = {.data = b->o->data, .target = b->place.models.target, .draft = b->place.models.draft,
-                         .limit = b->o->limit, .concurrency = b->o->concurrency, .ranks = b->o->place.ranks,
-                         .threads = b->o->place.threads, .n_problems = b->problems.n,
-                         .n_policies = b->n_policies, .policies = b->policies};
+    fr_bench_report r = {.data = b->o->data,
+                         .target = b->place.models.target,
+                         .draft = b->place.models.draft,
+                         .limit = b->o->limit,
+                         .concurrency = b->o->concurrency,
+                         .ranks = b->o->place.ranks,
+                         .threads = b->o->place.threads,
+                         .n_problems = b->problems.n,
+                         .n_policies = b->n_policies,
+                         .policies = b->policies};
     int json_to_stdout = b->o->json && strcmp(b->o->json, "-") == 0;
     fr_machine_read(&r.machine);
     if (!json_to_stdout)
@@ -331,7 +343,8 @@ out:
 
 static int run(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&fr_job_argp, 0, NULL, 0}, {&fr_place_argp, 0, NULL, 0}, {0}};
+    static const struct argp_child children[] = {
+        {&fr_job_argp, 0, NULL, 0}, {&fr_place_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {options, parse, NULL, doc, children, NULL, NULL};
     bench_options o = {.concurrency = 1};
     fr_status st = fr_args_parse(&argp, argc, argv, &o);

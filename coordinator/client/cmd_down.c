@@ -1,4 +1,5 @@
-/* cmd_down.c: `forerun down`: stops the cluster that `forerun up` runs, and waits until it is gone. */
+/* cmd_down.c: `forerun down`: stops the cluster that `forerun up` runs, and waits until it is
+ * gone. */
 #include "client.h"
 
 #include <errno.h>
@@ -23,8 +24,9 @@ static const struct argp_option options[] = {
     {"run-dir", 'r', "DIR", 0, "the cluster's run folder", 1},
     {0}};
 
-static const char doc[] = "Stops the cluster that `forerun up` runs: the one of the CONFIG, of a run folder, or the "
-                          "default one.\vExample:\n  forerun down deploy/conf/local.ini";
+static const char doc[] =
+    "Stops the cluster that `forerun up` runs: the one of the CONFIG, of a run folder, or the "
+    "default one.\vExample:\n  forerun down deploy/conf/local.ini";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -60,7 +62,8 @@ static fr_status stop_holder(const char *dir)
             return FR_OK;
         }
     } while (fr_now_s() < end);
-    return fr_fail(FR_EPEER, "%s: pid %d still runs %.0f s after it was asked to stop", dir, (int)pid, GONE_S);
+    return fr_fail(FR_EPEER, "%s: pid %d still runs %.0f s after it was asked to stop", dir,
+                   (int)pid, GONE_S);
 }
 
 static fr_status down(const down_options *o)

@@ -14,7 +14,8 @@ typedef struct list_options {
 } list_options;
 
 static const struct argp_option options[] = {
-    {"state", 's', "STATE", 0, "only jobs in that state (queued, running, done, failed, cancelled)", 1},
+    {"state", 's', "STATE", 0, "only jobs in that state (queued, running, done, failed, cancelled)",
+     1},
     {"limit", 'n', "N", 0, "at most N, the newest (default 100)", 1},
     {0}};
 
@@ -62,7 +63,8 @@ static fr_status list(const list_options *o)
 {
     fr_call call = {0};
     fr_msg query = {.kind = FR_MSG_LIST_QUERY}, reply = {0};
-    query.body.list_query = (fr_msg_list_query){.limit = (uint32_t)o->limit, .state = o->state ? o->state : ""};
+    query.body.list_query =
+        (fr_msg_list_query){.limit = (uint32_t)o->limit, .state = o->state ? o->state : ""};
     fr_status st = fr_remote_open(&o->remote, &call);
     if (st == FR_OK)
         st = fr_call_ask(&call, &query, FR_MSG_LIST_REPLY, FR_CALL_ANSWER_MS, &reply);

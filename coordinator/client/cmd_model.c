@@ -1,4 +1,5 @@
-/* cmd_model.c: `forerun model`: finds the part that was asked for (model_*.c) and reads its options. */
+/* cmd_model.c: `forerun model`: finds the part that was asked for (model_*.c) and reads its
+ * options. */
 #include "client.h"
 
 #include <stdio.h>
@@ -51,7 +52,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return take_argument(p, arg);
     case ARGP_KEY_END:
         if (p->n_args < p->command->n_args)
-            return fr_arg_error(fr_fail(FR_EINVAL, "model %s: %s is needed", p->command->name, p->command->args_doc));
+            return fr_arg_error(fr_fail(FR_EINVAL, "model %s: %s is needed", p->command->name,
+                                        p->command->args_doc));
         return 0;
     case 'f':
         o->file = arg;
@@ -105,8 +107,11 @@ static fr_status find_and_run(const fr_model_command *command, fr_model_options 
 static int run_command(const fr_model_command *command, int argc, char **argv)
 {
     const struct argp_child children[] = {
-        {&common_argp, 0, NULL, 0}, {command->takes_session ? &session_argp : NULL, 0, NULL, 0}, {0}};
-    const struct argp argp = {command->options, parse, command->args_doc, command->doc, children, NULL, NULL};
+        {&common_argp, 0, NULL, 0},
+        {command->takes_session ? &session_argp : NULL, 0, NULL, 0},
+        {0}};
+    const struct argp argp = {
+        command->options, parse, command->args_doc, command->doc, children, NULL, NULL};
     char title[48];
     snprintf(title, sizeof title, "forerun model %s", command->name);
     argv[0] = title;
@@ -120,9 +125,11 @@ static int run_command(const fr_model_command *command, int argc, char **argv)
 
 static void print_help(void)
 {
-    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model file, and measures it.\n\nCommands:\n");
+    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model file, and measures "
+           "it.\n\nCommands:\n");
     for (int i = 0; i < N_COMMANDS; i++)
-        printf("  %-10s %s\n", commands[i]->name, commands[i]->doc + strspn(commands[i]->doc, "\v"));
+        printf("  %-10s %s\n", commands[i]->name,
+               commands[i]->doc + strspn(commands[i]->doc, "\v"));
     printf("\n`forerun model COMMAND --help` tells the options.\n");
 }
 
@@ -136,9 +143,13 @@ static int run(int argc, char **argv)
         if (strcmp(commands[i]->name, argv[1]) == 0)
             return run_command(commands[i], argc - 1, argv + 1);
     if (argc >= 2)
-        return fr_exit_report(fr_fail(FR_EINVAL, "unknown command 'model %.64s'; there are inspect, tokenize, "
-                                                 "perplexity, check and perf", argv[1]));
-    return fr_exit_report(fr_fail(FR_EINVAL, "model: inspect, tokenize, perplexity, check or perf is needed"));
+        return fr_exit_report(fr_fail(FR_EINVAL,
+                                      "unknown command 'model %.64s'; there are inspect, tokenize, "
+                                      "perplexity, check and perf",
+                                      argv[1]));
+    return fr_exit_report(
+        fr_fail(FR_EINVAL, "model: inspect, tokenize, perplexity, check or perf is needed"));
 }
 
-const fr_command fr_command_model = {"model", "look at a model file: inspect, tokenize, perplexity, check, perf", run};
+const fr_command fr_command_model = {
+    "model", "look at a model file: inspect, tokenize, perplexity, check, perf", run};

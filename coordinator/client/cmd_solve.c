@@ -1,5 +1,5 @@
-/* cmd_solve.c: `forerun solve`: one problem to its answer, on a running cluster or a private one, streamed. With
- * --compare the plain target solves it again afterwards, on the same cluster. */
+/* cmd_solve.c: `forerun solve`: one problem to its answer, on a running cluster or a private one,
+ * streamed. With --compare the plain target solves it again afterwards, on the same cluster. */
 #include "client.h"
 
 #include <stdio.h>
@@ -39,7 +39,8 @@ static const char doc[] =
     "  forerun solve --ranks 2 --compare --target qwen2.5-coder-1.5b-instruct-q4_k_m \\\n"
     "      --draft qwen2.5-coder-0.5b-instruct-q4_k_m - < problem.txt\n"
     "  forerun solve --connect tcp://127.0.0.1:7077 --policy step --json \"...\"\n"
-    "On a terminal drafted steps that were kept are green, rewritten ones yellow, rejected ones struck "
+    "On a terminal drafted steps that were kept are green, rewritten ones yellow, rejected ones "
+    "struck "
     "through. Ctrl-C cancels the job (exit code 1).";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -58,7 +59,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (o->problem)
-            return fr_arg_error(fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
+            return fr_arg_error(
+                fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
         o->problem = arg;
         return 0;
     default:
@@ -81,7 +83,8 @@ static fr_status idle(void *ctx)
     return fr_place_check(&((solving *)ctx)->place);
 }
 
-/* Submits and follows one job to its end. When that is cut short the job is cancelled: nobody waits for it any more. */
+/* Submits and follows one job to its end. When that is cut short the job is cancelled: nobody waits
+ * for it any more. */
 static fr_status run_job(solving *s, const fr_msg_job_spec *spec, fr_msg *done)
 {
     fr_call *call = s->place.call;
@@ -100,7 +103,8 @@ static fr_status run_job(solving *s, const fr_msg_job_spec *spec, fr_msg *done)
         char cause[256];
         snprintf(cause, sizeof cause, "%s", fr_cause());
         if (fr_call_send(call, &cancel) != FR_OK)
-            return fr_fail(st, "%s", cause); /* the coordinator is gone as well: the first cause counts */
+            return fr_fail(st, "%s",
+                           cause); /* the coordinator is gone as well: the first cause counts */
         return st;
     }
     return fr_job_status(&done->body.done.job);
@@ -111,8 +115,8 @@ static fr_status solve(solving *s, const fr_buf *problem)
     fr_buf text = {0};
     fr_msg done = {0}, base = {0};
     fr_msg_job_spec spec;
-    fr_status st = fr_job_spec(&s->o->job, &s->o->place, s->place.embedded, (const char *)problem->data,
-                               problem->len, &text, &spec);
+    fr_status st = fr_job_spec(&s->o->job, &s->o->place, s->place.embedded,
+                               (const char *)problem->data, problem->len, &text, &spec);
     if (st == FR_OK)
         st = run_job(s, &spec, &done);
     if (st == FR_OK && s->o->compare) {
@@ -123,7 +127,8 @@ static fr_status solve(solving *s, const fr_buf *problem)
         st = run_job(s, &spec, &base);
     }
     if (st == FR_OK)
-        st = fr_show_done(&s->show, &done.body.done.job, s->o->compare ? &base.body.done.job : NULL);
+        st =
+            fr_show_done(&s->show, &done.body.done.job, s->o->compare ? &base.body.done.job : NULL);
     fr_msg_free(&done);
     fr_msg_free(&base);
     fr_buf_free(&text);
@@ -157,7 +162,8 @@ out:
 
 static int run(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&fr_job_argp, 0, NULL, 0}, {&fr_place_argp, 0, NULL, 0}, {0}};
+    static const struct argp_child children[] = {
+        {&fr_job_argp, 0, NULL, 0}, {&fr_place_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {options, parse, "PROBLEM | -", doc, children, NULL, NULL};
     solve_options o = {0};
     fr_status st = fr_args_parse(&argp, argc, argv, &o);
@@ -168,4 +174,5 @@ static int run(int argc, char **argv)
     return fr_exit_report(st);
 }
 
-const fr_command fr_command_solve = {"solve", "solve one problem and stream its chain of thought", run};
+const fr_command fr_command_solve = {"solve", "solve one problem and stream its chain of thought",
+                                     run};

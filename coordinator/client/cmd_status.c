@@ -12,8 +12,9 @@
 #include "table.h"
 #include "ui.h"
 
-static const char doc[] = "Shows a running cluster: its groups and open jobs; or one JOB with its text."
-                          "\vExamples:\n  forerun status\n  forerun status 17 --json";
+static const char doc[] =
+    "Shows a running cluster: its groups and open jobs; or one JOB with its text."
+    "\vExamples:\n  forerun status\n  forerun status 17 --json";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -26,12 +27,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static fr_status groups_table(const fr_msg_status_reply *s, fr_table *t)
 {
-    FR_TRY(fr_table_row(t, "GROUP\tROLE\tMODEL\tBACKEND\tRANKS\tTHREADS\tALIVE\tACTIVE\tPASSES\tKV FREE"));
+    FR_TRY(fr_table_row(
+        t, "GROUP\tROLE\tMODEL\tBACKEND\tRANKS\tTHREADS\tALIVE\tACTIVE\tPASSES\tKV FREE"));
     for (size_t i = 0; i < s->n_groups; i++) {
         const fr_msg_group_info *g = &s->groups[i];
-        FR_TRY(fr_table_row(t, "%s\t%s\t%s\t%s\t%u\t%u\t%s\t%u\t%" PRIu64 "\t%" PRIu64 "/%" PRIu64, g->name,
-                            g->role, g->model, g->backend, g->ranks, g->threads, g->alive ? "yes" : "no",
-                            g->active, g->passes, g->kv_free, g->kv_positions));
+        FR_TRY(fr_table_row(t, "%s\t%s\t%s\t%s\t%u\t%u\t%s\t%u\t%" PRIu64 "\t%" PRIu64 "/%" PRIu64,
+                            g->name, g->role, g->model, g->backend, g->ranks, g->threads,
+                            g->alive ? "yes" : "no", g->active, g->passes, g->kv_free,
+                            g->kv_positions));
     }
     return FR_OK;
 }
@@ -39,8 +42,8 @@ static fr_status groups_table(const fr_msg_status_reply *s, fr_table *t)
 static fr_status print_cluster(const fr_msg_status_reply *s, const char *endpoint)
 {
     fr_table groups = {0}, jobs = {0};
-    printf("cluster %s, version %s, up %.0f s, %u jobs running, %u queued\n", endpoint, s->version, s->uptime,
-           s->running, s->queued);
+    printf("cluster %s, version %s, up %.0f s, %u jobs running, %u queued\n", endpoint, s->version,
+           s->uptime, s->running, s->queued);
     fr_status st = groups_table(s, &groups);
     if (st == FR_OK)
         st = fr_table_print(&groups);
@@ -58,8 +61,8 @@ static fr_status print_cluster(const fr_msg_status_reply *s, const char *endpoin
 static fr_status print_job(const fr_msg_job_info *j)
 {
     fr_buf text = {0};
-    fr_status st = fr_buf_printf(&text, "job %" PRIu64 ": %s%s%s\n\n", j->job, j->state, j->cause[0] ? ": " : "",
-                                 j->cause);
+    fr_status st = fr_buf_printf(&text, "job %" PRIu64 ": %s%s%s\n\n", j->job, j->state,
+                                 j->cause[0] ? ": " : "", j->cause);
     if (st == FR_OK)
         st = fr_ui_escape(j->text.data, j->text.len, FR_UI_TEXT, &text);
     if (st == FR_OK)

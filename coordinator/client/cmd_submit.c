@@ -1,4 +1,5 @@
-/* cmd_submit.c: `forerun submit`: hands a problem to a running cluster and prints the job's number. */
+/* cmd_submit.c: `forerun submit`: hands a problem to a running cluster and prints the job's
+ * number. */
 #include "client.h"
 
 #include <inttypes.h>
@@ -26,10 +27,12 @@ static const struct argp_option options[] = {
     {"json", OPT_JSON, 0, 0, "print {\"job\": N}", 4},
     {0}};
 
-static const char doc[] = "Submits a problem to a running cluster and prints the job's number. The job outlives the client."
-                          "\vExamples:\n"
-                          "  forerun submit --connect tcp://127.0.0.1:7077 --policy step - < problem.txt\n"
-                          "  forerun watch $(forerun submit \"How much is 17 times 23?\")";
+static const char doc[] =
+    "Submits a problem to a running cluster and prints the job's number. The job outlives the "
+    "client."
+    "\vExamples:\n"
+    "  forerun submit --connect tcp://127.0.0.1:7077 --policy step - < problem.txt\n"
+    "  forerun watch $(forerun submit \"How much is 17 times 23?\")";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -46,7 +49,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (o->problem)
-            return fr_arg_error(fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
+            return fr_arg_error(
+                fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
         o->problem = arg;
         return 0;
     default:
@@ -73,8 +77,8 @@ static fr_status submit(const submit_options *o, fr_place *place, const fr_buf *
 {
     fr_buf text = {0};
     fr_msg request = {.kind = FR_MSG_SUBMIT}, reply = {0};
-    fr_status st = fr_job_spec(&o->job, &o->place, place->embedded, (const char *)problem->data, problem->len,
-                               &text, &request.body.submit.spec);
+    fr_status st = fr_job_spec(&o->job, &o->place, place->embedded, (const char *)problem->data,
+                               problem->len, &text, &request.body.submit.spec);
     if (st == FR_OK)
         st = fr_call_ask(place->call, &request, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply);
     if (st == FR_OK)

@@ -1,7 +1,8 @@
-/* cmd_up.c: `forerun up`: a local cluster as configured, and its supervisor. In the foreground until it is stopped, or
- * detached: then the parent waits until the cluster is ready and tells how that went.
- * 1 read the configuration, 2 lock the run folder, 3 the coordinator, which tells its endpoint, 4 the groups,
- * 5 look after all of them until Ctrl-C, `forerun down`, or the coordinator's orderly end. */
+/* cmd_up.c: `forerun up`: a local cluster as configured, and its supervisor. In the foreground
+ * until it is stopped, or detached: then the parent waits until the cluster is ready and tells how
+ * that went. 1 read the configuration, 2 lock the run folder, 3 the coordinator, which tells its
+ * endpoint, 4 the groups, 5 look after all of them until Ctrl-C, `forerun down`, or the
+ * coordinator's orderly end. */
 #include "client.h"
 
 #include <errno.h>
@@ -52,8 +53,10 @@ static const char doc[] =
     "  forerun up deploy/conf/local.ini\n"
     "  forerun up --detach cluster.ini && forerun solve --connect tcp://127.0.0.1:7077 \"...\"\n"
     "Sections: [cluster] bind, run_dir, store, heartbeat_ms, dead_after_ms; [coordinator] draft, "
-    "draft_backend, draft_threads, draft_context, overlap, max_running; [group NAME] role, model, ranks, threads, context, kv_positions, backend, "
-    "hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C or `forerun down` "
+    "draft_backend, draft_threads, draft_context, overlap, max_running; [group NAME] role, model, "
+    "ranks, threads, context, kv_positions, backend, "
+    "hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C or "
+    "`forerun down` "
     "stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -109,9 +112,16 @@ static fr_status add_group(cluster_up *up, const fr_conf_group *g)
 {
     char model[PATH_MAX];
     FR_TRY(find_model(up, g->model, g->role, model));
-    fr_group_args args = {.endpoint = up->endpoint, .name = g->name, .role = g->role, .model = model,
-                          .backend = g->backend, .hosts = g->hosts, .launcher = g->launcher,
-                          .ranks = g->ranks, .threads = g->threads, .context = g->context,
+    fr_group_args args = {.endpoint = up->endpoint,
+                          .name = g->name,
+                          .role = g->role,
+                          .model = model,
+                          .backend = g->backend,
+                          .hosts = g->hosts,
+                          .launcher = g->launcher,
+                          .ranks = g->ranks,
+                          .threads = g->threads,
+                          .context = g->context,
                           .kv_positions = g->kv_positions};
     fr_argv argv = {0};
     fr_status st = fr_group_command(&up->config, &args, &argv);
@@ -138,13 +148,15 @@ static fr_status start_coordinator(cluster_up *up)
     while (!fr_read_endpoint(up->ready_path, up->endpoint, sizeof up->endpoint)) {
         FR_TRY(tick(up));
         if (fr_now_s() > end)
-            return fr_fail(FR_ETIMEDOUT, "coordinator: not ready after %d s; see %s/coordinator.log",
+            return fr_fail(FR_ETIMEDOUT,
+                           "coordinator: not ready after %d s; see %s/coordinator.log",
                            ENDPOINT_MS / 1000, up->run_dir);
         fr_sleep_ms(10);
     }
     if (strcmp(up->endpoint, bind) == 0)
         return FR_OK;
-    /* A free port was asked for: a restarted coordinator has to come back to the one the groups know. */
+    /* A free port was asked for: a restarted coordinator has to come back to the one the groups
+     * know. */
     fr_argv *argv = &up->supervisor.members[0].argv;
     for (size_t i = 0; i + 1 < argv->n; i++) {
         if (strcmp(argv->v[i], "--bind") != 0)
@@ -199,7 +211,8 @@ static fr_status serve(cluster_up *up)
 
 static void stop(cluster_up *up)
 {
-    if (up->call.link && up->supervisor.n_members && fr_process_running(&up->supervisor.members[0].process)) {
+    if (up->call.link && up->supervisor.n_members &&
+        fr_process_running(&up->supervisor.members[0].process)) {
         fr_msg request = {.kind = FR_MSG_STOP_CLUSTER};
         if (fr_call_send(&up->call, &request) != FR_OK)
             fr_log(FR_LOG_WARN, "cannot ask the coordinator to stop: %s", fr_cause());
@@ -217,7 +230,8 @@ static fr_status supervise(cluster_up *up)
     char cause[512];
     snprintf(cause, sizeof cause, "%s", fr_cause());
     int ready = up->supervisor.settled;
-    fr_log(FR_LOG_INFO, "stopping: %s", st == FR_ECANCELLED && fr_interrupted() ? "asked to" : cause);
+    fr_log(FR_LOG_INFO, "stopping: %s",
+           st == FR_ECANCELLED && fr_interrupted() ? "asked to" : cause);
     stop(up);
     if (unlink(up->ready_path) != 0 && errno != ENOENT)
         fr_log(FR_LOG_WARN, "%s: %s", up->ready_path, strerror(errno));
@@ -234,8 +248,8 @@ static fr_status leave_terminal(const char *run_dir)
     snprintf(path, sizeof path, "%.*s/up.log", PATH_MAX - 16, run_dir);
     int log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int ok = log_fd >= 0 && null_fd >= 0 && setsid() >= 0 && dup2(null_fd, 0) >= 0 && dup2(log_fd, 1) >= 0 &&
-             dup2(log_fd, 2) >= 0;
+    int ok = log_fd >= 0 && null_fd >= 0 && setsid() >= 0 && dup2(null_fd, 0) >= 0 &&
+             dup2(log_fd, 1) >= 0 && dup2(log_fd, 2) >= 0;
     int e = errno;
     if (log_fd >= 0)
         close(log_fd);
@@ -260,11 +274,13 @@ static int await_report(int fd)
     text[n] = 0;
     text[strcspn(text, "\n")] = 0;
     if (n < 2) {
-        fprintf(stderr, "forerun: the cluster ended without a report; see up.log in its run folder\n");
+        fprintf(stderr,
+                "forerun: the cluster ended without a report; see up.log in its run folder\n");
         return FR_EXIT_NO_CLUSTER;
     }
     int code = text[0] - '0';
-    fprintf(code == FR_EXIT_DONE ? stdout : stderr, code == FR_EXIT_DONE ? "%s\n" : "forerun: %s\n", text + 1);
+    fprintf(code == FR_EXIT_DONE ? stdout : stderr, code == FR_EXIT_DONE ? "%s\n" : "forerun: %s\n",
+            text + 1);
     return code;
 }
 

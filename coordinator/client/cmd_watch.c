@@ -1,5 +1,5 @@
-/* cmd_watch.c: `forerun watch`: follows a job of a running cluster, from any step, and goes on when the coordinator was
- * restarted meanwhile. */
+/* cmd_watch.c: `forerun watch`: follows a job of a running cluster, from any step, and goes on when
+ * the coordinator was restarted meanwhile. */
 #include "client.h"
 
 #include "args.h"
@@ -16,8 +16,9 @@ static const struct argp_option options[] = {
     {"from-step", 's', "N", 0, "leave out the steps before it (default 0)", 1},
     {0}};
 
-static const char doc[] = "Follows a job from a step to its end. Ctrl-C ends the watching, not the job."
-                          "\vExample:\n  forerun watch 17 --from-step 4";
+static const char doc[] =
+    "Follows a job from a step to its end. Ctrl-C ends the watching, not the job."
+    "\vExample:\n  forerun watch 17 --from-step 4";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -33,7 +34,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-/* A first question, so that a cluster that is not there is told at once, and a job that is not there by its name. */
+/* A first question, so that a cluster that is not there is told at once, and a job that is not
+ * there by its name. */
 static fr_status find_job(fr_call *call, uint64_t job)
 {
     fr_msg query = {.kind = FR_MSG_STATUS_QUERY}, reply = {0};
@@ -42,7 +44,8 @@ static fr_status find_job(fr_call *call, uint64_t job)
     int found = reply.body.status_reply.n_jobs > 0;
     fr_msg_free(&reply);
     return found ? FR_OK
-                 : fr_fail(FR_ENOTFOUND, "no job %llu at %s", (unsigned long long)job, call->endpoint);
+                 : fr_fail(FR_ENOTFOUND, "no job %llu at %s", (unsigned long long)job,
+                           call->endpoint);
 }
 
 static fr_status watch(const watch_options *o)

@@ -1,5 +1,6 @@
-/* conf.c: see conf.h. inih cuts lines longer than its buffer without a word, so those are refused first; and it goes on
- * after an error, so the handler keeps the first cause and ignores the rest. */
+/* conf.c: see conf.h. inih cuts lines longer than its buffer without a word, so those are refused
+ * first; and it goes on after an error, so the handler keeps the first cause and ignores the
+ * rest. */
 #include "conf.h"
 
 #include <errno.h>
@@ -70,7 +71,8 @@ static fr_status set_value(const char *section, const key *k, void *base, const 
     return *at ? FR_OK : fr_no_memory();
 }
 
-static fr_status set(const char *section, const key *keys, void *base, const char *name, const char *value)
+static fr_status set(const char *section, const key *keys, void *base, const char *name,
+                     const char *value)
 {
     for (const key *k = keys; k->name; k++)
         if (strcmp(k->name, name) == 0)
@@ -94,7 +96,8 @@ static fr_status find_group(fr_conf *c, const char *name, fr_conf_group **out)
         }
     }
     if (!is_plain_name(name) || strcmp(name, "coordinator") == 0)
-        return fr_fail(FR_EINVAL, "[group %.64s]: a group's name is up to 24 letters, digits, - _ .", name);
+        return fr_fail(FR_EINVAL,
+                       "[group %.64s]: a group's name is up to 24 letters, digits, - _ .", name);
     fr_conf_group *grown = realloc(c->groups, (size_t)(c->n_groups + 1) * sizeof *grown);
     if (!grown)
         return fr_no_memory();
@@ -117,7 +120,8 @@ static fr_status take(fr_conf *c, const char *section, const char *name, const c
         FR_TRY(find_group(c, section + 6 + strspn(section + 6, " "), &g));
         return set(section, group_keys, g, name, value);
     }
-    return fr_fail(FR_EINVAL, "no section [%.64s]; there are [cluster], [coordinator] and [group NAME]",
+    return fr_fail(FR_EINVAL,
+                   "no section [%.64s]; there are [cluster], [coordinator] and [group NAME]",
                    section);
 }
 
@@ -140,7 +144,8 @@ static fr_status check_lines(const char *path, FILE *f)
     ssize_t n;
     for (int number = 1; st == FR_OK && (n = getline(&line, &cap, f)) >= 0; number++) {
         if (n > LONGEST_LINE)
-            st = fr_fail(FR_EINVAL, "%s:%d: line of more than %d bytes", path, number, LONGEST_LINE);
+            st =
+                fr_fail(FR_EINVAL, "%s:%d: line of more than %d bytes", path, number, LONGEST_LINE);
         else if (memchr(line, 0, (size_t)n))
             st = fr_fail(FR_EINVAL, "%s:%d: a zero byte", path, number);
     }
@@ -157,7 +162,8 @@ static fr_status check_groups(const char *path, const fr_conf *c)
         if (!g->model)
             return fr_fail(FR_EINVAL, "%s: [group %s] has no model", path, g->name);
         if (!g->role || (strcmp(g->role, "target") != 0 && strcmp(g->role, "draft") != 0))
-            return fr_fail(FR_EINVAL, "%s: [group %s] needs role = target or role = draft", path, g->name);
+            return fr_fail(FR_EINVAL, "%s: [group %s] needs role = target or role = draft", path,
+                           g->name);
         targets += strcmp(g->role, "target") == 0;
     }
     return targets ? FR_OK : fr_fail(FR_EINVAL, "%s: no group has role = target", path);

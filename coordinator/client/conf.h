@@ -1,5 +1,6 @@
-/* conf.h: the configuration file of `forerun up`, an INI file read with inih. Unknown sections and keys, values that do
- * not fit and keys given twice are errors that name the line. Example: deploy/conf/local.ini. */
+/* conf.h: the configuration file of `forerun up`, an INI file read with inih. Unknown sections and
+ * keys, values that do not fit and keys given twice are errors that name the line. Example:
+ * deploy/conf/local.ini. */
 #ifndef FR_CONF_H
 #define FR_CONF_H
 
@@ -29,8 +30,8 @@ typedef struct fr_conf {
     int n_groups;
 } fr_conf;
 
-/* FR_ENOTFOUND or FR_EIO for the file, FR_EINVAL "FILE:LINE: ..." for its contents. At least one target group is
- * required. *out needs fr_conf_free() after success only. */
+/* FR_ENOTFOUND or FR_EIO for the file, FR_EINVAL "FILE:LINE: ..." for its contents. At least one
+ * target group is required. *out needs fr_conf_free() after success only. */
 fr_status fr_conf_read(const char *path, fr_conf *out);
 void fr_conf_free(fr_conf *c); /* a zeroed one is fine */
 

@@ -72,7 +72,8 @@ fr_status fr_client_config_model(const fr_client_config *c, const char *name, ch
         if (is_file(out))
             return FR_OK;
     }
-    return fr_fail(FR_ENOTFOUND, "%.200s: no such model file, here or in %.200s", name, c->models_dir);
+    return fr_fail(FR_ENOTFOUND, "%.200s: no such model file, here or in %.200s", name,
+                   c->models_dir);
 }
 
 fr_status fr_client_config_tiny(const fr_client_config *c, const char *role, char *out, size_t cap)
@@ -86,11 +87,13 @@ fr_status fr_client_config_tiny(const fr_client_config *c, const char *role, cha
         if (is_file(out))
             return FR_OK;
     }
-    return fr_fail(FR_ENOTFOUND, "%s of the embedded pair not found: neither in %.150s nor in %.150s", name,
+    return fr_fail(FR_ENOTFOUND,
+                   "%s of the embedded pair not found: neither in %.150s nor in %.150s", name,
                    dirs[0], dirs[1]);
 }
 
-fr_status fr_client_config_program(const fr_client_config *c, const char *name, char *out, size_t cap)
+fr_status fr_client_config_program(const fr_client_config *c, const char *name, char *out,
+                                   size_t cap)
 {
     FR_TRY(join(out, cap, c->exe_dir, name));
     if (access(out, X_OK) == 0)

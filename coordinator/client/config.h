@@ -1,5 +1,5 @@
-/* config.h: what the environment says, read once a command: the only file of the client that calls getenv(). And where
- * things lie: programs, model files, the embedded tiny pair. */
+/* config.h: what the environment says, read once a command: the only file of the client that calls
+ * getenv(). And where things lie: programs, model files, the embedded tiny pair. */
 #ifndef FR_CLIENT_CONFIG_H
 #define FR_CLIENT_CONFIG_H
 
@@ -21,12 +21,14 @@ typedef struct fr_client_config {
 
 fr_status fr_client_config_read(fr_client_config *out);
 
-/* A model as the user named it: a path (with a slash, or of a file that is there), or the name of a file in models_dir,
- * with or without ".gguf". FR_ENOTFOUND names where it was sought. */
-fr_status fr_client_config_model(const fr_client_config *c, const char *name, char *out, size_t cap);
+/* A model as the user named it: a path (with a slash, or of a file that is there), or the name of a
+ * file in models_dir, with or without ".gguf". FR_ENOTFOUND names where it was sought. */
+fr_status fr_client_config_model(const fr_client_config *c, const char *name, char *out,
+                                 size_t cap);
 /* The embedded pair's "target" or "draft". */
 fr_status fr_client_config_tiny(const fr_client_config *c, const char *role, char *out, size_t cap);
 /* A program of Forerun: beside this one, else by PATH (then `out` is the bare name). */
-fr_status fr_client_config_program(const fr_client_config *c, const char *name, char *out, size_t cap);
+fr_status fr_client_config_program(const fr_client_config *c, const char *name, char *out,
+                                   size_t cap);
 
 #endif

@@ -1,5 +1,6 @@
-/* interrupt.h: Ctrl-C and its kin (SIGINT, SIGTERM, SIGHUP) as a question the waiting loops ask, so that a job is cancelled
- * and children are stopped in order. A second Ctrl-C changes nothing: the stop is already under way, and bounded. */
+/* interrupt.h: Ctrl-C and its kin (SIGINT, SIGTERM, SIGHUP) as a question the waiting loops ask, so
+ * that a job is cancelled and children are stopped in order. A second Ctrl-C changes nothing: the
+ * stop is already under way, and bounded. */
 #ifndef FR_INTERRUPT_H
 #define FR_INTERRUPT_H
 

@@ -10,19 +10,40 @@
 #include "check.h"
 #include "ui.h"
 
-#define MAX_PROBLEM (16u << 20) /* far beyond any context; keeps a mistaken `-` from eating the machine */
+/* Far beyond any context; keeps a mistaken `-` from eating the machine. */
+#define MAX_PROBLEM (16u << 20)
 
 enum {
-    OPT_JUDGE = 0x100, OPT_THRESHOLD, OPT_DRAFT_TOKENS, OPT_LOOKAHEAD, OPT_TOP_P, OPT_TOP_K, OPT_SEED,
-    OPT_MAX_TOKENS, OPT_STEP_TOKENS, OPT_DELIMITER, OPT_SYSTEM, OPT_SUFFIX, OPT_NAME, OPT_RAW,
-    OPT_CONNECT, OPT_TARGET, OPT_DRAFT, OPT_RANKS, OPT_THREADS, OPT_CONTEXT, OPT_BACKEND, OPT_OVERLAP
+    OPT_JUDGE = 0x100,
+    OPT_THRESHOLD,
+    OPT_DRAFT_TOKENS,
+    OPT_LOOKAHEAD,
+    OPT_TOP_P,
+    OPT_TOP_K,
+    OPT_SEED,
+    OPT_MAX_TOKENS,
+    OPT_STEP_TOKENS,
+    OPT_DELIMITER,
+    OPT_SYSTEM,
+    OPT_SUFFIX,
+    OPT_NAME,
+    OPT_RAW,
+    OPT_CONNECT,
+    OPT_TARGET,
+    OPT_DRAFT,
+    OPT_RANKS,
+    OPT_THREADS,
+    OPT_CONTEXT,
+    OPT_BACKEND,
+    OPT_OVERLAP
 };
 
 static const struct argp_option job_options[] = {
     {.doc = "What to do:", .group = 1},
     {"policy", 'p', "P", 0, "target, draft, token (exact, the default) or step (judged)", 1},
     {"judge", OPT_JUDGE, "J", 0, "of drafted steps: score (default), score-mean or logprob", 1},
-    {"threshold", OPT_THRESHOLD, "X", 0, "from which the judge keeps a step (default: the judge's own)", 1},
+    {"threshold", OPT_THRESHOLD, "X", 0,
+     "from which the judge keeps a step (default: the judge's own)", 1},
     {"draft-tokens", OPT_DRAFT_TOKENS, "K", 0, "tokens drafted for one exact verification", 1},
     {"lookahead", OPT_LOOKAHEAD, "K", 0, "drafted steps judged in one pass", 1},
     {"step-tokens", OPT_STEP_TOKENS, "N", 0, "most tokens of one step", 1},
@@ -36,7 +57,9 @@ static const struct argp_option job_options[] = {
     {.doc = "Prompt:", .group = 3},
     {"system", OPT_SYSTEM, "TEXT", 0, "system message; \"\" for none", 3},
     {"prompt-suffix", OPT_SUFFIX, "TEXT", 0,
-     "put behind the problem (default: asks for steps and a boxed answer; nothing for the embedded pair)", 3},
+     "put behind the problem (default: asks for steps and a boxed answer; nothing for the embedded "
+     "pair)",
+     3},
     {"raw", OPT_RAW, 0, 0, "the problem is the whole prompt: no chat template, no suffix", 3},
     {"name", OPT_NAME, "TEXT", 0, "label of the job", 3},
     {0}};
@@ -111,7 +134,8 @@ static const struct argp_option place_options[] = {
     {"ranks", OPT_RANKS, "N", 0, "tensor-parallel ranks of the target (default 1)", 5},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},
     {"context", OPT_CONTEXT, "N", 0, "positions of one sequence (default: the model's limit)", 5},
-    {"overlap", OPT_OVERLAP, "auto|on|off", 0, "go on drafting while the target verifies (default auto)", 5},
+    {"overlap", OPT_OVERLAP, "auto|on|off", 0,
+     "go on drafting while the target verifies (default auto)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
     {0}};
 
@@ -137,7 +161,8 @@ static error_t parse_place(int key, char *arg, struct argp_state *state)
     case OPT_OVERLAP:
         o->overlap = arg;
         if (strcmp(arg, "auto") && strcmp(arg, "on") && strcmp(arg, "off"))
-            return fr_arg_error(fr_fail(FR_EINVAL, "--overlap: '%.64s' is not auto, on or off", arg));
+            return fr_arg_error(
+                fr_fail(FR_EINVAL, "--overlap: '%.64s' is not auto, on or off", arg));
         return 0;
     case OPT_RANKS:
         return fr_arg_error(fr_arg_int("--ranks", arg, 1, 1024, &o->ranks));
@@ -171,7 +196,8 @@ const char *fr_default_policy(const fr_place_options *o)
     return !o->connect && o->target && !o->draft ? "target" : "token";
 }
 
-/* A running cluster: is it there, and is its target the embedded one (which wants no prompt of ours)? */
+/* A running cluster: is it there, and is its target the embedded one, which wants no prompt
+ * of ours? */
 static fr_status connect_to(const fr_place_options *o, fr_place *p)
 {
     FR_TRY(fr_call_open(o->connect, &p->connected));
@@ -180,18 +206,21 @@ static fr_status connect_to(const fr_place_options *o, fr_place *p)
     FR_TRY(fr_call_ask(p->call, &query, FR_MSG_STATUS_REPLY, FR_CALL_ANSWER_MS, &reply));
     const fr_msg_status_reply *s = &reply.body.status_reply;
     for (size_t i = 0; i < s->n_groups; i++)
-        p->embedded |= strcmp(s->groups[i].role, "target") == 0 && strcmp(s->groups[i].model, "tiny-target") == 0;
+        p->embedded |= strcmp(s->groups[i].role, "target") == 0 &&
+                       strcmp(s->groups[i].model, "tiny-target") == 0;
     fr_msg_free(&reply);
     return FR_OK;
 }
 
-fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft, fr_place *out)
+fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft,
+                        fr_place *out)
 {
     memset(out, 0, sizeof *out);
     if (o->connect) {
         if (o->target || o->draft)
-            return fr_fail(FR_EINVAL, "--connect: the cluster has its models; --target and --draft are for "
-                                      "a private one");
+            return fr_fail(FR_EINVAL,
+                           "--connect: the cluster has its models; --target and --draft are for "
+                           "a private one");
         fr_status st = connect_to(o, out);
         if (st != FR_OK)
             fr_call_close(&out->connected, 0);
@@ -199,8 +228,12 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
     }
     FR_TRY(fr_place_models(c, o, &out->models));
     out->embedded = out->models.embedded;
-    fr_cluster_options options = {.target = out->models.target, .backend = o->backend, .overlap = o->overlap,
-                                  .ranks = o->ranks, .threads = o->threads, .context = o->context,
+    fr_cluster_options options = {.target = out->models.target,
+                                  .backend = o->backend,
+                                  .overlap = o->overlap,
+                                  .ranks = o->ranks,
+                                  .threads = o->threads,
+                                  .context = o->context,
                                   .max_running = o->max_running};
     if (want_draft && out->models.draft[0])
         options.draft = out->models.draft;
@@ -225,32 +258,42 @@ void fr_place_tell(const fr_place *p)
 {
     if (!p->own || !p->embedded)
         return;
-    fprintf(stderr, "forerun: no model given, so the embedded tiny pair works: it solves multi-step integer "
-                    "arithmetic told in English, nothing else.\n"
-                    "forerun: deploy/models fetches real models; then --target NAME --draft NAME.\n");
+    fprintf(
+        stderr,
+        "forerun: no model given, so the embedded tiny pair works: it solves multi-step integer "
+        "arithmetic told in English, nothing else.\n"
+        "forerun: deploy/models fetches real models; then --target NAME --draft NAME.\n");
 }
 
 #define DEFAULT_SYSTEM "You are a helpful assistant."
-#define DEFAULT_SUFFIX                                                                                    \
-    " Please reason step by step, separate reasoning steps with two newlines, and put your final answer " \
+#define DEFAULT_SUFFIX                                                                             \
+    " Please reason step by step, separate reasoning steps with two newlines, and put your final " \
+    "answer "                                                                                      \
     "within \\boxed{}."
 
-fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded, const char *problem,
-                      size_t n, fr_buf *text, fr_msg_job_spec *out)
+fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded,
+                      const char *problem, size_t n, fr_buf *text, fr_msg_job_spec *out)
 {
     int plain = o->raw || embedded;
     const char *suffix = o->prompt_suffix ? o->prompt_suffix : plain ? "" : DEFAULT_SUFFIX;
     const char *system = o->system ? o->system : plain ? "" : DEFAULT_SYSTEM;
     FR_TRY(fr_buf_printf(text, "%.*s%s", (int)n, problem, o->raw ? "" : suffix));
-    *out = (fr_msg_job_spec){
-        .problem = (const char *)text->data, .system = system,
-        .policy = o->policy ? o->policy : fr_default_policy(where), .judge = o->judge ? o->judge : "",
-        .threshold = o->threshold, .draft_tokens = (uint32_t)o->draft_tokens,
-        .lookahead = (uint32_t)o->lookahead, .max_tokens = (uint32_t)o->max_tokens,
-        .step_tokens = (uint32_t)o->step_tokens, .delimiter = o->delimiter ? o->delimiter : "",
-        .name = o->name ? o->name : "", .raw = o->raw,
-        .sampling = {.temperature = (float)o->temperature, .top_p = (float)o->top_p,
-                     .top_k = (uint32_t)o->top_k, .seed = o->seed}};
+    *out = (fr_msg_job_spec){.problem = (const char *)text->data,
+                             .system = system,
+                             .policy = o->policy ? o->policy : fr_default_policy(where),
+                             .judge = o->judge ? o->judge : "",
+                             .threshold = o->threshold,
+                             .draft_tokens = (uint32_t)o->draft_tokens,
+                             .lookahead = (uint32_t)o->lookahead,
+                             .max_tokens = (uint32_t)o->max_tokens,
+                             .step_tokens = (uint32_t)o->step_tokens,
+                             .delimiter = o->delimiter ? o->delimiter : "",
+                             .name = o->name ? o->name : "",
+                             .raw = o->raw,
+                             .sampling = {.temperature = (float)o->temperature,
+                                          .top_p = (float)o->top_p,
+                                          .top_k = (uint32_t)o->top_k,
+                                          .seed = o->seed}};
     return FR_OK;
 }
 
@@ -261,7 +304,8 @@ static fr_status read_stdin(fr_buf *out)
     while ((n = fread(block, 1, sizeof block, stdin)) > 0) {
         FR_TRY(fr_buf_put(out, block, n));
         if (out->len > MAX_PROBLEM)
-            return fr_fail(FR_ELIMIT, "standard input: a problem of more than %u bytes", MAX_PROBLEM);
+            return fr_fail(FR_ELIMIT, "standard input: a problem of more than %u bytes",
+                           MAX_PROBLEM);
     }
     if (ferror(stdin))
         return fr_fail(FR_EIO, "standard input: %s", strerror(errno));

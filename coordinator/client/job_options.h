@@ -1,5 +1,5 @@
-/* job_options.h: the options that solve, submit and bench share, as argp children: what to ask for (a job) and where
- * (a cluster that runs, or a private one on given models). */
+/* job_options.h: the options that solve, submit and bench share, as argp children: what to ask for
+ * (a job) and where (a cluster that runs, or a private one on given models). */
 #ifndef FR_JOB_OPTIONS_H
 #define FR_JOB_OPTIONS_H
 
@@ -33,7 +33,8 @@ typedef struct fr_models {
     int embedded;
 } fr_models;
 fr_status fr_place_models(const fr_client_config *c, const fr_place_options *o, fr_models *out);
-/* The policy that holds when none was named: exact speculation where there may be a draft model, else the plain target. */
+/* The policy that holds when none was named: exact speculation where there may be a draft model,
+ * else the plain target. */
 const char *fr_default_policy(const fr_place_options *o);
 
 /* A cluster to work with: the named one (checked to be there), or a private one. */
@@ -44,19 +45,21 @@ typedef struct fr_place {
     fr_models models;
     int embedded;       /* the target is the embedded tiny one */
 } fr_place;
-fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft, fr_place *out);
+fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft,
+                        fr_place *out);
 void fr_place_close(fr_place *p); /* a zeroed one is fine */
 /* For fr_follower.idle; ctx is the fr_place. */
 fr_status fr_place_check(void *ctx);
 /* One line on stderr about the embedded pair; nothing with other models. */
 void fr_place_tell(const fr_place *p);
 
-/* The job for a problem. What it borrows lives as long as the options and *text (the problem with its suffix) do. */
-fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded, const char *problem,
-                      size_t n, fr_buf *text, fr_msg_job_spec *out);
+/* The job for a problem. What it borrows lives as long as the options and *text (the problem with
+ * its suffix) do. */
+fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded,
+                      const char *problem, size_t n, fr_buf *text, fr_msg_job_spec *out);
 
-/* The problem argument: the text itself, or standard input for "-". FR_EINVAL when there is none, FR_EFORMAT when it is
- * not UTF-8. Appends to out. */
+/* The problem argument: the text itself, or standard input for "-". FR_EINVAL when there is none,
+ * FR_EFORMAT when it is not UTF-8. Appends to out. */
 fr_status fr_read_problem(const char *argument, fr_buf *out);
 
 #endif

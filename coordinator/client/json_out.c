@@ -42,7 +42,8 @@ fr_status fr_json_text(cJSON *o, const char *key, const char *text)
 
 fr_status fr_json_number(cJSON *o, const char *key, double v)
 {
-    return checked(isfinite(v) ? cJSON_AddNumberToObject(o, key, v) : cJSON_AddNullToObject(o, key));
+    return checked(isfinite(v) ? cJSON_AddNumberToObject(o, key, v)
+                               : cJSON_AddNullToObject(o, key));
 }
 
 fr_status fr_json_u64(cJSON *o, const char *key, uint64_t v)

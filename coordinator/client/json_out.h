@@ -1,5 +1,6 @@
-/* json_out.h: JSON objects for the user: built with cJSON, printed one a line. Every text is made well-formed UTF-8
- * first, and numbers that JSON cannot hold (NaN) become null. The setters return FR_OK or out of memory. */
+/* json_out.h: JSON objects for the user: built with cJSON, printed one a line. Every text is made
+ * well-formed UTF-8 first, and numbers that JSON cannot hold (NaN) become null. The setters return
+ * FR_OK or out of memory. */
 #ifndef FR_JSON_OUT_H
 #define FR_JSON_OUT_H
 

@@ -46,7 +46,8 @@ double fr_machine_rss_mb(void)
 {
     char text[64];
     double kb = 0;
-    if (!find_line("/proc/self/status", "VmRSS", text, sizeof text) || sscanf(text, "%lf", &kb) != 1)
+    if (!find_line("/proc/self/status", "VmRSS", text, sizeof text) ||
+        sscanf(text, "%lf", &kb) != 1)
         return 0;
     return kb * 1024 / 1e6;
 }

@@ -1,6 +1,7 @@
-/* model_check.c: `forerun model check`: a model against golden data of another engine. Token ids must be equal; the
- * greedy texts are compared teacher-forced: the golden tokens are fed, and at each position the own most likely token
- * and the golden token's log-probability are compared. Format of the data: tests/golden/README.md. */
+/* model_check.c: `forerun model check`: a model against golden data of another engine. Token ids
+ * must be equal; the greedy texts are compared teacher-forced: the golden tokens are fed, and at
+ * each position the own most likely token and the golden token's log-probability are compared.
+ * Format of the data: tests/golden/README.md. */
 #include "model.h"
 
 #include <math.h>
@@ -40,7 +41,8 @@ static fr_status read_ids(const char *file, const cJSON *array, fr_ids *out)
 
 static int equal_ids(const fr_ids *a, const fr_ids *b)
 {
-    return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len * sizeof *a->data) == 0);
+    return a->len == b->len &&
+           (a->len == 0 || memcmp(a->data, b->data, a->len * sizeof *a->data) == 0);
 }
 
 /* prompt: with the BOS that a prompt begins with where the model wants one. */
@@ -85,7 +87,8 @@ static fr_status take(void *ctx, int i, const fr_row_query *query, const fr_row_
     return FR_OK;
 }
 
-static fr_status read_golden_tokens(const checking *c, const cJSON *list, fr_ids *ids, double *logprobs)
+static fr_status read_golden_tokens(const checking *c, const cJSON *list, fr_ids *ids,
+                                    double *logprobs)
 {
     const cJSON *v;
     int n_vocab = fr_session_info_of(c->session)->n_vocab, n = 0;
@@ -93,8 +96,10 @@ static fr_status read_golden_tokens(const checking *c, const cJSON *list, fr_ids
     {
         const cJSON *id = cJSON_GetObjectItemCaseSensitive(v, "id");
         const cJSON *logprob = cJSON_GetObjectItemCaseSensitive(v, "logprob");
-        if (!cJSON_IsNumber(id) || !cJSON_IsNumber(logprob) || id->valueint < 0 || id->valueint >= n_vocab)
-            return fr_fail(FR_EFORMAT, "%s: a token is not {id, logprob} of this vocabulary", c->file);
+        if (!cJSON_IsNumber(id) || !cJSON_IsNumber(logprob) || id->valueint < 0 ||
+            id->valueint >= n_vocab)
+            return fr_fail(FR_EFORMAT, "%s: a token is not {id, logprob} of this vocabulary",
+                           c->file);
         int32_t token = id->valueint;
         FR_TRY(fr_ids_put(ids, &token, 1));
         logprobs[n++] = logprob->valuedouble;
@@ -212,6 +217,11 @@ static const struct argp_option options[] = {
     {0}};
 
 const fr_model_command fr_model_check = {
-    .name = "check", .args_doc = "MODEL", .n_args = 1, .takes_session = 1, .options = options, .run = check,
+    .name = "check",
+    .args_doc = "MODEL",
+    .n_args = 1,
+    .takes_session = 1,
+    .options = options,
+    .run = check,
     .doc = "Compares a model with golden data: token ids, most likely tokens, log-probabilities.",
 };

@@ -40,7 +40,8 @@ static fr_status become_mpirun(fr_model_options *o, const char *path)
     return st;
 }
 
-fr_status fr_model_group_open(fr_model_options *o, const char *path, fr_model_group *out, int *leader_out)
+fr_status fr_model_group_open(fr_model_options *o, const char *path, fr_model_group *out,
+                              int *leader_out)
 {
     *out = (fr_model_group){0};
     *leader_out = 1;
@@ -67,8 +68,8 @@ void fr_model_group_close(fr_model_group *g)
 }
 
 /* One pass over tokens [n] of the sequence, the first being number `from` of the caller's. */
-static fr_status score_pass(fr_session *s, int seq, const int32_t *tokens, int from, int n, const fr_scoring *x,
-                            fr_row_query *queries, int *answers)
+static fr_status score_pass(fr_session *s, int seq, const int32_t *tokens, int from, int n,
+                            const fr_scoring *x, fr_row_query *queries, int *answers)
 {
     int row = 0;
     fr_pass_begin(s);
@@ -86,14 +87,16 @@ static fr_status score_pass(fr_session *s, int seq, const int32_t *tokens, int f
     return FR_OK;
 }
 
-fr_status fr_model_score(fr_session *s, int seq, const int32_t *tokens, int n, const fr_scoring *scoring)
+fr_status fr_model_score(fr_session *s, int seq, const int32_t *tokens, int n,
+                         const fr_scoring *scoring)
 {
     int room = fr_session_info_of(s)->max_rows;
     fr_row_query *queries = calloc((size_t)room, sizeof *queries);
     int *answers = calloc((size_t)room, sizeof *answers);
     fr_status st = queries && answers ? FR_OK : fr_no_memory();
     for (int from = 0; st == FR_OK && from < n; from += room)
-        st = score_pass(s, seq, tokens, from, n - from < room ? n - from : room, scoring, queries, answers);
+        st = score_pass(s, seq, tokens, from, n - from < room ? n - from : room, scoring, queries,
+                        answers);
     free(queries);
     free(answers);
     return st;

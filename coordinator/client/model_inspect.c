@@ -1,4 +1,5 @@
-/* model_inspect.c: `forerun model inspect`: metadata, tensors, sizes, tokenizer and chat style of a model file. */
+/* model_inspect.c: `forerun model inspect`: metadata, tensors, sizes, tokenizer and chat style of a
+ * model file. */
 #include "model.h"
 
 #include <inttypes.h>
@@ -32,7 +33,8 @@ static fr_status add_value(const fr_model_file *f, const fr_meta *m, const char 
     }
     if (m->type != FR_META_ARRAY)
         return fr_json_number(o, key, fr_meta_element(m, 0));
-    cJSON *array = cJSON_AddObjectToObject(o, key), *first = array ? cJSON_AddArrayToObject(array, "first") : NULL;
+    cJSON *array = cJSON_AddObjectToObject(o, key),
+          *first = array ? cJSON_AddArrayToObject(array, "first") : NULL;
     if (!first)
         return fr_no_memory();
     FR_TRY(fr_json_u64(array, "n", m->n_elements));
@@ -91,7 +93,8 @@ static fr_status fill_tensors(const fr_model_file *f, cJSON *array)
     return FR_OK;
 }
 
-/* A file may be readable and yet have no tokenizer that Forerun knows; then that is what is told. */
+/* A file may be readable and yet have no tokenizer that Forerun knows; then that is what is
+ * told. */
 static fr_status fill_tokenizer(const fr_model_file *f, cJSON *o)
 {
     fr_tokenizer *t = NULL;
@@ -123,7 +126,8 @@ static fr_status fill(const fr_model_file *f, cJSON *o)
     FR_TRY(fr_json_text(o, "file", fr_model_file_name(f)));
     FR_TRY(fr_json_u64(o, "bytes", fr_model_file_size(f)));
     FR_TRY(fr_json_text(o, "digest", digest));
-    cJSON *tokenizer = cJSON_AddObjectToObject(o, "tokenizer"), *meta = cJSON_AddObjectToObject(o, "metadata");
+    cJSON *tokenizer = cJSON_AddObjectToObject(o, "tokenizer"),
+          *meta = cJSON_AddObjectToObject(o, "metadata");
     cJSON *tensors = cJSON_AddArrayToObject(o, "tensors");
     if (!tokenizer || !meta || !tensors)
         return fr_no_memory();
@@ -158,8 +162,9 @@ static fr_status print_tensors(const fr_model_file *f)
     fr_status st = FR_OK;
     for (size_t i = 0; st == FR_OK && i < fr_model_file_n_tensors(f); i++) {
         const fr_tensor *x = fr_model_file_tensor_at(f, i);
-        st = fr_table_row(&t, "  %.*s\t%s\t%" PRId64 " x %" PRId64 "\t%zu", (int)x->name.len, x->name.data,
-                          fr_dtype_find(x->dtype)->name, x->dims[1], x->dims[0], x->bytes);
+        st = fr_table_row(&t, "  %.*s\t%s\t%" PRId64 " x %" PRId64 "\t%zu", (int)x->name.len,
+                          x->name.data, fr_dtype_find(x->dtype)->name, x->dims[1], x->dims[0],
+                          x->bytes);
     }
     if (st == FR_OK)
         st = fr_table_print(&t);

@@ -1,5 +1,6 @@
-/* model_perf.c: `forerun model perf`: how fast a model is on this machine, and how near to the memory's limit. With
- * --draft a small greedy speculation is measured, without cluster or protocol around it. */
+/* model_perf.c: `forerun model perf`: how fast a model is on this machine, and how near to the
+ * memory's limit. With --draft a small greedy speculation is measured, without cluster or protocol
+ * around it. */
 #include "model_perf.h"
 
 #include <stdio.h>
@@ -56,9 +57,10 @@ static fr_status print_json(const perf_report *r, const fr_session_info *info)
 
 static void print_text(const perf_report *r, const fr_session_info *info)
 {
-    printf("%s: %s, %d ranks of %d threads\n", info->model_name, info->backend, info->n_ranks, info->threads);
-    printf("decode   %8.1f tok/s  (%.1f GB/s of weights; memory reads at %.1f GB/s)\n", r->perf.decode_tok_s,
-           r->decode_gb_s, r->read_gb_s);
+    printf("%s: %s, %d ranks of %d threads\n", info->model_name, info->backend, info->n_ranks,
+           info->threads);
+    printf("decode   %8.1f tok/s  (%.1f GB/s of weights; memory reads at %.1f GB/s)\n",
+           r->perf.decode_tok_s, r->decode_gb_s, r->read_gb_s);
     printf("prefill  %8.1f tok/s\nmemory   %8.0f MB\n", r->perf.prefill_tok_s, r->rss_mb);
     for (int i = 0; i < FR_PERF_WIDTHS; i++)
         printf("verify %2d %7.2f ms\n", fr_perf_width[i], r->perf.verify_ms[i]);
@@ -118,6 +120,11 @@ static const struct argp_option options[] = {
     {0}};
 
 const fr_model_command fr_model_perf = {
-    .name = "perf", .args_doc = "MODEL", .n_args = 1, .takes_session = 1, .options = options, .run = perf,
+    .name = "perf",
+    .args_doc = "MODEL",
+    .n_args = 1,
+    .takes_session = 1,
+    .options = options,
+    .run = perf,
     .doc = "Measures decoding, prompts, passes of several tokens, and speculation.",
 };

@@ -1,5 +1,5 @@
-/* model_perf.h: the measurements of `forerun model perf`, apart from how they are reported. Sessions are led by the
- * caller. Times are medians. */
+/* model_perf.h: the measurements of `forerun model perf`, apart from how they are reported.
+ * Sessions are led by the caller. Times are medians. */
 #ifndef FR_MODEL_PERF_H
 #define FR_MODEL_PERF_H
 
@@ -16,7 +16,8 @@ typedef struct fr_perf {
 
 /* decode, prefill and verify. */
 fr_status fr_perf_passes(fr_session *s, int runs, fr_perf *out);
-/* Greedy speculation of `draft` for `target` at each depth. Both have one tokenizer: FR_EMISMATCH. */
+/* Greedy speculation of `draft` for `target` at each depth. Both have one tokenizer:
+ * FR_EMISMATCH. */
 fr_status fr_perf_speculation(fr_session *target, fr_session *draft, fr_perf *out);
 /* How fast n_threads threads together read memory, in GB/s: the limit of decoding. */
 fr_status fr_perf_read_gb_s(int n_threads, double *out);

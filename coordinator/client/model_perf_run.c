@@ -20,10 +20,11 @@
 const int fr_perf_width[FR_PERF_WIDTHS] = {1, 2, 4, 8, 16, 32};
 const int fr_perf_depth[FR_PERF_DEPTHS] = {0, 2, 4, 8};
 
-static const char sample_question[] =
-    "A bakery sells 48 loaves in the morning and half as many in the afternoon. Each loaf costs 3 dollars. The "
-    "ingredients of a loaf cost 1 dollar, and the rent of the shop is 60 dollars a day. How much money is left at "
-    "the end of the day? Please reason step by step.";
+static const char sample_question[] = "A bakery sells 48 loaves in the morning and half as many in "
+                                      "the afternoon. Each loaf costs 3 dollars. The "
+                                      "ingredients of a loaf cost 1 dollar, and the rent of the "
+                                      "shop is 60 dollars a day. How much money is left at "
+                                      "the end of the day? Please reason step by step.";
 
 static int by_value(const void *a, const void *b)
 {
@@ -51,7 +52,8 @@ static fr_status sample_tokens(const fr_session *s, size_t n, fr_ids *out)
     return st;
 }
 
-/* One pass that appends tokens [n] and asks about the last `asked` rows; their winners go to own [asked]. */
+/* One pass that appends tokens [n] and asks about the last `asked` rows; their winners go to own
+ * [asked]. */
 static fr_status step(fr_session *s, int seq, const int32_t *tokens, int n, int asked, int32_t *own)
 {
     int row = 0, answers[MAX_DEPTH + 64];
@@ -89,7 +91,8 @@ static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, f
     return fr_seq_truncate(s, seq, DECODE_PROMPT);
 }
 
-static fr_status measure_verify(fr_session *s, int seq, const int32_t *tokens, int runs, double *seconds, fr_perf *out)
+static fr_status measure_verify(fr_session *s, int seq, const int32_t *tokens, int runs,
+                                double *seconds, fr_perf *out)
 {
     int32_t own[64];
     for (int w = 0; w < FR_PERF_WIDTHS; w++) {
@@ -105,7 +108,8 @@ static fr_status measure_verify(fr_session *s, int seq, const int32_t *tokens, i
     return FR_OK;
 }
 
-static fr_status measure_prefill(fr_session *s, const int32_t *tokens, int n, int runs, double *seconds, fr_perf *out)
+static fr_status measure_prefill(fr_session *s, const int32_t *tokens, int n, int runs,
+                                 double *seconds, fr_perf *out)
 {
     for (int r = 0; r < runs; r++) {
         int seq = -1;
@@ -121,7 +125,8 @@ static fr_status measure_prefill(fr_session *s, const int32_t *tokens, int n, in
     return FR_OK;
 }
 
-static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int runs, double *seconds, fr_perf *out)
+static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int runs, double *seconds,
+                                fr_perf *out)
 {
     int seq = -1, n = PREFILL_TOKENS, most = fr_session_info_of(s)->max_context;
     FR_TRY(fr_seq_new(s, &seq));
@@ -158,7 +163,8 @@ typedef struct speculation {
 static fr_status write_draft(speculation *x, int depth, int32_t *drafted)
 {
     int have = fr_seq_len(x->draft, x->draft_seq);
-    FR_TRY(step(x->draft, x->draft_seq, x->chain.data + have, (int)x->chain.len - have, 1, drafted));
+    FR_TRY(
+        step(x->draft, x->draft_seq, x->chain.data + have, (int)x->chain.len - have, 1, drafted));
     for (int i = 1; i < depth; i++)
         FR_TRY(step(x->draft, x->draft_seq, &drafted[i - 1], 1, 1, &drafted[i]));
     return FR_OK;
@@ -204,13 +210,15 @@ static fr_status speculate(speculation *x, int depth, double *tok_s, double *tok
 fr_status fr_perf_speculation(fr_session *target, fr_session *draft, fr_perf *out)
 {
     if (fr_session_info_of(target)->tokenizer_digest != fr_session_info_of(draft)->tokenizer_digest)
-        return fr_fail(FR_EMISMATCH, "%s and %s have different tokenizers: no token speculation between them",
-                       fr_session_info_of(target)->model_name, fr_session_info_of(draft)->model_name);
+        return fr_fail(
+            FR_EMISMATCH, "%s and %s have different tokenizers: no token speculation between them",
+            fr_session_info_of(target)->model_name, fr_session_info_of(draft)->model_name);
     for (int d = 0; d < FR_PERF_DEPTHS; d++) {
         speculation x = {.target = target, .draft = draft, .target_seq = -1, .draft_seq = -1};
         fr_status st = sample_tokens(target, 0, &x.chain);
         if (st == FR_OK)
-            st = speculate(&x, fr_perf_depth[d], &out->spec_tok_s[d], &out->spec_tokens_per_pass[d]);
+            st =
+                speculate(&x, fr_perf_depth[d], &out->spec_tok_s[d], &out->spec_tokens_per_pass[d]);
         if (x.target_seq >= 0)
             fr_seq_free(target, x.target_seq);
         if (x.draft_seq >= 0)
@@ -247,7 +255,8 @@ static fr_status read_once(reader *readers, int n, uint64_t want)
 {
     uint64_t sum = 0;
     int started = 0;
-    while (started < n && pthread_create(&readers[started].thread, NULL, read_all, &readers[started]) == 0)
+    while (started < n &&
+           pthread_create(&readers[started].thread, NULL, read_all, &readers[started]) == 0)
         started++;
     for (int i = 0; i < started; i++) {
         pthread_join(readers[i].thread, NULL);

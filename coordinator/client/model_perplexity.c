@@ -1,6 +1,7 @@
-/* model_perplexity.c: `forerun model perplexity`, by llama-perplexity's rule, so that numbers compare: the text's tokens
- * are cut into chunks of --ctx that do not overlap (an unfinished one at the end is dropped), the first token of a chunk
- * gives way to BOS where the model wants one, and the second half of each chunk is scored. */
+/* model_perplexity.c: `forerun model perplexity`, by llama-perplexity's rule, so that numbers
+ * compare: the text's tokens are cut into chunks of --ctx that do not overlap (an unfinished one at
+ * the end is dropped), the first token of a chunk gives way to BOS where the model wants one, and
+ * the second half of each chunk is scored. */
 #include "model.h"
 
 #include <math.h>
@@ -37,7 +38,8 @@ static fr_status take(void *ctx, int i, const fr_row_query *query, const fr_row_
     return FR_OK;
 }
 
-static fr_status score_chunks(fr_session *session, fr_ids *ids, int has_bos, int32_t bos, scoring *s)
+static fr_status score_chunks(fr_session *session, fr_ids *ids, int has_bos, int32_t bos,
+                              scoring *s)
 {
     fr_scoring how = {.ctx = s, .ask = ask, .take = take};
     for (size_t at = 0; at + (size_t)s->ctx <= ids->len; at += (size_t)s->ctx) {
@@ -58,7 +60,8 @@ static fr_status report(const fr_model_options *o, const scoring *s, size_t n_to
     double perplexity = exp(s->nll / (double)s->n_scored);
     long chunks = (long)(n_tokens / (size_t)s->ctx);
     if (!o->json) {
-        printf("perplexity %.4f over %ld chunks of %d tokens (%zu tokens)\n", perplexity, chunks, s->ctx, n_tokens);
+        printf("perplexity %.4f over %ld chunks of %d tokens (%zu tokens)\n", perplexity, chunks,
+               s->ctx, n_tokens);
         return FR_OK;
     }
     cJSON *json = NULL;
@@ -85,7 +88,8 @@ static fr_status measure(const fr_model_options *o, fr_session *session, const c
     if (st == FR_OK)
         st = fr_tokenize(t, text, n, 0, &ids);
     if (st == FR_OK && ids.len < (size_t)o->ctx)
-        st = fr_fail(FR_EINVAL, "%s: %zu tokens are less than one chunk of --ctx %d", o->file, ids.len, o->ctx);
+        st = fr_fail(FR_EINVAL, "%s: %zu tokens are less than one chunk of --ctx %d", o->file,
+                     ids.len, o->ctx);
     if (st == FR_OK)
         st = score_chunks(session, &ids, bos.len > 0, bos.len ? bos.data[0] : 0, &s);
     if (st == FR_OK)

@@ -1,4 +1,5 @@
-/* model_tokenize.c: `forerun model tokenize`: the ids of a text, special tokens recognised, no BOS added. */
+/* model_tokenize.c: `forerun model tokenize`: the ids of a text, special tokens recognised, no BOS
+ * added. */
 #include "model.h"
 
 #include <stdio.h>
@@ -33,7 +34,8 @@ static fr_status print_text(const fr_tokenizer *t, const fr_ids *ids)
         fr_buf text = {0};
         fr_status st = fr_ui_escape(bytes ? bytes : "", n, FR_UI_ONE_LINE, &text);
         if (st == FR_OK)
-            printf("%7d  '%.*s'\n", (int)ids->data[i], (int)text.len, text.data ? (const char *)text.data : "");
+            printf("%7d  '%.*s'\n", (int)ids->data[i], (int)text.len,
+                   text.data ? (const char *)text.data : "");
         fr_buf_free(&text);
         FR_TRY(st);
     }

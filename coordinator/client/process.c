@@ -26,7 +26,8 @@ static void become(char *const *argv, int log_fd, int null_fd, int report_fd, pi
     for (size_t i = 0; i < sizeof reset / sizeof reset[0]; i++)
         signal(reset[i], SIG_DFL);
     /* The parent may have died before prctl. */
-    if (getppid() == parent && dup2(null_fd, 0) >= 0 && dup2(log_fd, 1) >= 0 && dup2(log_fd, 2) >= 0)
+    if (getppid() == parent && dup2(null_fd, 0) >= 0 && dup2(log_fd, 1) >= 0 &&
+        dup2(log_fd, 2) >= 0)
         execvp(argv[0], argv);
     int e = errno;
     if (write(report_fd, &e, sizeof e) < 0)
@@ -118,7 +119,8 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
-/* The text behind the program's own name: "forerun-worker rank 1: error: X" and "forerun-worker: X" give X. */
+/* The text behind the program's own name: "forerun-worker rank 1: error: X" and "forerun-worker: X"
+ * give X. */
 static const char *after_prefix(const char *line, int *is_error)
 {
     const char *error = strstr(line, "error: ");

@@ -1,7 +1,8 @@
-/* process.h: child processes: start, look, stop. Each child leads its own process group (so the terminal's Ctrl-C reaches
- * only the client, which stops the rest in order), reads /dev/null, writes its output to a log file, and gets SIGTERM when
- * the client dies however it dies: a kill -9 leaves nothing behind. Start children from the main thread only: the
- * kernel sends that signal when the starting thread ends. */
+/* process.h: child processes: start, look, stop. Each child leads its own process group (so the
+ * terminal's Ctrl-C reaches only the client, which stops the rest in order), reads /dev/null,
+ * writes its output to a log file, and gets SIGTERM when the client dies however it dies: a kill -9
+ * leaves nothing behind. Start children from the main thread only: the kernel sends that signal
+ * when the starting thread ends. */
 #ifndef FR_PROCESS_H
 #define FR_PROCESS_H
 
@@ -16,18 +17,21 @@ typedef struct fr_process {
     char name[32];  /* for messages */
 } fr_process;
 
-/* Starts argv[0] (looked up in PATH without a slash); stdout and stderr are appended to log_path. FR_ENOTFOUND or FR_EIO
- * when it cannot be executed: that is known before the call returns. */
-fr_status fr_process_start(fr_process *p, const char *name, char *const *argv, const char *log_path);
+/* Starts argv[0] (looked up in PATH without a slash); stdout and stderr are appended to log_path.
+ * FR_ENOTFOUND or FR_EIO when it cannot be executed: that is known before the call returns. */
+fr_status fr_process_start(fr_process *p, const char *name, char *const *argv,
+                           const char *log_path);
 /* 1 while it runs. Collects it when it has ended; never blocks. */
 int fr_process_running(fr_process *p);
 /* Waits until it has ended; 0 when it still runs after timeout_ms. */
 int fr_process_wait(fr_process *p, int timeout_ms);
-/* SIGTERM, and SIGKILL to its whole group after grace_ms; collects it. Fine when it is not running. */
+/* SIGTERM, and SIGKILL to its whole group after grace_ms; collects it. Fine when it is not
+ * running. */
 void fr_process_stop(fr_process *p, int grace_ms);
 
-/* The first line in a child's log that tells an error ("...: error: X" gives "X"), else the last line there is, without
- * the program's name; "" when the log is empty or unreadable. Appended to out. from: bytes of the log to skip. */
+/* The first line in a child's log that tells an error ("...: error: X" gives "X"), else the last
+ * line there is, without the program's name; "" when the log is empty or unreadable. Appended to
+ * out. from: bytes of the log to skip. */
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 
 #endif

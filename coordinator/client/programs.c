@@ -3,7 +3,8 @@
 
 #include "check.h"
 
-fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a, fr_argv *out)
+fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a,
+                                 fr_argv *out)
 {
     char program[PATH_MAX];
     FR_TRY(fr_client_config_program(c, "forerun-coordinator", program, sizeof program));

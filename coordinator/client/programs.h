@@ -1,5 +1,6 @@
-/* programs.h: the command lines of the coordinator and of groups, in one place: a private cluster and `forerun up` start
- * the same programs. NULL and 0 leave an option out, so the program's own default holds. */
+/* programs.h: the command lines of the coordinator and of groups, in one place: a private cluster
+ * and `forerun up` start the same programs. NULL and 0 leave an option out, so the program's own
+ * default holds. */
 #ifndef FR_PROGRAMS_H
 #define FR_PROGRAMS_H
 
@@ -19,7 +20,8 @@ typedef struct fr_group_args {
     long long kv_positions;
 } fr_group_args;
 
-fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a, fr_argv *out);
+fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a,
+                                 fr_argv *out);
 /* One rank on this machine starts without mpirun. */
 fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr_argv *out);
 

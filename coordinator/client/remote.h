@@ -1,4 +1,5 @@
-/* remote.h: what the commands on a running cluster share: --connect, --json and at most one argument. */
+/* remote.h: what the commands on a running cluster share: --connect, --json and at most one
+ * argument. */
 #ifndef FR_REMOTE_H
 #define FR_REMOTE_H
 

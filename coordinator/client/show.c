@@ -51,7 +51,8 @@ fr_status fr_show_progress(void *ctx, const fr_msg_progress *progress)
 
 static int same_text(const fr_msg_job_info *a, const fr_msg_job_info *b)
 {
-    return a->text.len == b->text.len && (a->text.len == 0 || memcmp(a->text.data, b->text.data, a->text.len) == 0);
+    return a->text.len == b->text.len &&
+           (a->text.len == 0 || memcmp(a->text.data, b->text.data, a->text.len) == 0);
 }
 
 static fr_status done_json(const fr_msg_job_info *job, const fr_msg_job_info *base)
@@ -81,7 +82,8 @@ static fr_status done_text(fr_show *s, const fr_msg_job_info *job, const fr_msg_
     if (st == FR_OK && base)
         st = fr_ui_summary(base, &text);
     if (st == FR_OK && base && job->seconds > 0)
-        st = fr_buf_printf(&text, "speed-up over policy target: %.2fx (%.2f s against %.2f s); texts %s\n",
+        st = fr_buf_printf(&text,
+                           "speed-up over policy target: %.2fx (%.2f s against %.2f s); texts %s\n",
                            base->seconds / job->seconds, job->seconds, base->seconds,
                            same_text(job, base) ? "identical" : "differ");
     if (st == FR_OK)

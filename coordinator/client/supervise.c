@@ -26,7 +26,8 @@ fr_status fr_supervisor_add(fr_supervisor *s, const char *name, const char *run_
     fr_member *m = &grown[s->n_members];
     *m = (fr_member){.first = s->n_members == 0};
     snprintf(m->name, sizeof m->name, "%s", name);
-    if (snprintf(m->log_path, sizeof m->log_path, "%s/%s.log", run_dir, name) >= (int)sizeof m->log_path)
+    if (snprintf(m->log_path, sizeof m->log_path, "%s/%s.log", run_dir, name) >=
+        (int)sizeof m->log_path)
         return fr_fail(FR_ELIMIT, "%.64s...: path too long", run_dir);
     m->argv = *argv;
     *argv = (fr_argv){0};
@@ -65,8 +66,8 @@ static fr_status on_end(fr_supervisor *s, fr_member *m)
         double now = fr_now_s();
         m->backoff_ms = fr_backoff_ms(m->backoff_ms, now - m->started_s);
         m->restart_at_s = now + m->backoff_ms / 1e3;
-        fr_log(FR_LOG_WARN, "%s ended with exit code %d: %s; again in %.1f s", m->name, m->process.exit_code,
-               (const char *)why.data, m->backoff_ms / 1e3);
+        fr_log(FR_LOG_WARN, "%s ended with exit code %d: %s; again in %.1f s", m->name,
+               m->process.exit_code, (const char *)why.data, m->backoff_ms / 1e3);
     }
     fr_buf_free(&why);
     return st;
@@ -83,7 +84,8 @@ fr_status fr_supervisor_tick(fr_supervisor *s)
             if (st != FR_OK) { /* as when memory is short for a moment: try again */
                 m->backoff_ms = fr_backoff_ms(m->backoff_ms, 0);
                 m->restart_at_s = fr_now_s() + m->backoff_ms / 1e3;
-                fr_log(FR_LOG_ERROR, "%s: %s; again in %.1f s", m->name, fr_cause(), m->backoff_ms / 1e3);
+                fr_log(FR_LOG_ERROR, "%s: %s; again in %.1f s", m->name, fr_cause(),
+                       m->backoff_ms / 1e3);
             }
         }
     }

@@ -41,9 +41,10 @@ fr_status fr_table_jobs(fr_table *t, const fr_msg_job_info *jobs, size_t n)
     FR_TRY(fr_table_row(t, "JOB\tSTATE\tPOLICY\tSTEPS\tTOKENS\tSECONDS\tTOK/S\tANSWER\tNAME"));
     for (size_t i = 0; i < n; i++) {
         const fr_msg_job_info *j = &jobs[i];
-        FR_TRY(fr_table_row(t, "%" PRIu64 "\t%s\t%s\t%u\t%u\t%.1f\t%.1f\t%.40s\t%.40s", j->job, j->state,
-                            j->spec.policy, j->steps, j->chain_tokens, j->seconds,
-                            j->seconds > 0 ? j->chain_tokens / j->seconds : 0.0, j->answer, j->spec.name));
+        FR_TRY(fr_table_row(t, "%" PRIu64 "\t%s\t%s\t%u\t%u\t%.1f\t%.1f\t%.40s\t%.40s", j->job,
+                            j->state, j->spec.policy, j->steps, j->chain_tokens, j->seconds,
+                            j->seconds > 0 ? j->chain_tokens / j->seconds : 0.0, j->answer,
+                            j->spec.name));
     }
     return FR_OK;
 }
@@ -80,12 +81,14 @@ fr_status fr_table_format(const fr_table *t, fr_buf *out)
                 continue;
             }
             size_t len = (size_t)((const char *)memchr(cell, '\t', (size_t)(end - cell)) - cell);
-            int columns = text_columns(cell, len), c = column < MAX_COLUMNS ? column : MAX_COLUMNS - 1;
+            int columns = text_columns(cell, len),
+                c = column < MAX_COLUMNS ? column : MAX_COLUMNS - 1;
             int last = cell[len + 1] == '\n';
             if (pass == 0 && columns > widths[c])
                 widths[c] = columns;
             if (pass == 1)
-                FR_TRY(fr_buf_printf(out, "%.*s%*s", (int)len, cell, last ? 0 : widths[c] - columns + GAP, ""));
+                FR_TRY(fr_buf_printf(out, "%.*s%*s", (int)len, cell,
+                                     last ? 0 : widths[c] - columns + GAP, ""));
             column++;
             cell += len + 1;
         }

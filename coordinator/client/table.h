@@ -1,5 +1,5 @@
-/* table.h: plain tables on standard output: columns as wide as their widest cell. Cells come from peers, so they are
- * escaped. */
+/* table.h: plain tables on standard output: columns as wide as their widest cell. Cells come from
+ * peers, so they are escaped. */
 #ifndef FR_TABLE_H
 #define FR_TABLE_H
 
@@ -11,7 +11,8 @@ typedef struct fr_table {
     fr_buf cells; /* rows of escaped cells: a tab after each cell, a newline after each row */
 } fr_table;
 
-/* Appends a row: cells separated by tabs. A cell's own tabs and newlines are the caller's to avoid. */
+/* Appends a row: cells separated by tabs. A cell's own tabs and newlines are the caller's to
+ * avoid. */
 fr_status fr_table_row(fr_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A header and one row a job. */
 fr_status fr_table_jobs(fr_table *t, const fr_msg_job_info *jobs, size_t n);

@@ -1,5 +1,6 @@
-/* ui.c: see ui.h. The progress line is the last line on the terminal: it is cleared before text is written and drawn
- * again after. A character split over two steps is held back until its rest comes. */
+/* ui.c: see ui.h. The progress line is the last line on the terminal: it is cleared before text is
+ * written and drawn again after. A character split over two steps is held back until its rest
+ * comes. */
 #include "ui.h"
 
 #include <errno.h>
@@ -306,14 +307,15 @@ fr_status fr_ui_summary(const fr_msg_job_info *job, fr_buf *out)
         FR_TRY(fr_ui_escape(job->answer, strlen(job->answer), FR_UI_ONE_LINE, out));
         FR_TRY(fr_buf_put(out, "\n", 1));
     }
-    FR_TRY(fr_buf_printf(out, "policy %s: %u tokens in %u steps, %.2f s, %.1f tok/s", job->spec.policy,
-                         job->chain_tokens, job->steps, s, s > 0 ? job->chain_tokens / s : 0.0));
+    FR_TRY(fr_buf_printf(out, "policy %s: %u tokens in %u steps, %.2f s, %.1f tok/s",
+                         job->spec.policy, job->chain_tokens, job->steps, s,
+                         s > 0 ? job->chain_tokens / s : 0.0));
     if (job->drafted)
-        FR_TRY(fr_buf_printf(out, ", accepted %.0f%% of %u drafted", 100.0 * job->accepted / job->drafted,
-                             job->drafted));
+        FR_TRY(fr_buf_printf(out, ", accepted %.0f%% of %u drafted",
+                             100.0 * job->accepted / job->drafted, job->drafted));
     if (job->passes)
         FR_TRY(fr_buf_printf(out, ", %llu target passes", (unsigned long long)job->passes));
     if (job->stop[0] && strcmp(job->stop, "end") != 0)
         FR_TRY(fr_buf_printf(out, ", stopped by %s", job->stop));
-    return fr_buf_put(out, "\n", 1);
+    return fr_buf_printf(out, "\n");
 }

@@ -36,7 +36,8 @@ fr_status fr_drafting_ask(const fr_policy_host *host, const fr_chain *ahead, con
     return call.max_tokens > 0 ? fr_ask_generate(host, &call, call_out) : FR_OK;
 }
 
-/* Cuts the step that begins at out[begin] where steps end. *open_out: 1 when it does not end: more could follow. */
+/* Cuts the step that begins at out[begin] where steps end. *open_out: 1 when it does not end:
+ * more could follow. */
 static fr_status cut_step(const fr_chain *ahead, const fr_policy_params *params, fr_ids *out, size_t begin,
                           int *open_out)
 {

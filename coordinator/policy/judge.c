@@ -65,7 +65,8 @@ static fr_status mean_logprob(const fr_judge *j, const fr_msg_verified *m, int s
 static const fr_judge_ops judges[] = {
     {.name = "score", .threshold = 7, .probes = 1, .score = score_digit},
     {.name = "score-mean", .threshold = 7, .probes = 1, .score = score_mean},
-    /* A perplexity of 1.65 over the step: about one token in five is not what the target would write. */
+    /* A perplexity of 1.65 over the step: about one token in five is not what the target would
+     * write. */
     {.name = "logprob", .threshold = -0.5, .score = mean_logprob},
 };
 

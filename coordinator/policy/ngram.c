@@ -1,5 +1,6 @@
-/* ngram.c: see ngram.h. The tables chain equal hashes from the latest position back, so entries are added and removed at
- * the front only. A hash may be shared: every candidate is compared with the text itself. */
+/* ngram.c: see ngram.h. The tables chain equal hashes from the latest position back, so entries
+ * are added and removed at the front only. A hash may be shared: every candidate is compared
+ * with the text itself. */
 #include "ngram.h"
 
 #include <stdlib.h>
@@ -51,7 +52,8 @@ static void unlink_position(fr_ngram *g, size_t at)
     }
 }
 
-/* Room for positions up to n: tables of twice the size are filled anew, so the cost a token stays constant. */
+/* Room for positions up to n: tables of twice the size are filled anew, so the cost a token
+ * stays constant. */
 static fr_status grow(fr_ngram *g, size_t n)
 {
     if (n < g->size)
@@ -92,7 +94,8 @@ fr_status fr_ngram_sync(fr_ngram *g, const int32_t *ids, size_t n)
     return FR_OK;
 }
 
-/* The longest match of the text's suffix among the candidates of one table; its length, and where it ends. */
+/* The longest match of the text's suffix among the candidates of one table; its length, and
+ * where it ends. */
 static int best_match(const fr_ngram *g, int n, size_t *at_out)
 {
     const int32_t *ids = g->ids.data;
@@ -122,7 +125,8 @@ int fr_ngram_draft(const fr_ngram *g, int min_match, int want, int32_t *out, int
         *match_out = best_match(g, n, &at);
     if (*match_out < min_match || *match_out == 0)
         return 0;
-    /* A match that overlaps the suffix repeats itself: past the text's end the draft goes on with its own tokens. */
+    /* A match that overlaps the suffix repeats itself: past the text's end the draft goes on
+     * with its own tokens. */
     for (int i = 0; i < want; i++) {
         size_t from = at + (size_t)i;
         out[i] = from < g->ids.len ? g->ids.data[from] : out[from - g->ids.len];

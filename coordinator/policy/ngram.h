@@ -1,5 +1,6 @@
-/* ngram.h: drafts that cost nothing: what followed the last time the text ended as it ends now. An index over the
- * prompt and the approved chain, extended as the chain grows and cut when it is cut. */
+/* ngram.h: drafts that cost nothing: what followed the last time the text ended as it ends now.
+ * An index over the prompt and the approved chain, extended as the chain grows and cut when it
+ * is cut. */
 #ifndef FR_NGRAM_H
 #define FR_NGRAM_H
 
@@ -22,8 +23,9 @@ typedef struct fr_ngram {
 void fr_ngram_free(fr_ngram *g); /* a zeroed one is an empty index */
 /* Makes ids[n] what is indexed, touching only what differs from before. */
 fr_status fr_ngram_sync(fr_ngram *g, const int32_t *ids, size_t n);
-/* Drafts up to `want` tokens behind the indexed text into out, from the longest earlier match of its suffix that has at
- * least min_match tokens (the latest among equals). Returns their number; *match_out: the length of the match. */
+/* Drafts up to `want` tokens behind the indexed text into out, from the longest earlier match of
+ * its suffix that has at least min_match tokens (the latest among equals). Returns their number;
+ * *match_out: the length of the match. */
 int fr_ngram_draft(const fr_ngram *g, int min_match, int want, int32_t *out, int *match_out);
 
 #endif

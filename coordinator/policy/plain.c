@@ -1,11 +1,13 @@
 /* plain.c: policies `target` and `draft`: one model writes the chain alone.
  *
- * One streamed Generate runs to the chain's end; steps are committed as they complete. A draft with its own tokenizer
- * writes step by step instead, since each step is tokenised anew for the chain.
+ * One streamed Generate runs to the chain's end; steps are committed as they complete. A draft
+ * with its own tokenizer writes step by step instead, since each step is tokenised anew for the
+ * chain.
  *
- * The host repeats a call on another group when one dies, and then tokens come again from the call's beginning. They
- * are the same ones, unless the two groups compute a near-tie differently (other degrees of tensor parallelism may): then
- * the committed steps stand, the step under way is dropped, and the call is made anew behind them. */
+ * The host repeats a call on another group when one dies, and then tokens come again from the
+ * call's beginning. They are the same ones, unless the two groups compute a near-tie differently
+ * (other degrees of tensor parallelism may): then the committed steps stand, the step under way
+ * is dropped, and the call is made anew behind them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,7 +113,8 @@ static int32_t taken_token(const plain *p, size_t i)
     return i < committed ? p->chain->ids.data[p->from + i] : p->writer.pending.data[i - committed];
 }
 
-/* Takes ids[n], token number `first` of the call and on. *same_out: 0 when they contradict tokens taken before. */
+/* Takes ids[n], token number `first` of the call and on. *same_out: 0 when they contradict
+ * tokens taken before. */
 static fr_status take(plain *p, size_t first, const int32_t *ids, size_t n, int *same_out)
 {
     *same_out = 1;

@@ -1,8 +1,10 @@
-/* policy.h: the policy table. A policy decides what to draft and what to keep; it sees chains and verdicts, never a
- * tensor, a socket or a clock: given the same replies it commits the same steps, in whatever order the replies come.
+/* policy.h: the policy table. A policy decides what to draft and what to keep; it sees chains
+ * and verdicts, never a tensor, a socket or a clock: given the same replies it commits the same
+ * steps, in whatever order the replies come.
  *
- * The host (job.c; a simulation in the tests) gives a policy its chain and carries its calls to the engines; it repeats
- * a call on another group when one dies, so a policy sees only replies. All of it runs on the coordinator's one loop. */
+ * The host (job.c; a simulation in the tests) gives a policy its chain and carries its calls to
+ * the engines; it repeats a call on another group when one dies, so a policy sees only replies.
+ * All of it runs on the coordinator's one loop. */
 #ifndef FR_POLICY_H
 #define FR_POLICY_H
 
@@ -88,7 +90,8 @@ typedef struct fr_policy_ops {
     int exact;                /* output equals plain decoding of the target; tested as such */
     int needs_draft;          /* a draft group must be there to begin */
     int needs_same_tokenizer;
-    /* The chain may already hold steps (a resumed job). Host, chain and params outlive the policy. */
+    /* The chain may already hold steps (a resumed job). Host, chain and params outlive the
+     * policy. */
     fr_status (*open)(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params, fr_policy **out);
     fr_status (*advance)(fr_policy *p, const fr_policy_event *event); /* an error fails the job */
     void (*close)(fr_policy **p); /* outstanding calls are the host's to drop */

@@ -1,11 +1,12 @@
 /* speculate.c: see speculate.h.
  *
- *  1. pump: nothing in flight. N-grams propose tokens, or the draft model is asked for some (2), then verify (3).
+ *  1. pump: nothing in flight. N-grams propose tokens, or the draft model is asked for some (2),
+ *     then verify (3).
  *  2. The draft's reply arrives: its tokens join the sequence, verify (3).
- *  3. verify: the target is asked. With overlap the draft goes on behind the tokens under verification, beginning with
- *     its guess of the target's bonus token.
- *  4. The target's reply arrives: accept. Were all tokens kept, what the draft wrote meanwhile fits if it begins with the
- *     bonus token; else it is cancelled. Back to 1. */
+ *  3. verify: the target is asked. With overlap the draft goes on behind the tokens under
+ *     verification, beginning with its guess of the target's bonus token.
+ *  4. The target's reply arrives: accept. Were all tokens kept, what the draft wrote meanwhile
+ *     fits if it begins with the bonus token; else it is cancelled. Back to 1. */
 #include "speculate.h"
 
 #include <string.h>
@@ -13,13 +14,15 @@
 #include "check.h"
 #include "drafting.h"
 
-/* Most tokens of one verification: a pass is no longer nearly free there, and drafts are never right so long. */
+/* Most tokens of one verification: a pass is no longer nearly free there, and drafts are never
+ * right so long. */
 #define DRAFT_MAX 64
-/* A draft model is right far more often than a short n-gram match (which costs a wide pass when it is wrong), so with one
- * at hand only longer matches go first. Without one every match is better than a pass for a single token. */
+/* A draft model is right far more often than a short n-gram match (which costs a wide pass when
+ * it is wrong), so with one at hand only longer matches go first. Without one every match is
+ * better than a pass for a single token. */
 #define GOOD_MATCH 4
-/* ln 0.35: a token that the draft itself gives less is right less than half the time, and with it all that follows;
- * below this the draft's time for the next token is better spent on a pass. */
+/* ln 0.35: a token that the draft itself gives less is right less than half the time, and with
+ * it all that follows; below this the draft's time for the next token is better spent on a pass. */
 #define UNSURE (-1.05f)
 
 void fr_speculate_init(fr_speculation *s, const fr_policy_host *host, fr_chain *chain,
@@ -55,8 +58,9 @@ fr_status fr_speculate_begin(fr_speculation *s, fr_origin origin, int one_step)
     return FR_OK;
 }
 
-/* Puts the target's own tokens behind the approved ones, as far as they follow from what was drafted. drafted may point
- * to just there: it is read before it is overwritten. *kept_out: 1 when all of it was kept and the bonus token too. */
+/* Puts the target's own tokens behind the approved ones, as far as they follow from what was
+ * drafted. drafted may point to just there: it is read before it is overwritten. *kept_out: 1
+ * when all of it was kept and the bonus token too. */
 static fr_status accept(fr_speculation *s, const int32_t *drafted, int n, const int32_t *own, int count,
                         int *kept_out)
 {
@@ -91,8 +95,8 @@ static int draft_usable(const fr_speculation *s)
     return s->chain->draft && s->chain->same_tokenizer && s->lost_at_step != s->chain->n_steps;
 }
 
-/* How many tokens may be drafted behind the approved ones and `more`: one less than there is room for, since a
- * verification always yields one more. */
+/* How many tokens may be drafted behind the approved ones and `more`: one less than there is
+ * room for, since a verification always yields one more. */
 static int draft_room(const fr_speculation *s, int more)
 {
     int room = fr_chain_room(s->chain, s->params, (int)s->writer.pending.len + more) - 1;
@@ -119,7 +123,8 @@ static fr_status put_drafted(fr_speculation *s, const int32_t *ids, size_t n)
     return FR_OK;
 }
 
-/* No verification is under way: what the draft has written so far must go on from the approved tokens. */
+/* No verification is under way: what the draft has written so far must go on from the approved
+ * tokens. */
 static fr_status settle_drafts(fr_speculation *s)
 {
     size_t guessed = s->n_approved - s->draft_from;
@@ -168,7 +173,8 @@ static fr_status propose(fr_speculation *s)
     return s->draft_call ? FR_OK : propose(s); /* just found missing: shorter matches count now */
 }
 
-/* Behind the tokens under verification: first the guess of the bonus token, then drafts for the next verification. */
+/* Behind the tokens under verification: first the guess of the bonus token, then drafts for the
+ * next verification. */
 static fr_status look_ahead(fr_speculation *s)
 {
     int under = (int)(s->seq.len - s->n_approved), want = draft_room(s, under + 1);

@@ -1,13 +1,16 @@
-/* speculate.h: the strict engine. It extends a chain by drafted tokens and Verify until the chain is complete, or until one
- * step is; the text is what the target alone would write. Policy `token` is this engine; policy `step` rewrites with it.
+/* speculate.h: the strict engine. It extends a chain by drafted tokens and Verify until the
+ * chain is complete, or until one step is; the text is what the target alone would write. Policy
+ * `token` is this engine; policy `step` rewrites with it.
  *
- * Why it is exact: Verify returns the target's own token behind every drafted one, each a pure function of the prefix and
- * the seed. Drafted tokens are kept while they equal the target's own, the first that differs is replaced by it, and when
- * all are kept the own token behind the last is one more. So every token put into the chain is the target's own for the
- * prefix it stands behind, whatever was drafted, by whom, and when.
+ * Why it is exact: Verify returns the target's own token behind every drafted one, each a pure
+ * function of the prefix and the seed. Drafted tokens are kept while they equal the target's
+ * own, the first that differs is replaced by it, and when all are kept the own token behind the
+ * last is one more. So every token put into the chain is the target's own for the prefix it
+ * stands behind, whatever was drafted, by whom, and when.
  *
- * Drafts come from the n-grams of the text, else from the draft model, which is also set to work ahead of a verification
- * under way (params->overlap). A draft that is missing or dies costs speed only: n-grams and plain passes remain. */
+ * Drafts come from the n-grams of the text, else from the draft model, which is also set to work
+ * ahead of a verification under way (params->overlap). A draft that is missing or dies costs
+ * speed only: n-grams and plain passes remain. */
 #ifndef FR_SPECULATE_H
 #define FR_SPECULATE_H
 
@@ -39,7 +42,8 @@ void fr_speculate_init(fr_speculation *s, const fr_policy_host *host, fr_chain *
 void fr_speculate_free(fr_speculation *s);
 /* Goes to the end of the chain. one_step: done when a step is committed. Sends nothing yet. */
 fr_status fr_speculate_begin(fr_speculation *s, fr_origin origin, int one_step);
-/* Before the first pump: drafted[n] tokens behind the chain that the target answered with own[n + 1]. */
+/* Before the first pump: drafted[n] tokens behind the chain that the target answered with own[n
+ * + 1]. */
 fr_status fr_speculate_seed(fr_speculation *s, const int32_t *drafted, int n, const int32_t *own);
 /* Sends what is to be sent. */
 fr_status fr_speculate_pump(fr_speculation *s);

@@ -1,19 +1,26 @@
-/* step.c: policy `step`: the draft writes steps, the target judges several at once, and rewrites those it rejects.
+/* step.c: policy `step`: the draft writes steps, the target judges several at once, and rewrites
+ * those it rejects.
  *
- *  1. Drafting: steps are drafted one behind the other onto `ahead`, a copy of the chain, up to `lookahead` of them.
- *  2. Verifying: all drafted steps go to the target in one pass, with a probe behind each if the judge asks by probes.
- *     With overlap this begins with the first complete step, and drafting goes on meanwhile.
- *  3. Verdict: accepted steps are committed up to the first rejected one. That one is reported, and all behind it is void.
- *  4. Rewriting: the target writes the step itself by strict speculation (speculate.h), seeded with what the same pass
- *     already said about the rejected tokens. Back to 1.
+ *  1. Drafting: steps are drafted one behind the other onto `ahead`, a copy of the chain, up to
+ *     `lookahead` of them.
+ *  2. Verifying: all drafted steps go to the target in one pass, with a probe behind each if the
+ *     judge asks by probes. With overlap this begins with the first complete step, and drafting
+ *     goes on meanwhile.
+ *  3. Verdict: accepted steps are committed up to the first rejected one. That one is reported,
+ *     and all behind it is void.
+ *  4. Rewriting: the target writes the step itself by strict speculation (speculate.h), seeded
+ *     with what the same pass already said about the rejected tokens. Back to 1.
  *
- * What is committed is a pure function of the chain: a drafted step depends only on the prefix it was drafted from, its
- * score only on that prefix and on it, and a rewritten step is the target's own. Lookahead, overlap and the order of
- * replies move the work about, never the outcome. So everything that keeps a step from being drafted must look at
- * nothing but its prefix too: `blocked` (the draft repeats itself, or there is no room for step and probe). The one
- * exception is a draft group that is gone: then the target writes on alone, rather than fail the job.
+ * What is committed is a pure function of the chain: a drafted step depends only on the prefix
+ * it was drafted from, its score only on that prefix and on it, and a rewritten step is the
+ * target's own. Lookahead, overlap and the order of replies move the work about, never the
+ * outcome. So everything that keeps a step from being drafted must look at nothing but its
+ * prefix too: `blocked` (the draft repeats itself, or there is no room for step and probe). The
+ * one exception is a draft group that is gone: then the target writes on alone, rather than fail
+ * the job.
  *
- * A step cut at step_tokens, or at the chain's limit, is judged like any other. A "</think>" in a step is text. */
+ * A step cut at step_tokens, or at the chain's limit, is judged like any other. A "</think>" in
+ * a step is text. */
 #include <stdlib.h>
 
 #include "check.h"
@@ -22,8 +29,9 @@
 #include "policies.h"
 #include "speculate.h"
 
-/* So many equal steps in a row are a loop, which no judge that looks at one step at a time will leave: the target writes
- * the next one. Two can be honest ("So:", a row of a table); three hardly are. */
+/* So many equal steps in a row are a loop, which no judge that looks at one step at a time will
+ * leave: the target writes the next one. Two can be honest ("So:", a row of a table); three
+ * hardly are. */
 #define LOOP 3
 
 typedef struct step {
@@ -175,7 +183,8 @@ static fr_status restart_ahead(step *p, int n_same)
     return FR_OK;
 }
 
-/* The target writes the next step. drafted[n], answered by own[n + 1]: the rejected one; own NULL: there was none. */
+/* The target writes the next step. drafted[n], answered by own[n + 1]: the rejected one; own
+ * NULL: there was none. */
 static fr_status rewrite(step *p, const int32_t *drafted, int n, const int32_t *own)
 {
     int n_same = p->chain->n_steps;
@@ -235,7 +244,8 @@ static fr_status on_verified(step *p, const fr_msg_verified *m)
 
 static fr_status pump(step *p)
 {
-    /* A rewritten step can be complete as soon as it is begun, so this goes round until something is in flight. */
+    /* A rewritten step can be complete as soon as it is begun, so this goes round until
+     * something is in flight. */
     while (!p->rewriting && !p->verify_call) {
         const char *stop = fr_chain_stop(p->chain, p->params);
         if (stop) {

@@ -34,7 +34,8 @@ static int completes_delimiter(const fr_step_scan *s, size_t old_len)
     return memmem(s->text.data + from, s->text.len - from, s->delimiter, n) != NULL;
 }
 
-/* The longest front of the step that leaves no character unfinished; all of it when there is none. */
+/* The longest front of the step that leaves no character unfinished; all of it when there is
+ * none. */
 static int whole_characters(const fr_step_scan *s)
 {
     size_t n = s->ends.len;

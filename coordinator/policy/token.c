@@ -1,4 +1,5 @@
-/* token.c: policy `token`: strict speculation from the chain's end to its completion (speculate.h). */
+/* token.c: policy `token`: strict speculation from the chain's end to its completion
+ * (speculate.h). */
 #include <stdlib.h>
 
 #include "check.h"

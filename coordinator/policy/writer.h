@@ -1,5 +1,6 @@
-/* writer.h: takes the tokens of a chain one by one, commits each step as it completes, and says when the chain is
- * complete. What every policy writes token by token goes through here, so all of them keep the same limits. */
+/* writer.h: takes the tokens of a chain one by one, commits each step as it completes, and says
+ * when the chain is complete. What every policy writes token by token goes through here, so all
+ * of them keep the same limits. */
 #ifndef FR_WRITER_H
 #define FR_WRITER_H
 

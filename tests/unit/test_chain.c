@@ -1,4 +1,5 @@
-/* test_chain.c: chains in one tokenizer and in two, and steps that end in the middle of a character. */
+/* test_chain.c: chains in one tokenizer and in two, and steps that end in the middle of a
+ * character. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -102,20 +102,35 @@ static void test_no_memory(void **state)
 static void test_report(void **state)
 {
     (void)state;
-    fr_bench_result target[] = {{.text = (char *)"x", .right = 1, .chain_tokens = 100, .passes = 100, .seconds = 5},
-                                {.text = (char *)"y", .right = 0, .chain_tokens = 60, .passes = 60, .seconds = 3}};
-    fr_bench_result token[] = {{.text = (char *)"x", .right = 1, .chain_tokens = 100, .drafted = 80, .accepted = 60,
-                                .passes = 40, .seconds = 2},
+    fr_bench_result target[] = {
+        {.text = (char *)"x", .right = 1, .chain_tokens = 100, .passes = 100, .seconds = 5},
+        {.text = (char *)"y", .right = 0, .chain_tokens = 60, .passes = 60, .seconds = 3}};
+    fr_bench_result token[] = {{.text = (char *)"x",
+                                .right = 1,
+                                .chain_tokens = 100,
+                                .drafted = 80,
+                                .accepted = 60,
+                                .passes = 40,
+                                .seconds = 2},
                                {.text = NULL}};
     fr_bench_policy policies[] = {{"target", 8, target}, {"token", 4, token}};
-    fr_bench_report r = {.data = "d<&>.jsonl", .target = "t", .draft = "", .concurrency = 1, .ranks = 2,
-                         .n_problems = 2, .n_policies = 2, .policies = policies, .machine = {.cpu = "c", .cores = 2}};
+    fr_bench_report r = {.data = "d<&>.jsonl",
+                         .target = "t",
+                         .draft = "",
+                         .concurrency = 1,
+                         .ranks = 2,
+                         .n_problems = 2,
+                         .n_policies = 2,
+                         .policies = policies,
+                         .machine = {.cpu = "c", .cores = 2}};
     fr_bench_sum s;
     fr_bench_sum_up(&r, 0, &s);
-    assert_true(fabs(s.accuracy - 0.5) < 1e-12 && fabs(s.speedup - 1) < 1e-12 && isnan(s.accepted_share));
+    assert_true(fabs(s.accuracy - 0.5) < 1e-12 && fabs(s.speedup - 1) < 1e-12 &&
+                isnan(s.accepted_share));
     fr_bench_sum_up(&r, 1, &s);
     assert_true(fabs(s.speedup - 2) < 1e-12 && fabs(s.accepted_share - 0.75) < 1e-12);
-    assert_true(fabs(s.tokens_per_pass - 2.5) < 1e-12 && fabs(s.identical - 0.5) < 1e-12 && s.failed == 1);
+    assert_true(fabs(s.tokens_per_pass - 2.5) < 1e-12 && fabs(s.identical - 0.5) < 1e-12 &&
+                s.failed == 1);
     r.n_policies = 1;
     r.policies = &policies[1];
     fr_bench_sum_up(&r, 0, &s);
@@ -124,8 +139,9 @@ static void test_report(void **state)
     cJSON *o = NULL;
     assert_int_equal(fr_bench_json(&r, &o), FR_OK);
     const cJSON *p = cJSON_GetObjectItem(cJSON_GetObjectItem(o, "policies"), "token");
-    const char *const keys[] = {"accuracy", "wall_s", "chain_tokens", "tok_s", "accepted_share", "tokens_per_pass",
-                                "speedup", "identical_to_target"};
+    const char *const keys[] = {
+        "accuracy",       "wall_s",          "chain_tokens", "tok_s",
+        "accepted_share", "tokens_per_pass", "speedup",      "identical_to_target"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         assert_non_null(cJSON_GetObjectItem(p, keys[i]));
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(p, "speedup")));

@@ -1,5 +1,5 @@
-/* test_client_call.c: requests, replies and followed jobs against a server of the test's own, which also falls silent and
- * comes back as a restarted coordinator does. */
+/* test_client_call.c: requests, replies and followed jobs against a server of the test's own, which
+ * also falls silent and comes back as a restarted coordinator does. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ typedef struct server {
     pthread_t thread;
     char endpoint[128];
     atomic_int ready, stop, watches;
-    int silent_first; /* the first watch gets one step and then nothing */
+    int silent_first; /* the first watch gets two steps and then nothing */
 } server;
 
 static void reply(fr_link *l, const fr_peer *to, uint64_t tag, fr_msg *m)
@@ -27,7 +27,8 @@ static void reply(fr_link *l, const fr_peer *to, uint64_t tag, fr_msg *m)
     fr_link_send(l, to, m);
 }
 
-static void send_step(fr_link *l, const fr_peer *to, uint64_t job, uint32_t index, const char *verdict)
+static void send_step(fr_link *l, const fr_peer *to, uint64_t job, uint32_t index,
+                      const char *verdict)
 {
     fr_msg m = {.kind = FR_MSG_STEP};
     m.body.step = (fr_msg_step){.job = job, .index = index, .origin = "draft", .verdict = verdict,
@@ -39,9 +40,15 @@ static void send_done(fr_link *l, const fr_peer *to)
 {
     fr_msg m = {.kind = FR_MSG_DONE};
     fr_msg_job_info *j = &m.body.done.job;
-    *j = (fr_msg_job_info){.job = 7, .state = "failed", .answer = "", .cause = "it broke", .stop = "",
-                           .status = FR_EPEER, .steps = 3};
-    j->spec = (fr_msg_job_spec){.problem = "", .system = "", .policy = "step", .judge = "", .delimiter = "", .name = ""};
+    *j = (fr_msg_job_info){.job = 7,
+                           .state = "failed",
+                           .answer = "",
+                           .cause = "it broke",
+                           .stop = "",
+                           .status = FR_EPEER,
+                           .steps = 3};
+    j->spec = (fr_msg_job_spec){
+        .problem = "", .system = "", .policy = "step", .judge = "", .delimiter = "", .name = ""};
     reply(l, to, 0, &m);
 }
 
@@ -62,8 +69,8 @@ static void answer(server *s, fr_link *l, const fr_peer *from, const fr_msg *m)
         return;
     case FR_MSG_WATCH:
         if (atomic_fetch_add(&s->watches, 1) == 0 && s->silent_first) {
-            send_step(l, from, 7, 0, "rejected");
-            send_step(l, from, 7, 0, "accepted");
+            send_step(l, from, 7, 0, "rejected"); /* counted like the others */
+            send_step(l, from, 7, 1, "accepted");
             return;
         }
         for (uint32_t i = m->body.watch.from_step > 0 ? m->body.watch.from_step - 1 : 0; i < 3; i++)
@@ -188,7 +195,7 @@ static void test_follow(void **state)
 static void test_follow_over_silence(void **state)
 {
     (void)state;
-    follow(1, 0, 3); /* no step twice, none left out */
+    follow(1, 0, 2); /* no step twice, none left out */
 }
 
 int main(void)

@@ -1,4 +1,5 @@
-/* test_client_conf.c: the configuration file of `forerun up`, its run folder, and the pauses between restarts. */
+/* test_client_conf.c: the configuration file of `forerun up`, its run folder, and the pauses
+ * between restarts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,10 +47,11 @@ static void write_conf(const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
-static const char good[] = "; comment\n[cluster]\nbind = tcp://127.0.0.1:0\nheartbeat_ms = 250\n"
-                           "[coordinator]\ndraft = small.gguf ; beside it\ndraft_threads = 1\n"
-                           "[group a]\nrole = target\nmodel = big.gguf\nranks = 2\nlauncher = --mca btl tcp,self\n"
-                           "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\n";
+static const char good[] =
+    "; comment\n[cluster]\nbind = tcp://127.0.0.1:0\nheartbeat_ms = 250\n"
+    "[coordinator]\ndraft = small.gguf ; beside it\ndraft_threads = 1\n"
+    "[group a]\nrole = target\nmodel = big.gguf\nranks = 2\nlauncher = --mca btl tcp,self\n"
+    "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\n";
 
 static void test_good(void **state)
 {
@@ -176,8 +178,9 @@ static void test_backoff(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),      cmocka_unit_test(test_example), cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_lock),    cmocka_unit_test(test_backoff),
+        cmocka_unit_test(test_good), cmocka_unit_test(test_example),
+        cmocka_unit_test(test_bad),  cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_lock), cmocka_unit_test(test_backoff),
     };
     return cmocka_run_group_tests_name("client_conf", tests, make_dir, remove_dir);
 }

@@ -1,4 +1,5 @@
-/* test_client_options.c: numbers of options, command lines of programs, exit codes, model look-up, job specs. */
+/* test_client_options.c: numbers of options, command lines of programs, exit codes, model look-up,
+ * job specs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,7 +114,8 @@ static void test_programs(void **state)
     g.threads = 2;
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
     assert_string_equal(a.v[0], "mpirun");
-    assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") && has(&a, "mpi_yield_when_idle"));
+    assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
+                has(&a, "mpi_yield_when_idle"));
     fr_argv_free(&a);
     for (long n = 0;; n++) {
         fr_fault_alloc_arm(n);
@@ -147,12 +149,14 @@ static void test_model_lookup(void **state)
     assert_string_equal(out, want);
     assert_int_equal(fr_client_config_model(&c, "some-model.gguf", out, sizeof out), FR_OK);
     assert_string_equal(out, want);
-    assert_int_equal(fr_client_config_model(&c, "./no/such.gguf", out, sizeof out), FR_OK); /* told when opened */
+    assert_int_equal(fr_client_config_model(&c, "./no/such.gguf", out, sizeof out),
+                     FR_OK); /* told when opened */
     assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
     assert_non_null(strstr(fr_cause(), "other-model"));
     unlink(want);
     rmdir(c.models_dir);
-    assert_int_equal(fr_client_config_tiny(&c, "target", out, sizeof out), FR_OK); /* of the source tree */
+    assert_int_equal(fr_client_config_tiny(&c, "target", out, sizeof out),
+                     FR_OK); /* of the source tree */
 }
 
 static void test_exit_codes(void **state)
@@ -212,8 +216,9 @@ static void test_problem(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_argv),       cmocka_unit_test(test_programs),
-        cmocka_unit_test(test_model_lookup), cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_spec),
+        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_argv),
+        cmocka_unit_test(test_programs),   cmocka_unit_test(test_model_lookup),
+        cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_spec),
         cmocka_unit_test(test_problem),
     };
     return cmocka_run_group_tests_name("client_options", tests, NULL, NULL);

@@ -60,7 +60,8 @@ static void test_exit_codes(void **state)
     (void)state;
     fr_process p;
     unlink(log_path);
-    assert_int_equal(fr_process_start(&p, "x", shell("echo out; echo err >&2; exit 3"), log_path), FR_OK);
+    assert_int_equal(fr_process_start(&p, "x", shell("echo out; echo err >&2; exit 3"), log_path),
+                     FR_OK);
     assert_int_equal(fr_process_wait(&p, 5000), 1);
     assert_int_equal(p.exit_code, 3);
     assert_int_equal(fr_process_running(&p), 0);
@@ -96,7 +97,9 @@ static void test_stop(void **state)
     assert_int_equal(p.exit_code, 128 + SIGTERM);
     /* One that does not listen, and its child: the whole group goes. */
     unlink(log_path);
-    assert_int_equal(fr_process_start(&p, "x", shell("trap '' TERM; sleep 61 & echo $!; wait; sleep 61"), log_path),
+    assert_int_equal(fr_process_start(&p, "x",
+                                      shell("trap '' TERM; sleep 61 & echo $!; wait; sleep 61"),
+                                      log_path),
                      FR_OK);
     int grandchild = 0;
     for (int i = 0; i < 500 && grandchild == 0; i++) {
@@ -155,7 +158,8 @@ static void test_first_error(void **state)
     const struct {
         const char *log, *want;
     } cases[] = {
-        {"loading\nforerun-worker rank 1: error: /x/y.gguf: truncated\nmpirun noise\n", "/x/y.gguf: truncated"},
+        {"loading\nforerun-worker rank 1: error: /x/y.gguf: truncated\nmpirun noise\n",
+         "/x/y.gguf: truncated"},
         {"a: error: first\nb: error: second\n", "first"},
         {"only this\n\n", "only this"},
         {"starting\nforerun-worker rank 1: /x/y.gguf: too short\n", "/x/y.gguf: too short"},
@@ -206,7 +210,8 @@ static void test_supervisor(void **state)
     add(&s, "x", "echo 'w: error: no such file' >&2; exit 2");
     assert_int_equal(fr_supervisor_start(&s, 0), FR_OK);
     assert_int_equal(fr_supervisor_start(&s, 1), FR_OK);
-    assert_int_equal(tick_until(&s, 5000), FR_EINVAL); /* bad input: nothing would be better next time */
+    assert_int_equal(tick_until(&s, 5000),
+                     FR_EINVAL); /* bad input: nothing would be better next time */
     assert_string_equal(fr_cause(), "x: no such file");
     fr_supervisor_stop(&s, 0);
 
@@ -225,8 +230,9 @@ static void test_supervisor(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exit_codes),    cmocka_unit_test(test_not_there),   cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_parent_killed), cmocka_unit_test(test_first_error), cmocka_unit_test(test_supervisor),
+        cmocka_unit_test(test_exit_codes),  cmocka_unit_test(test_not_there),
+        cmocka_unit_test(test_stop),        cmocka_unit_test(test_parent_killed),
+        cmocka_unit_test(test_first_error), cmocka_unit_test(test_supervisor),
     };
     return cmocka_run_group_tests_name("client_process", tests, make_dir, remove_dir);
 }

@@ -30,10 +30,15 @@ static void test_escape(void **state)
     assert_escaped("a\nb\tc", 5, FR_UI_ONE_LINE, "a b c");
     assert_escaped("\033[2Jx\r\a\x7f", 8, FR_UI_TEXT, "\\x1b[2Jx\\x0d\\x07\\x7f");
     assert_escaped("\0x", 2, FR_UI_TEXT, "\\x00x");
-    assert_escaped("\xc2\x9b" "31m", 5, FR_UI_TEXT, "\\x9b31m");           /* C1: CSI in one character */
-    assert_escaped("\xe2\x80\xae" "abc", 6, FR_UI_TEXT, "\\u{202e}abc");    /* right-to-left override */
+    assert_escaped("\xc2\x9b"
+                   "31m",
+                   5, FR_UI_TEXT, "\\x9b31m"); /* C1: CSI in one character */
+    assert_escaped("\xe2\x80\xae"
+                   "abc",
+                   6, FR_UI_TEXT, "\\u{202e}abc"); /* right-to-left override */
     assert_escaped("\xff\xc3", 2, FR_UI_TEXT, "\xef\xbf\xbd\xef\xbf\xbd"); /* no UTF-8 */
-    assert_escaped("gr\xc3\xbc\xc3\x9f\xf0\x9f\x99\x82", 10, FR_UI_TEXT, "gr\xc3\xbc\xc3\x9f\xf0\x9f\x99\x82");
+    assert_escaped("gr\xc3\xbc\xc3\x9f\xf0\x9f\x99\x82", 10, FR_UI_TEXT,
+                   "gr\xc3\xbc\xc3\x9f\xf0\x9f\x99\x82");
     assert_escaped("", 0, FR_UI_TEXT, "");
 }
 
@@ -59,7 +64,8 @@ static void test_table(void **state)
     assert_int_equal(fr_table_row(&t, "%s\t%d\t%s", "gr\xc3\xbc\xc3\x9f" "e", 12345, "x"), FR_OK);
     assert_int_equal(fr_table_row(&t, "%s\t%d\t%s", "", 1, "\033"), FR_OK);
     assert_int_equal(fr_table_format(&t, &out), FR_OK);
-    const char *want = "NAME   N      LAST\ngr\xc3\xbc\xc3\x9f" "e  12345  x\n       1      \\x1b\n";
+    const char *want = "NAME   N      LAST\ngr\xc3\xbc\xc3\x9f"
+                       "e  12345  x\n       1      \\x1b\n";
     assert_int_equal(out.len, strlen(want));
     assert_memory_equal(out.data, want, out.len);
     fr_buf_free(&out);
@@ -68,11 +74,26 @@ static void test_table(void **state)
 
 static fr_msg_job_info sample_job(void)
 {
-    fr_msg_job_info j = {.job = 7, .state = "done", .steps = 2, .chain_tokens = 30, .drafted = 20, .accepted = 15,
-                         .target_tokens = 31, .passes = 10, .seconds = 1.5, .text = {(const uint8_t *)"a\xff", 2},
-                         .answer = "42", .cause = "", .stop = "end"};
-    j.spec = (fr_msg_job_spec){.problem = "p", .system = "", .policy = "token", .judge = "", .delimiter = "",
-                               .name = "", .sampling = {.seed = 18446744073709551615u}};
+    fr_msg_job_info j = {.job = 7,
+                         .state = "done",
+                         .steps = 2,
+                         .chain_tokens = 30,
+                         .drafted = 20,
+                         .accepted = 15,
+                         .target_tokens = 31,
+                         .passes = 10,
+                         .seconds = 1.5,
+                         .text = {(const uint8_t *)"a\xff", 2},
+                         .answer = "42",
+                         .cause = "",
+                         .stop = "end"};
+    j.spec = (fr_msg_job_spec){.problem = "p",
+                               .system = "",
+                               .policy = "token",
+                               .judge = "",
+                               .delimiter = "",
+                               .name = "",
+                               .sampling = {.seed = 18446744073709551615u}};
     return j;
 }
 
@@ -89,18 +110,33 @@ static void test_json(void **state)
 {
     (void)state;
     cJSON *o = NULL;
-    fr_msg_step step = {.job = 7, .index = 1, .origin = "draft", .verdict = "accepted", .score = NAN,
-                        .text = {(const uint8_t *)"x\n\n", 3}, .tokens = 3, .drafted = 3, .accepted = 3, .seconds = 0.5};
+    fr_msg_step step = {.job = 7,
+                        .index = 1,
+                        .origin = "draft",
+                        .verdict = "accepted",
+                        .score = NAN,
+                        .text = {(const uint8_t *)"x\n\n", 3},
+                        .tokens = 3,
+                        .drafted = 3,
+                        .accepted = 3,
+                        .seconds = 0.5};
     assert_int_equal(fr_json_step(&step, &o), FR_OK);
-    assert_json(o, "{\"event\":\"step\",\"job\":7,\"index\":1,\"origin\":\"draft\",\"verdict\":\"accepted\","
-                   "\"score\":null,\"text\":\"x\\n\\n\",\"tokens\":3,\"drafted\":3,\"accepted\":3,\"seconds\":0.5}");
+    assert_json(
+        o,
+        "{\"event\":\"step\",\"job\":7,\"index\":1,\"origin\":\"draft\",\"verdict\":\"accepted\","
+        "\"score\":null,\"text\":\"x\\n\\n\",\"tokens\":3,\"drafted\":3,\"accepted\":3,\"seconds\":"
+        "0.5}");
     fr_msg_job_info job = sample_job();
     assert_int_equal(fr_json_job("done", &job, &o), FR_OK);
-    assert_json(o, "{\"event\":\"done\",\"job\":7,\"state\":\"done\",\"text\":\"a\xef\xbf\xbd\",\"answer\":\"42\","
-                   "\"seconds\":1.5,\"tokens\":{\"chain\":30,\"drafted\":20,\"accepted\":15,\"target\":31},\"steps\":2,"
-                   "\"passes\":10,\"policy\":\"token\",\"seed\":18446744073709551615,\"stop\":\"end\"}");
+    assert_json(
+        o, "{\"event\":\"done\",\"job\":7,\"state\":\"done\",\"text\":\"a\xef\xbf\xbd\",\"answer\":"
+           "\"42\","
+           "\"seconds\":1.5,\"tokens\":{\"chain\":30,\"drafted\":20,\"accepted\":15,\"target\":31},"
+           "\"steps\":2,"
+           "\"passes\":10,\"policy\":\"token\",\"seed\":18446744073709551615,\"stop\":\"end\"}");
     assert_int_equal(fr_json_failed(0, FR_EINVAL, "no such \"policy\"", &o), FR_OK);
-    assert_json(o, "{\"event\":\"failed\",\"status\":\"invalid argument\",\"cause\":\"no such \\\"policy\\\"\"}");
+    assert_json(o, "{\"event\":\"failed\",\"status\":\"invalid argument\",\"cause\":\"no such "
+                   "\\\"policy\\\"\"}");
 }
 
 static void test_summary(void **state)
@@ -109,8 +145,9 @@ static void test_summary(void **state)
     fr_buf out = {0};
     fr_msg_job_info job = sample_job();
     assert_int_equal(fr_ui_summary(&job, &out), FR_OK);
-    assert_string_equal((char *)out.data, "answer: 42\npolicy token: 30 tokens in 2 steps, 1.50 s, 20.0 tok/s, "
-                                          "accepted 75% of 20 drafted, 10 target passes\n");
+    assert_string_equal((char *)out.data,
+                        "answer: 42\npolicy token: 30 tokens in 2 steps, 1.50 s, 20.0 tok/s, "
+                        "accepted 75% of 20 drafted, 10 target passes\n");
     fr_buf_free(&out);
 }
 
@@ -142,8 +179,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_escape), cmocka_unit_test(test_is_utf8), cmocka_unit_test(test_table),
-        cmocka_unit_test(test_json),   cmocka_unit_test(test_summary), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_escape),  cmocka_unit_test(test_is_utf8),
+        cmocka_unit_test(test_table),   cmocka_unit_test(test_json),
+        cmocka_unit_test(test_summary), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("client_text", tests, NULL, NULL);
 }

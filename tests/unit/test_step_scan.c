@@ -27,7 +27,8 @@ static int free_tokenizers(void **state)
     return 0;
 }
 
-/* Feeds ids[n] as a writer would; writes the steps' lengths, the unfinished rest included, and returns their number. */
+/* Feeds ids[n] as a writer would; writes the steps' lengths, the unfinished rest included, and
+ * returns their number. */
 static int scan_ids(const fr_tokenizer *t, const char *delimiter, int cap, const int32_t *ids, size_t n, int *lengths)
 {
     const fr_policy_params params = {.delimiter = delimiter, .step_tokens = cap};

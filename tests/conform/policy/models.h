@@ -1,5 +1,6 @@
-/* models.h: two deterministic stand-ins for language models, over real tokenizers: the target is a hash of the prefix, the
- * draft agrees with it at a chosen rate. Answers are pure functions of the prefix, as the engine's are. */
+/* models.h: two deterministic stand-ins for language models, over real tokenizers: the target is
+ * a hash of the prefix, the draft agrees with it at a chosen rate. Answers are pure functions of
+ * the prefix, as the engine's are. */
 #ifndef FR_TEST_MODELS_H
 #define FR_TEST_MODELS_H
 
@@ -27,11 +28,13 @@ int32_t models_target_next(const models *m, const int32_t *ids, size_t n, size_t
 int32_t models_draft_next(const models *m, const int32_t *ids, size_t n, size_t base);
 /* Log-probability of `id` behind ids[n], under the target or the draft. */
 float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, size_t base, int32_t id);
-/* The target's answer to a probe behind ids[n]: log-probabilities of the wanted ids, and its own next token. */
+/* The target's answer to a probe behind ids[n]: log-probabilities of the wanted ids, and its own
+ * next token. */
 int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_t *wanted, size_t n_wanted,
                      float *logprobs);
 
-/* The tokenizer of the embedded pair; a byte-level one that shares nothing with it, with another end token. */
+/* The tokenizer of the embedded pair; a byte-level one that shares nothing with it, with another
+ * end token. */
 fr_status models_tiny_tokenizer(fr_tokenizer **out);
 fr_status models_other_tokenizer(fr_tokenizer **out);
 

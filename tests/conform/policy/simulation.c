@@ -433,7 +433,8 @@ void sim_result_free(sim_result *r)
 
 /* ---- the plain chain ---- */
 
-/* The length of the step at the front of ids[n], which ends the chain; by looking at each length anew. */
+/* The length of the step at the front of ids[n], which ends the chain; by looking at each length
+ * anew. */
 static fr_status plain_step(const sim_options *o, const int32_t *ids, size_t n, size_t *out)
 {
     const fr_tokenizer *t = o->models->target;

@@ -1,8 +1,9 @@
-/* simulation.h: a policy's host without engines: calls are answered by models.h, one event at a time, in an order drawn
- * from a seed, with tokens streamed in pieces and sometimes from the beginning again, and drafts that go missing.
+/* simulation.h: a policy's host without engines: calls are answered by models.h, one event at a
+ * time, in an order drawn from a seed, with tokens streamed in pieces and sometimes from the
+ * beginning again, and drafts that go missing.
  *
- * It asserts what a host relies on: sequences that begin with the chain, limits that hold with speculation included, one
- * finish, nothing asked or left open after it. */
+ * It asserts what a host relies on: sequences that begin with the chain, limits that hold with
+ * speculation included, one finish, nothing asked or left open after it. */
 #ifndef FR_TEST_SIMULATION_H
 #define FR_TEST_SIMULATION_H
 

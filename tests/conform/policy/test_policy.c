@@ -1,8 +1,10 @@
-/* test_policy.c: what every policy in the table must hold, over simulated engines (simulation.h).
+/* test_policy.c: what every policy in the table must hold, over simulated engines
+ * (simulation.h).
  *
- * exact policies: the chain is the target's plain chain, token for token, cut into the same steps. The others: the chain is
- * a pure function of models, prompt, parameters: the same for every lookahead, with and without overlap, in whatever order
- * replies come, and from every committed step on. All: limits hold, one finish, no call left open. */
+ * exact policies: the chain is the target's plain chain, token for token, cut into the same
+ * steps. The others: the chain is a pure function of models, prompt, parameters: the same for
+ * every lookahead, with and without overlap, in whatever order replies come, and from every
+ * committed step on. All: limits hold, one finish, no call left open. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,7 +50,8 @@ static void run_ok(const sim_options *o, sim_result *out)
         fail_msg("policy %s, order %llu: %s", o->policy->name, (unsigned long long)o->order, fr_cause());
 }
 
-/* b's steps are a's from number `skip` on. Scores and rejected steps are compared too, unless exact only the chain. */
+/* b's steps are a's from number `skip` on. Scores and rejected steps are compared too, unless
+ * exact only the chain. */
 static void assert_same_steps(const sim_options *o, const sim_result *a, int skip, const sim_result *b, int chain_only)
 {
     int j = skip;
@@ -316,7 +319,8 @@ static void a_failed_target_is_an_error_never_a_rejection(void **state)
     }
 }
 
-/* With no draft in sight: a policy that can do without goes on, one that is only the draft says so. */
+/* With no draft in sight: a policy that can do without goes on, one that is only the draft says
+ * so. */
 static void a_missing_draft(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* test_policy_behaviour.c: what single policies do beyond what all hold: that speculation saves passes, what is
- * reported, and the pitfalls of other step-level systems. */
+/* test_policy_behaviour.c: what single policies do beyond what all hold: that speculation saves
+ * passes, what is reported, and the pitfalls of other step-level systems. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -63,7 +63,8 @@ static int chain_tokens(const sim_result *r)
 
 /* ---- target ---- */
 
-/* Groups of other degrees may differ in a near-tie: the chain must then be one that a single call wrote to its end. */
+/* Groups of other degrees may differ in a near-tie: the chain must then be one that a single
+ * call wrote to its end. */
 static void a_call_repeated_in_other_words(void **state)
 {
     (void)state;
@@ -108,7 +109,8 @@ static void a_perfect_draft_saves_passes(void **state)
     }
 }
 
-/* What the draft wrote behind tokens that were then rejected, or behind a wrong guess, must not be offered. */
+/* What the draft wrote behind tokens that were then rejected, or behind a wrong guess, must not
+ * be offered. */
 static void every_draft_is_for_its_own_prefix(void **state)
 {
     (void)state;
@@ -303,7 +305,8 @@ static void an_unfinished_step_at_the_cap_is_judged_like_any_other(void **state)
     models_close(&m);
 }
 
-/* A budget is of the chain, not of the drafts that were kept, and patience has nothing to do with it. */
+/* A budget is of the chain, not of the drafts that were kept, and patience has nothing to do
+ * with it. */
 static void a_budget_is_of_the_whole_chain(void **state)
 {
     (void)state;
