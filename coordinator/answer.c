@@ -58,7 +58,11 @@ static size_t number_length(const char *s, size_t n, size_t i)
  * bytes. */
 static size_t sign_length(const char *s, size_t i)
 {
-    size_t k = i >= 1 && s[i - 1] == '-' ? 1 : i >= 3 && memcmp(s + i - 3, "\xe2\x88\x92", 3) == 0 ? 3 : 0;
+    size_t k = 0;
+    if (i >= 1 && s[i - 1] == '-')
+        k = 1;
+    else if (i >= 3 && memcmp(s + i - 3, "\xe2\x88\x92", 3) == 0)
+        k = 3;
     if (k == 0 || i == k)
         return k;
     char before = s[i - k - 1];
@@ -140,11 +144,12 @@ static void replace(char *s, const char *what, const char *by)
 static void replace_marks(char *s)
 {
     static const char *const table[][2] = {
-        {"\\left", ""}, {"\\right", ""}, {"\\displaystyle", ""}, {"\\!", ""}, {"\\,", ""}, {"\\;", ""}, {"\\:", ""},
-        {"\\ ", " "}, {"\\quad", " "}, {"~", " "}, {"\\(", ""}, {"\\)", ""}, {"\\[", ""}, {"\\]", ""}, {"\\$", ""},
-        {"$", ""}, {"\xe2\x82\xac", ""}, {"\xc2\xa3", ""}, {"\\%", ""}, {"%", ""}, {"^\\circ", ""}, {"^{\\circ}", ""},
-        {"\\degree", ""}, {"\xc2\xb0", ""}, {"\xe2\x88\x92", "-"}, {"\\dfrac", "\\frac"}, {"\\tfrac", "\\frac"},
-        {"\\cfrac", "\\frac"}, {"**", ""}};
+        {"\\left", ""}, {"\\right", ""}, {"\\displaystyle", ""}, {"\\!", ""}, {"\\,", ""},
+        {"\\;", ""}, {"\\:", ""}, {"\\ ", " "}, {"\\quad", " "}, {"~", " "}, {"\\(", ""},
+        {"\\)", ""}, {"\\[", ""}, {"\\]", ""}, {"\\$", ""}, {"$", ""}, {"\xe2\x82\xac", ""},
+        {"\xc2\xa3", ""}, {"\\%", ""}, {"%", ""}, {"^\\circ", ""}, {"^{\\circ}", ""},
+        {"\\degree", ""}, {"\xc2\xb0", ""}, {"\xe2\x88\x92", "-"}, {"\\dfrac", "\\frac"},
+        {"\\tfrac", "\\frac"}, {"\\cfrac", "\\frac"}, {"**", ""}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         replace(s, table[i][0], table[i][1]);
 }
@@ -158,7 +163,8 @@ static void cut_out(char *at, size_t n)
  * answer. */
 static void unwrap_text(char *s)
 {
-    static const char *const commands[] = {"\\text{", "\\mathrm{", "\\textbf{", "\\mbox{", "\\mathbf{", "\\textit{"};
+    static const char *const commands[] = {"\\text{", "\\mathrm{", "\\textbf{",
+                                           "\\mbox{", "\\mathbf{", "\\textit{"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         size_t k = strlen(commands[i]);
         for (char *at; (at = strstr(s, commands[i])) != NULL;) {
@@ -181,7 +187,8 @@ static void drop_thousands(char *s)
 {
     for (char *at = s; *at;) {
         int after_digit = at > s && digit(at[-1]);
-        if (*at == ',' && after_digit && digit(at[1]) && digit(at[2]) && digit(at[3]) && !digit(at[4]))
+        if (*at == ',' && after_digit && digit(at[1]) && digit(at[2]) && digit(at[3]) &&
+            !digit(at[4]))
             cut_out(at, 1);
         else
             at++;
@@ -201,8 +208,8 @@ static void drop_unit(char *s)
     const char *unit = s + at + gap;
     while (letter(unit[word]))
         word++;
-    int product = word < 2 || (word == 2 && strncmp(unit, "pi", 2) == 0) || strncmp(unit, "or ", 3) == 0 ||
-                  strncmp(unit, "and ", 4) == 0;
+    int product = word < 2 || (word == 2 && strncmp(unit, "pi", 2) == 0) ||
+                  strncmp(unit, "or ", 3) == 0 || strncmp(unit, "and ", 4) == 0;
     for (const char *c = unit; *c; c++)
         if (!letter(*c) && *c != ' ' && *c != '.' && *c != '/')
             return;
@@ -267,7 +274,8 @@ static void rewrite_fractions(char *s)
 /* Of a plain decimal number: leading zeros, a plus, zeros behind the point. */
 static void trim_number(char *s)
 {
-    char *at = s + (*s == '-' || *s == '+'), *point = strchr(at, '.'), *end = at + strspn(at, "0123456789.");
+    char *at = s + (*s == '-' || *s == '+'), *point = strchr(at, '.'),
+         *end = at + strspn(at, "0123456789.");
     if (*end || end == at || (point && strchr(point + 1, '.')) || (point && end == at + 1))
         return;
     if (point) {
@@ -365,5 +373,6 @@ int fr_answer_equal(const char *a, const char *b)
     /* Both sides are below 10^15 * 10^15, so a product of two can pass 2^127: then they are not
      * called equal. */
     __int128 left = 0, right = 0;
-    return !__builtin_mul_overflow(p, s, &left) && !__builtin_mul_overflow(r, q, &right) && left == right;
+    return !__builtin_mul_overflow(p, s, &left) && !__builtin_mul_overflow(r, q, &right) &&
+           left == right;
 }

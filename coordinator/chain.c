@@ -19,7 +19,8 @@ static size_t valid_utf8(const void *data, size_t n)
     size_t at = 0;
     while (at < n) {
         utf8proc_int32_t c;
-        utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)data + at, (utf8proc_ssize_t)(n - at), &c);
+        utf8proc_ssize_t k =
+            utf8proc_iterate((const utf8proc_uint8_t *)data + at, (utf8proc_ssize_t)(n - at), &c);
         if (k <= 0)
             break;
         at += (size_t)k;
@@ -48,15 +49,16 @@ static fr_status check_text(const char *field, const char *text)
     return FR_OK;
 }
 
-static fr_status put_prompt(const fr_tokenizer *t, const char *system, const char *problem, int raw, fr_ids *ids)
+static fr_status put_prompt(const fr_tokenizer *t, const char *system, const char *problem, int raw,
+                            fr_ids *ids)
 {
     if (raw)
         return fr_tokenize_prompt(t, problem, strlen(problem), ids);
     return fr_chat_tokenize_prompt(t, fr_tokenizer_chat_style(t), system, problem, ids);
 }
 
-fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft, const char *system,
-                        const char *problem, int raw)
+fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft,
+                        const char *system, const char *problem, int raw)
 {
     *c = (fr_chain){.target = target, .draft = draft};
     FR_TRY(check_text("problem", problem));

@@ -20,7 +20,7 @@ typedef struct fr_chain {
     int same_tokenizer;                 /* by digest: drafted ids are the target's ids */
     fr_ids ids;                         /* the target's: prompt, then the committed chain */
     int prompt_len;                     /* chain position 0 is ids.data[prompt_len] */
-    fr_ids draft_ids;                   /* tokenizers differ: the draft's prompt, then each step tokenised by itself */
+    fr_ids draft_ids; /* tokenizers differ: prompt, then each step tokenised by itself */
     int draft_prompt_len;
     fr_buf text;                        /* of the committed chain, special tokens left out */
     int n_steps;
@@ -30,8 +30,8 @@ typedef struct fr_chain {
 
 /* An empty chain behind its prompt. raw: the problem is the whole prompt. FR_EFORMAT names the
  * field and the offset of invalid UTF-8; FR_EINVAL for a prompt without a single token. */
-fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft, const char *system,
-                        const char *problem, int raw);
+fr_status fr_chain_open(fr_chain *c, const fr_tokenizer *target, const fr_tokenizer *draft,
+                        const char *system, const char *problem, int raw);
 void fr_chain_close(fr_chain *c); /* frees; a zeroed chain is fine */
 /* Appends one step's target ids (as committed, or as read from the store). On failure the chain
  * is as before. */

@@ -12,13 +12,14 @@
 
 /* Asks for the step that follows `ahead`. *call_out is 0 when the draft cannot write one there:
  * no room in its context, or no draft group. */
-fr_status fr_drafting_ask(const fr_policy_host *host, const fr_chain *ahead, const fr_policy_params *params,
-                          int stream, uint64_t *call_out);
+fr_status fr_drafting_ask(const fr_policy_host *host, const fr_chain *ahead,
+                          const fr_policy_params *params, int stream, uint64_t *call_out);
 /* Appends the drafted step to `out`: nothing when the reply holds no usable text. */
-fr_status fr_drafting_take(const fr_chain *ahead, const fr_policy_params *params, const fr_msg_generated *reply,
-                           fr_ids *out);
+fr_status fr_drafting_take(const fr_chain *ahead, const fr_policy_params *params,
+                           const fr_msg_generated *reply, fr_ids *out);
 
 /* host->generate; a draft group that is not there is no error: *call_out is 0. */
-fr_status fr_ask_generate(const fr_policy_host *host, const fr_generate_call *call, uint64_t *call_out);
+fr_status fr_ask_generate(const fr_policy_host *host, const fr_generate_call *call,
+                          uint64_t *call_out);
 
 #endif

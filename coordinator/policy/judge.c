@@ -10,17 +10,20 @@
 static fr_status digits_of(const fr_msg_verified *m, int step, const fr_msg_probe_result **out)
 {
     if ((size_t)step >= m->n_probes)
-        return fr_fail(FR_EPROTO, "verified: %zu probe results, none for step %d", m->n_probes, step);
+        return fr_fail(FR_EPROTO, "verified: %zu probe results, none for step %d", m->n_probes,
+                       step);
     *out = &m->probes[step];
     if ((*out)->n_logprobs != 10)
-        return fr_fail(FR_EPROTO, "verified: a probe result of %zu tokens, want 10", (*out)->n_logprobs);
+        return fr_fail(FR_EPROTO, "verified: a probe result of %zu tokens, want 10",
+                       (*out)->n_logprobs);
     for (int d = 0; d < 10; d++)
         if (isnan((*out)->logprobs[d]))
             return fr_fail(FR_EPROTO, "verified: the probability of digit %d is not a number", d);
     return FR_OK;
 }
 
-static fr_status score_digit(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out)
+static fr_status score_digit(const fr_judge *j, const fr_msg_verified *m, int step, int first,
+                             int n, float *out)
 {
     const fr_msg_probe_result *r = NULL;
     (void)first, (void)n;
@@ -32,7 +35,8 @@ static fr_status score_digit(const fr_judge *j, const fr_msg_verified *m, int st
     return FR_OK;
 }
 
-static fr_status score_mean(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out)
+static fr_status score_mean(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n,
+                            float *out)
 {
     const fr_msg_probe_result *r = NULL;
     double sum = 0, weighted = 0;
@@ -47,7 +51,8 @@ static fr_status score_mean(const fr_judge *j, const fr_msg_verified *m, int ste
     return FR_OK;
 }
 
-static fr_status mean_logprob(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out)
+static fr_status mean_logprob(const fr_judge *j, const fr_msg_verified *m, int step, int first,
+                              int n, float *out)
 {
     double sum = 0;
     (void)j, (void)step;
@@ -85,7 +90,8 @@ const char *fr_judge_names(void)
 
 static fr_status prepare_probe(fr_judge *j, const fr_tokenizer *target)
 {
-    FR_TRY(fr_chat_tokenize_probe(target, fr_tokenizer_chat_style(target), fr_tokenizer_score_question(target),
+    FR_TRY(fr_chat_tokenize_probe(target, fr_tokenizer_chat_style(target),
+                                  fr_tokenizer_score_question(target),
                                   fr_tokenizer_score_prefill(target), &j->probe));
     fr_ids one = {0};
     fr_status st = FR_OK;
@@ -94,7 +100,8 @@ static fr_status prepare_probe(fr_judge *j, const fr_tokenizer *target)
         one.len = 0;
         st = fr_tokenize(target, &text, 1, 0, &one);
         if (st == FR_OK && one.len != 1)
-            st = fr_fail(FR_EUNSUPPORTED, "judge %s: digit %d is %zu tokens of the target", j->ops->name, d, one.len);
+            st = fr_fail(FR_EUNSUPPORTED, "judge %s: digit %d is %zu tokens of the target",
+                         j->ops->name, d, one.len);
         if (st == FR_OK)
             j->digits[d] = one.data[0];
     }
@@ -126,7 +133,8 @@ void fr_judge_probe(const fr_judge *j, int at, fr_msg_probe *out)
                           .wanted = j->digits, .n_wanted = 10};
 }
 
-fr_status fr_judge_score(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out)
+fr_status fr_judge_score(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n,
+                         float *out)
 {
     return j->ops->score(j, m, step, first, n, out);
 }

@@ -29,7 +29,8 @@ struct fr_judge_ops {
     const char *name;
     double threshold; /* default */
     int probes;       /* 1: one probe behind each step */
-    fr_status (*score)(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out);
+    fr_status (*score)(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n,
+                       float *out);
 };
 
 /* NULL when there is none of that name. */
@@ -39,12 +40,14 @@ const char *fr_judge_names(void);
 
 /* name NULL: score. threshold NaN: the judge's own. FR_EINVAL for an unknown name;
  * FR_EUNSUPPORTED for a target that cannot answer in digits. */
-fr_status fr_judge_open(fr_judge *j, const char *name, double threshold, const fr_tokenizer *target);
+fr_status fr_judge_open(fr_judge *j, const char *name, double threshold,
+                        const fr_tokenizer *target);
 void fr_judge_close(fr_judge *j); /* a zeroed one is fine */
 /* The probe that sees the trunk's first `at` positions; it borrows from the judge. */
 void fr_judge_probe(const fr_judge *j, int at, fr_msg_probe *out);
 /* Rates step number `step` of the verification, which is drafted tokens [first, first + n). */
-fr_status fr_judge_score(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n, float *out);
+fr_status fr_judge_score(const fr_judge *j, const fr_msg_verified *m, int step, int first, int n,
+                         float *out);
 int fr_judge_accepts(const fr_judge *j, float score);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include "check.h"
 
-#define LOOK_AT 32   /* candidates of one hash: a common n-gram has its best continuation among the latest */
+#define LOOK_AT 32   /* candidates of one hash: of a common n-gram the latest say most */
 #define LOOK_BACK 16 /* tokens compared: beyond that a longer match says no more */
 
 void fr_ngram_free(fr_ngram *g)
@@ -107,7 +107,8 @@ static int best_match(const fr_ngram *g, int n, size_t *at_out)
     /* The newest entry is the suffix itself: nothing follows it. */
     for (size_t at = (size_t)t->prev[end]; at > 0 && left > 0; at = (size_t)t->prev[at], left--) {
         int k = 0;
-        while (k < LOOK_BACK && (size_t)k < at && ids[at - 1 - (size_t)k] == ids[end - 1 - (size_t)k])
+        while (k < LOOK_BACK && (size_t)k < at &&
+               ids[at - 1 - (size_t)k] == ids[end - 1 - (size_t)k])
             k++;
         if (k >= n && k > best) {
             best = k;

@@ -7,7 +7,7 @@
 #include "tokenizer.h"
 
 #define FR_NGRAM_MIN 2  /* shortest suffix looked up */
-#define FR_NGRAM_MAX 3  /* longest suffix with a table of its own; longer matches are found by looking back from it */
+#define FR_NGRAM_MAX 3  /* longest with a table of its own; longer matches are found from it */
 
 typedef struct fr_ngram_table {
     int32_t *head; /* [size] by hash: the position behind the latest n-gram of that hash; 0: none */

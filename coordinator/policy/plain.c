@@ -29,8 +29,8 @@ typedef struct plain {
     int finished;
 } plain;
 
-static fr_status open_plain(const fr_policy_ops *ops, fr_role role, const fr_policy_host *host, fr_chain *chain,
-                            const fr_policy_params *params, fr_policy **out)
+static fr_status open_plain(const fr_policy_ops *ops, fr_role role, const fr_policy_host *host,
+                            fr_chain *chain, const fr_policy_params *params, fr_policy **out)
 {
     plain *p = calloc(1, sizeof *p);
     if (!p)
@@ -41,14 +41,14 @@ static fr_status open_plain(const fr_policy_ops *ops, fr_role role, const fr_pol
     return FR_OK;
 }
 
-static fr_status target_open(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params,
-                             fr_policy **out)
+static fr_status target_open(const fr_policy_host *host, fr_chain *chain,
+                             const fr_policy_params *params, fr_policy **out)
 {
     return open_plain(&fr_policy_target, FR_ROLE_TARGET, host, chain, params, out);
 }
 
-static fr_status draft_open(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params,
-                            fr_policy **out)
+static fr_status draft_open(const fr_policy_host *host, fr_chain *chain,
+                            const fr_policy_params *params, fr_policy **out)
 {
     return open_plain(&fr_policy_draft, FR_ROLE_DRAFT, host, chain, params, out);
 }
@@ -87,8 +87,12 @@ static fr_status go_on(plain *p)
     if (by_step(p)) {
         FR_TRY(fr_drafting_ask(p->host, p->chain, p->params, 0, &p->call));
     } else {
-        fr_generate_call call = {.role = p->role, .ids = ids->data, .n_ids = (int)ids->len,
-                                 .chain_base = p->chain->prompt_len, .step_from = (int)ids->len, .stream = 1,
+        fr_generate_call call = {.role = p->role,
+                                 .ids = ids->data,
+                                 .n_ids = (int)ids->len,
+                                 .chain_base = p->chain->prompt_len,
+                                 .step_from = (int)ids->len,
+                                 .stream = 1,
                                  .max_tokens = fr_chain_room(p->chain, p->params, 0)};
         FR_TRY(fr_ask_generate(p->host, &call, &p->call));
     }
@@ -146,7 +150,8 @@ static fr_status on_tokens(plain *p, const fr_msg_tokens *m)
         p->call = 0;
         return go_on(p);
     }
-    fr_writer_show(&p->writer); /* even when complete, the reply is waited for: it says what the call cost */
+    /* Even when complete, the reply is waited for: it says what the call cost. */
+    fr_writer_show(&p->writer);
     return FR_OK;
 }
 
@@ -163,7 +168,8 @@ static fr_status on_generated(plain *p, const fr_msg_generated *m)
         return finish(p, m->stop);
     }
     if (!p->writer.stop)
-        return fr_fail(FR_EPROTO, "generated: stopped by \"%s\" after %zu tokens", m->stop, m->n_ids);
+        return fr_fail(FR_EPROTO, "generated: stopped by \"%s\" after %zu tokens", m->stop,
+                       m->n_ids);
     return go_on(p);
 }
 
@@ -173,7 +179,8 @@ static fr_status on_drafted_step(plain *p, const fr_msg_generated *m)
     p->step.len = 0;
     FR_TRY(fr_drafting_take(p->chain, p->params, m, &p->step));
     if (p->step.len == 0)
-        return fr_fail(FR_EFORMAT, "the draft model wrote no usable text for step %d", p->chain->n_steps);
+        return fr_fail(FR_EFORMAT, "the draft model wrote no usable text for step %d",
+                       p->chain->n_steps);
     for (size_t i = 0; i < p->step.len && !p->writer.stop; i++) {
         p->writer.drafted++;
         p->writer.kept++;
@@ -201,7 +208,8 @@ static fr_status plain_advance(fr_policy *policy, const fr_policy_event *e)
     case FR_EVENT_FAILED:
         return fr_fail(e->status, "%s", e->cause);
     default:
-        return fr_fail(FR_EPROTO, "policy %s: unexpected event %d", p->base.ops->name, (int)e->kind);
+        return fr_fail(FR_EPROTO, "policy %s: unexpected event %d", p->base.ops->name,
+                       (int)e->kind);
     }
 }
 

@@ -5,8 +5,8 @@
 
 #include "policies.h"
 
-static const fr_policy_ops *const policies[] = {&fr_policy_target, &fr_policy_draft, &fr_policy_token,
-                                                &fr_policy_step, NULL};
+static const fr_policy_ops *const policies[] = {&fr_policy_target, &fr_policy_draft,
+                                                &fr_policy_token, &fr_policy_step, NULL};
 
 const fr_policy_ops *const *fr_policy_all(void)
 {

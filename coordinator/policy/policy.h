@@ -56,12 +56,18 @@ typedef struct fr_verify_call { /* always the target */
     const int32_t *ids;   /* the whole sequence, drafted tokens last; copied by the host */
     int n_ids;
     int chain_base;
-    int position;         /* of the first drafted token; position == n_ids asks for one token only */
+    int position;         /* of the first drafted token; n_ids: one token only */
     const fr_msg_probe *probes;
     int n_probes;
 } fr_verify_call;
 
-typedef enum { FR_EVENT_START, FR_EVENT_TOKENS, FR_EVENT_GENERATED, FR_EVENT_VERIFIED, FR_EVENT_FAILED } fr_event_kind;
+typedef enum {
+    FR_EVENT_START,
+    FR_EVENT_TOKENS,
+    FR_EVENT_GENERATED,
+    FR_EVENT_VERIFIED,
+    FR_EVENT_FAILED
+} fr_event_kind;
 
 typedef struct fr_policy_event {
     fr_event_kind kind;
@@ -69,8 +75,10 @@ typedef struct fr_policy_event {
     const fr_msg_tokens *tokens;
     const fr_msg_generated *generated;
     const fr_msg_verified *verified;
-    fr_status status;                  /* FR_EVENT_FAILED: FR_EUNAVAILABLE when no draft group is there; other failures */
-    const char *cause;                 /* of the target end the job before the policy sees them */
+    /* FR_EVENT_FAILED: FR_EUNAVAILABLE when no draft group is there; other failures of the
+     * target end the job before the policy sees them. */
+    fr_status status;
+    const char *cause;
 } fr_policy_event;
 
 typedef struct fr_policy_host {
@@ -78,9 +86,12 @@ typedef struct fr_policy_host {
     fr_status (*generate)(void *ctx, const fr_generate_call *call, uint64_t *call_out);
     fr_status (*verify)(void *ctx, const fr_verify_call *call, uint64_t *call_out);
     void (*cancel)(void *ctx, uint64_t call);             /* no event comes for it any more */
-    fr_status (*commit)(void *ctx, const fr_step_record *step); /* accepted ones are appended to the chain and stored */
-    void (*tail)(void *ctx, const int32_t *ids, int n);   /* the target-approved text not yet committed, for display */
-    void (*finish)(void *ctx, const char *stop);          /* "end", "limit", "context": the chain is complete */
+    /* Accepted steps are appended to the chain and stored, rejected ones only reported. */
+    fr_status (*commit)(void *ctx, const fr_step_record *step);
+    /* The target-approved text not yet committed, for display. */
+    void (*tail)(void *ctx, const int32_t *ids, int n);
+    /* "end", "limit", "context": the chain is complete. */
+    void (*finish)(void *ctx, const char *stop);
 } fr_policy_host;
 
 typedef struct fr_policy fr_policy;
@@ -92,7 +103,8 @@ typedef struct fr_policy_ops {
     int needs_same_tokenizer;
     /* The chain may already hold steps (a resumed job). Host, chain and params outlive the
      * policy. */
-    fr_status (*open)(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params, fr_policy **out);
+    fr_status (*open)(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params,
+                      fr_policy **out);
     fr_status (*advance)(fr_policy *p, const fr_policy_event *event); /* an error fails the job */
     void (*close)(fr_policy **p); /* outstanding calls are the host's to drop */
 } fr_policy_ops;

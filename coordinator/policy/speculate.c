@@ -61,8 +61,8 @@ fr_status fr_speculate_begin(fr_speculation *s, fr_origin origin, int one_step)
 /* Puts the target's own tokens behind the approved ones, as far as they follow from what was
  * drafted. drafted may point to just there: it is read before it is overwritten. *kept_out: 1
  * when all of it was kept and the bonus token too. */
-static fr_status accept(fr_speculation *s, const int32_t *drafted, int n, const int32_t *own, int count,
-                        int *kept_out)
+static fr_status accept(fr_speculation *s, const int32_t *drafted, int n, const int32_t *own,
+                        int count, int *kept_out)
 {
     fr_writer *w = &s->writer;
     int same = 1, i = 0;
@@ -144,9 +144,15 @@ static fr_status settle_drafts(fr_speculation *s)
 
 static fr_status ask_draft(fr_speculation *s, int want, int stream)
 {
-    fr_generate_call call = {.role = FR_ROLE_DRAFT, .ids = s->seq.data, .n_ids = (int)s->seq.len,
-                             .chain_base = s->chain->prompt_len, .max_tokens = want, .stop_at_step = s->one_step,
-                             .step_from = (int)s->chain->ids.len, .min_logprob = UNSURE, .stream = stream};
+    fr_generate_call call = {.role = FR_ROLE_DRAFT,
+                             .ids = s->seq.data,
+                             .n_ids = (int)s->seq.len,
+                             .chain_base = s->chain->prompt_len,
+                             .max_tokens = want,
+                             .stop_at_step = s->one_step,
+                             .step_from = (int)s->chain->ids.len,
+                             .min_logprob = UNSURE,
+                             .stream = stream};
     s->draft_from = s->seq.len;
     s->drafts.len = 0;
     FR_TRY(fr_ask_generate(s->host, &call, &s->draft_call));
@@ -163,7 +169,8 @@ static fr_status propose(fr_speculation *s)
         return FR_OK;
     s->draft_ended = 0;
     FR_TRY(fr_ngram_sync(&s->ngram, s->seq.data, s->n_approved));
-    int n = fr_ngram_draft(&s->ngram, draft_usable(s) ? GOOD_MATCH : FR_NGRAM_MIN, want, ids, &match);
+    int n =
+        fr_ngram_draft(&s->ngram, draft_usable(s) ? GOOD_MATCH : FR_NGRAM_MIN, want, ids, &match);
     if (n > 0)
         return put_drafted(s, ids, (size_t)n);
     if (!draft_usable(s) || s->proposed_at == s->n_approved)
@@ -179,7 +186,8 @@ static fr_status look_ahead(fr_speculation *s)
 {
     int under = (int)(s->seq.len - s->n_approved), want = draft_room(s, under + 1);
     int ended = under > 0 && fr_tokenizer_is_end(s->chain->target, s->seq.data[s->seq.len - 1]);
-    if (s->looked_ahead || s->draft_call || s->draft_ended || ended || want <= 0 || !draft_usable(s))
+    if (s->looked_ahead || s->draft_call || s->draft_ended || ended || want <= 0 ||
+        !draft_usable(s))
         return FR_OK;
     s->looked_ahead = 1;
     return ask_draft(s, want + 1, 1);
@@ -189,7 +197,9 @@ static fr_status look_ahead(fr_speculation *s)
 
 static fr_status verify(fr_speculation *s)
 {
-    fr_verify_call call = {.ids = s->seq.data, .n_ids = (int)s->seq.len, .chain_base = s->chain->prompt_len,
+    fr_verify_call call = {.ids = s->seq.data,
+                           .n_ids = (int)s->seq.len,
+                           .chain_base = s->chain->prompt_len,
                            .position = (int)s->n_approved};
     s->looked_ahead = 0;
     return s->host->verify(s->host->ctx, &call, &s->verify_call);
@@ -266,7 +276,7 @@ fr_status fr_speculate_advance(fr_speculation *s, const fr_policy_event *e)
         if (e->kind == FR_EVENT_VERIFIED)
             return on_verified(s, e->verified);
         s->verify_call = 0;
-        if (e->kind == FR_EVENT_FAILED) /* not a rejection: nothing is known about the drafted tokens */
+        if (e->kind == FR_EVENT_FAILED) /* not a rejection: the tokens stay unjudged */
             return fr_fail(e->status, "%s", e->cause);
         return fr_fail(FR_EPROTO, "a verification was answered by event %d", (int)e->kind);
     }

@@ -23,16 +23,16 @@ typedef struct fr_speculation {
     const fr_policy_params *params;
     fr_writer writer;           /* its stop tells why the chain is complete */
     fr_ngram ngram;
-    fr_ids seq;                 /* approved tokens (chain and pending step), then those under verification */
+    fr_ids seq; /* approved tokens (chain, pending step), then those being verified */
     size_t n_approved;
     uint64_t verify_call;       /* 0: none, as below */
     uint64_t draft_call;
     fr_ids drafts;              /* what came from the draft model for seq[draft_from] and on */
     size_t draft_from;
-    int draft_ended;            /* its last draft ends a step (one_step) or the chain: nothing can follow */
+    int draft_ended;            /* its last draft ends a step (one_step) or the chain */
     int looked_ahead;           /* the draft was set to work ahead of this verification already */
-    size_t proposed_at;         /* n_approved when the draft model was last asked to propose what follows */
-    int lost_at_step;           /* the step at which the draft was found missing; it is asked again at the next */
+    size_t proposed_at;         /* n_approved when the draft model was last asked what follows */
+    int lost_at_step;           /* the step at which no draft was there; asked again at the next */
     int one_step;
     int done;                   /* the step, or the chain, is complete */
 } fr_speculation;

@@ -53,8 +53,8 @@ typedef struct step {
     int finished;
 } step;
 
-static fr_status step_open(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params,
-                           fr_policy **out)
+static fr_status step_open(const fr_policy_host *host, fr_chain *chain,
+                           const fr_policy_params *params, fr_policy **out)
 {
     step *p = calloc(1, sizeof *p);
     if (!p)
@@ -107,7 +107,8 @@ static int lookahead(const step *p)
 static fr_status draft_on(step *p)
 {
     int may = !p->verify_call || p->params->overlap;
-    if (p->draft_call || p->blocked || !may || waiting(p) >= lookahead(p) || fr_chain_stop(&p->ahead, p->params))
+    if (p->draft_call || p->blocked || !may || waiting(p) >= lookahead(p) ||
+        fr_chain_stop(&p->ahead, p->params))
         return FR_OK;
     if (!fr_chain_repeats(&p->ahead, LOOP))
         FR_TRY(fr_drafting_ask(p->host, &p->ahead, p->params, 0, &p->draft_call));
@@ -150,7 +151,8 @@ static fr_status put_probes(step *p, int first, int n)
         const int32_t *ids = fr_chain_step(&p->ahead, first + i, &k);
         /* The question stands behind the step's delimiter, but takes the place of an end token. */
         int at = (int)(ids - p->ahead.ids.data) + k;
-        fr_judge_probe(&p->judge, at - fr_tokenizer_is_end(p->chain->target, ids[k - 1]), &p->probes[i]);
+        fr_judge_probe(&p->judge, at - fr_tokenizer_is_end(p->chain->target, ids[k - 1]),
+                       &p->probes[i]);
     }
     return FR_OK;
 }
@@ -213,8 +215,8 @@ static fr_status check_reply(const step *p, const fr_msg_verified *m, int n_draf
         return fr_fail(FR_EPROTO, "verified: %zu own tokens for %d drafted", m->n_own, n_drafted);
     for (int i = 0; p->judge.ops->probes && i < p->n_verifying && (size_t)i < m->n_probes; i++)
         if (m->probes[i].at != p->probes[i].at)
-            return fr_fail(FR_EPROTO, "verified: probe %d is at %u, was asked at %u", i, m->probes[i].at,
-                           p->probes[i].at);
+            return fr_fail(FR_EPROTO, "verified: probe %d is at %u, was asked at %u", i,
+                           m->probes[i].at, p->probes[i].at);
     return FR_OK;
 }
 
@@ -276,7 +278,8 @@ static fr_status on_verify_reply(step *p, const fr_policy_event *e)
 static fr_status step_advance(fr_policy *policy, const fr_policy_event *e)
 {
     step *p = (step *)policy;
-    if (p->finished || (e->kind == FR_EVENT_TOKENS && !p->rewriting)) /* drafted steps are of use when complete */
+    /* Tokens are of use to the rewriting only: a drafted step must be complete. */
+    if (p->finished || (e->kind == FR_EVENT_TOKENS && !p->rewriting))
         return FR_OK;
     if (e->kind == FR_EVENT_START)
         FR_TRY(fr_chain_copy(&p->ahead, p->chain));

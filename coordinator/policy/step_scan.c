@@ -6,9 +6,11 @@
 
 #include "check.h"
 
-void fr_step_scan_init(fr_step_scan *s, const fr_tokenizer *tokenizer, const fr_policy_params *params)
+void fr_step_scan_init(fr_step_scan *s, const fr_tokenizer *tokenizer,
+                       const fr_policy_params *params)
 {
-    *s = (fr_step_scan){.tokenizer = tokenizer, .delimiter = params->delimiter ? params->delimiter : "\n\n"};
+    *s = (fr_step_scan){.tokenizer = tokenizer,
+                        .delimiter = params->delimiter ? params->delimiter : "\n\n"};
     s->n_delimiter = strlen(s->delimiter);
     s->cap = params->step_tokens > 0 ? params->step_tokens : INT_MAX;
 }

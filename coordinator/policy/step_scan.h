@@ -19,7 +19,8 @@ typedef struct fr_step_scan {
 } fr_step_scan;
 
 /* No memory is taken before the first token. */
-void fr_step_scan_init(fr_step_scan *s, const fr_tokenizer *tokenizer, const fr_policy_params *params);
+void fr_step_scan_init(fr_step_scan *s, const fr_tokenizer *tokenizer,
+                       const fr_policy_params *params);
 void fr_step_scan_free(fr_step_scan *s);
 /* Forgets the step under way. */
 void fr_step_scan_reset(fr_step_scan *s);

@@ -12,8 +12,8 @@ typedef struct token {
     int finished;
 } token;
 
-static fr_status token_open(const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params,
-                            fr_policy **out)
+static fr_status token_open(const fr_policy_host *host, fr_chain *chain,
+                            const fr_policy_params *params, fr_policy **out)
 {
     token *p = calloc(1, sizeof *p);
     if (!p)

@@ -26,7 +26,8 @@ const char *fr_chain_stop(const fr_chain *chain, const fr_policy_params *params)
     return fr_chain_room(chain, params, 0) == 0 ? "context" : NULL;
 }
 
-void fr_writer_init(fr_writer *w, const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params)
+void fr_writer_init(fr_writer *w, const fr_policy_host *host, fr_chain *chain,
+                    const fr_policy_params *params)
 {
     *w = (fr_writer){.host = host, .chain = chain, .params = params};
     fr_step_scan_init(&w->scan, chain->target, params);

@@ -13,7 +13,7 @@ typedef struct fr_writer {
     fr_step_scan scan;
     fr_ids pending;             /* the step under way, not yet in the chain */
     fr_origin origin;           /* of the steps it commits */
-    int drafted, kept;          /* the caller's count for the step under way; 0 again once it is committed */
+    int drafted, kept;          /* the caller's count for the step under way */
     int n_committed;            /* steps, since the last restart */
     const char *stop;           /* NULL, or why the chain is complete: "end", "limit", "context" */
 } fr_writer;
@@ -23,7 +23,8 @@ const char *fr_chain_stop(const fr_chain *chain, const fr_policy_params *params)
 /* How many tokens may still follow the chain and `more` tokens behind it. */
 int fr_chain_room(const fr_chain *chain, const fr_policy_params *params, int more);
 
-void fr_writer_init(fr_writer *w, const fr_policy_host *host, fr_chain *chain, const fr_policy_params *params);
+void fr_writer_init(fr_writer *w, const fr_policy_host *host, fr_chain *chain,
+                    const fr_policy_params *params);
 void fr_writer_free(fr_writer *w);
 /* Back to the end of the committed chain. */
 void fr_writer_restart(fr_writer *w, fr_origin origin);

@@ -58,7 +58,8 @@ static void assert_draft_text(const fr_chain *c, const char *want)
 {
     fr_buf text = {0};
     assert_int_equal(fr_detokenize(c->draft, c->draft_ids.data + c->draft_prompt_len,
-                                   c->draft_ids.len - (size_t)c->draft_prompt_len, 0, &text), FR_OK);
+                                   c->draft_ids.len - (size_t)c->draft_prompt_len, 0, &text),
+                     FR_OK);
     assert_int_equal(text.len, strlen(want));
     assert_memory_equal(text.data, want, text.len);
     fr_buf_free(&text);

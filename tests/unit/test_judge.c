@@ -156,7 +156,8 @@ static void a_reply_that_does_not_fit_is_an_error(void **state)
     assert_int_equal(fr_judge_score(&j, &r.m, 0, 0, 1, &score), FR_OK);
     fr_judge_close(&j);
     assert_int_equal(fr_judge_open(&j, "taste", NAN, tiny), FR_EINVAL);
-    assert_string_equal(fr_cause(), "unknown judge \"taste\"; there are: score, score-mean, logprob");
+    assert_string_equal(fr_cause(),
+                        "unknown judge \"taste\"; there are: score, score-mean, logprob");
 }
 
 static void failed_allocations(void **state)

@@ -149,9 +149,12 @@ static void failed_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_longest_then_latest_match_counts), cmocka_unit_test(pairs_are_the_last_resort),
-        cmocka_unit_test(a_short_text_drafts_nothing),          cmocka_unit_test(a_cycle_goes_on),
-        cmocka_unit_test(it_agrees_with_a_search),              cmocka_unit_test(failed_allocations),
+        cmocka_unit_test(the_longest_then_latest_match_counts),
+        cmocka_unit_test(pairs_are_the_last_resort),
+        cmocka_unit_test(a_short_text_drafts_nothing),
+        cmocka_unit_test(a_cycle_goes_on),
+        cmocka_unit_test(it_agrees_with_a_search),
+        cmocka_unit_test(failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ static int free_tokenizers(void **state)
 
 /* Feeds ids[n] as a writer would; writes the steps' lengths, the unfinished rest included, and
  * returns their number. */
-static int scan_ids(const fr_tokenizer *t, const char *delimiter, int cap, const int32_t *ids, size_t n, int *lengths)
+static int scan_ids(const fr_tokenizer *t, const char *delimiter, int cap, const int32_t *ids,
+                    size_t n, int *lengths)
 {
     const fr_policy_params params = {.delimiter = delimiter, .step_tokens = cap};
     fr_step_scan s;
@@ -107,16 +108,19 @@ static void a_long_step_is_cut_before_an_unfinished_character(void **state)
     assert_true(n[0] == 4 && n[1] == 4);
     assert_int_equal(scan_text("\n\n", 4, "ab\xf0\x9f\x98\x80xy", n), 3);
     assert_true(n[0] == 2 && n[1] == 4 && n[2] == 2);
-    assert_int_equal(scan_text("\n\n", 3, "\xf0\x9f\x98\x80z", n), 2); /* no whole character fits: cut in it */
+    /* No whole character fits: cut in it. */
+    assert_int_equal(scan_text("\n\n", 3, "\xf0\x9f\x98\x80z", n), 2);
     assert_true(n[0] == 3 && n[1] == 2);
     assert_int_equal(scan_text("\n\n", 1, "\xc3\xa9", n), 2);
 }
 
 /* ---- drafted steps ---- */
 
-static const fr_policy_params params = {.max_tokens = 100, .step_tokens = 12, .max_context = 4096, .delimiter = "\n\n"};
+static const fr_policy_params params = {
+    .max_tokens = 100, .step_tokens = 12, .max_context = 4096, .delimiter = "\n\n"};
 
-static void draft_text(const fr_chain *c, const char *text, size_t n_text, int end, const char *want, int want_end)
+static void draft_text(const fr_chain *c, const char *text, size_t n_text, int end,
+                       const char *want, int want_end)
 {
     fr_ids drafted = {0}, got = {0};
     fr_buf bytes = {0};

@@ -9,8 +9,19 @@
 #include "hash.h"
 
 static const char *const words[] = {
-    "Step (1) Add 5 to 12 gives 17.", " the", " answer", " is", "\\boxed{7}", "0123456789", " half", "=", "</think>",
-    "\xf0\x9f\x98\x80", "\xc3\xa9", "\xe2\x82\xac", " Multiply",
+    "Step (1) Add 5 to 12 gives 17.",
+    " the",
+    " answer",
+    " is",
+    "\\boxed{7}",
+    "0123456789",
+    " half",
+    "=",
+    "</think>",
+    "\xf0\x9f\x98\x80",
+    "\xc3\xa9",
+    "\xe2\x82\xac",
+    " Multiply",
 };
 static const char *const breaks[] = {".\n\n", "\n\n", "\n", ".\n"};
 
@@ -21,10 +32,12 @@ static fr_status put_words(const fr_tokenizer *t, const char *const *texts, size
     return FR_OK;
 }
 
-fr_status models_open(models *m, const fr_tokenizer *target, const fr_tokenizer *draft, uint64_t seed)
+fr_status models_open(models *m, const fr_tokenizer *target, const fr_tokenizer *draft,
+                      uint64_t seed)
 {
     size_t n = sizeof words / sizeof *words, k = sizeof breaks / sizeof *breaks;
-    *m = (models){.target = target, .draft = draft, .seed = seed, .agree = 80, .ends = 10, .accepts = 60};
+    *m = (models){
+        .target = target, .draft = draft, .seed = seed, .agree = 80, .ends = 10, .accepts = 60};
     FR_TRY(put_words(target, words, n, &m->target_words));
     FR_TRY(put_words(target, breaks, k, &m->target_breaks));
     FR_TRY(put_words(draft, words, n, &m->draft_words));
@@ -60,7 +73,8 @@ static int32_t pick(const fr_ids *from, uint64_t h)
 }
 
 /* Words mostly, about one break in ten tokens, seldom an end. */
-static int32_t speak(const fr_tokenizer *t, const fr_ids *some_words, const fr_ids *some_breaks, int ends, uint64_t h)
+static int32_t speak(const fr_tokenizer *t, const fr_ids *some_words, const fr_ids *some_breaks,
+                     int ends, uint64_t h)
 {
     int n_ends = 0;
     const int32_t *end = fr_tokenizer_ends(t, &n_ends);
@@ -89,7 +103,8 @@ int32_t models_draft_next(const models *m, const int32_t *ids, size_t n, size_t 
     return speak(m->draft, &m->draft_words, &m->draft_breaks, m->ends, mix(h));
 }
 
-float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, size_t base, int32_t id)
+float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, size_t base,
+                     int32_t id)
 {
     uint64_t h = mix(hash_prefix(m->seed ^ 0x10f, ids, n) + (uint64_t)id + (uint64_t)draft);
     float noise = (float)(h % 1000) / 1000.0f;
@@ -98,8 +113,8 @@ float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, s
     return models_target_next(m, ids, n, base) == id ? -0.3f * noise : -0.4f - 2.0f * noise;
 }
 
-int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_t *wanted, size_t n_wanted,
-                     float *logprobs)
+int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_t *wanted,
+                     size_t n_wanted, float *logprobs)
 {
     uint64_t h = hash_prefix(m->seed ^ 0x9c0be, ids, n);
     size_t best = (int)(h % 100) < m->accepts ? 7 + h / 100 % 3 : h / 100 % 7;
@@ -122,7 +137,8 @@ fr_status models_tiny_tokenizer(fr_tokenizer **out)
 
 fr_status models_other_tokenizer(fr_tokenizer **out)
 {
-    static const char *const merges[] = {"\xc4\x8a \xc4\x8a", "\xc4\xa0 t", "h e", "\xc4\xa0t he", "i s", NULL};
+    static const char *const merges[] = {"\xc4\x8a \xc4\x8a", "\xc4\xa0 t", "h e",
+                                         "\xc4\xa0t he",      "i s",        NULL};
     static const gguf_special specials[] = {{"<|endoftext|>", 3}, {NULL, 0}};
     const gguf_vocab vocab = {.merges = merges, .specials = specials, .add_bos = -1, .bos = -1};
     fr_buf bytes = {0};

@@ -20,18 +20,20 @@ typedef struct models {
     int never_declines; /* 1: every probe is answered by a digit */
 } models;
 
-fr_status models_open(models *m, const fr_tokenizer *target, const fr_tokenizer *draft, uint64_t seed);
+fr_status models_open(models *m, const fr_tokenizer *target, const fr_tokenizer *draft,
+                      uint64_t seed);
 void models_close(models *m);
 
 /* The next token behind ids[n], whose chain begins at base. */
 int32_t models_target_next(const models *m, const int32_t *ids, size_t n, size_t base);
 int32_t models_draft_next(const models *m, const int32_t *ids, size_t n, size_t base);
 /* Log-probability of `id` behind ids[n], under the target or the draft. */
-float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, size_t base, int32_t id);
+float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, size_t base,
+                     int32_t id);
 /* The target's answer to a probe behind ids[n]: log-probabilities of the wanted ids, and its own
  * next token. */
-int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_t *wanted, size_t n_wanted,
-                     float *logprobs);
+int32_t models_probe(const models *m, const int32_t *ids, size_t n, const int32_t *wanted,
+                     size_t n_wanted, float *logprobs);
 
 /* The tokenizer of the embedded pair; a byte-level one that shares nothing with it, with another
  * end token. */

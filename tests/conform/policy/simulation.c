@@ -103,17 +103,20 @@ static sim_call *call_take(sim *s, int i)
 }
 
 /* Is there the step's delimiter in the text of ids[n]? */
-static fr_status has_delimiter(const fr_tokenizer *t, const char *delimiter, const int32_t *ids, size_t n, int *out)
+static fr_status has_delimiter(const fr_tokenizer *t, const char *delimiter, const int32_t *ids,
+                               size_t n, int *out)
 {
     fr_buf text = {0};
     fr_status st = fr_detokenize(t, ids, n, 0, &text);
-    *out = st == FR_OK && text.len && *delimiter && memmem(text.data, text.len, delimiter, strlen(delimiter));
+    *out = st == FR_OK && text.len && *delimiter &&
+           memmem(text.data, text.len, delimiter, strlen(delimiter));
     fr_buf_free(&text);
     return st;
 }
 
 /* What the engine would write. */
-static fr_status generate_reply(const sim *s, const models *m, const fr_generate_call *g, sim_call *c)
+static fr_status generate_reply(const sim *s, const models *m, const fr_generate_call *g,
+                                sim_call *c)
 {
     int draft = g->role == FR_ROLE_DRAFT, delimited = 0;
     const fr_tokenizer *t = draft ? m->draft : m->target;
@@ -129,7 +132,8 @@ static fr_status generate_reply(const sim *s, const models *m, const fr_generate
         if (st == FR_OK)
             st = fr_ids_put(&c->reply, &id, 1);
         if (st == FR_OK && g->stop_at_step)
-            st = has_delimiter(t, s->o->params.delimiter, seq.data + from, seq.len - from, &delimited);
+            st = has_delimiter(t, s->o->params.delimiter, seq.data + from, seq.len - from,
+                               &delimited);
         if (fr_tokenizer_is_end(t, id))
             c->stop = "end";
         else if (delimited)
@@ -206,8 +210,8 @@ static fr_status verify_reply(const sim *s, const fr_verify_call *v, sim_call *c
         assert_true((int)(p->at + p->n_tokens) <= s->o->params.max_context);
         assert_false(fr_tokenizer_is_end(m->target, c->ids.data[p->at - 1])); /* the turn goes on */
         int32_t best = models_probe(m, c->ids.data, p->at, p->wanted, p->n_wanted, logprobs);
-        c->probes[i] = (fr_msg_probe_result){.at = p->at, .logprobs = logprobs, .n_logprobs = p->n_wanted,
-                                             .best = best};
+        c->probes[i] = (fr_msg_probe_result){
+            .at = p->at, .logprobs = logprobs, .n_logprobs = p->n_wanted, .best = best};
     }
     return FR_OK;
 }
@@ -219,9 +223,11 @@ static fr_status sim_verify(void *ctx, const fr_verify_call *v, uint64_t *call_o
     assert_false(s->n_finished || s->closed);
     check_prefix(s, FR_ROLE_TARGET, v->ids, v->n_ids, v->chain_base);
     assert_true(v->position >= (int)s->chain.ids.len && v->position <= v->n_ids);
-    assert_true(v->n_ids - v->chain_base <= s->o->params.max_tokens - s->o->policy->exact); /* one more comes back */
+    /* One more comes back. */
+    assert_true(v->n_ids - v->chain_base <= s->o->params.max_tokens - s->o->policy->exact);
     for (int i = v->position; s->o->drafts_only && i < v->n_ids; i++)
-        assert_int_equal(v->ids[i], models_draft_next(s->o->models, v->ids, (size_t)i, (size_t)v->chain_base));
+        assert_int_equal(v->ids[i],
+                         models_draft_next(s->o->models, v->ids, (size_t)i, (size_t)v->chain_base));
     FR_TRY(call_new(s, v->ids, v->n_ids, &c));
     c->verify = 1;
     c->from = (size_t)v->position;
@@ -335,11 +341,19 @@ static fr_status deliver_reply(sim *s, int i)
 {
     sim_call *c = call_take(s, i);
     fr_policy_event e = {.kind = FR_EVENT_GENERATED, .call = c->id};
-    fr_msg_generated g = {.position = (uint32_t)c->from, .ids = c->reply.data, .n_ids = c->reply.len,
-                          .stop = c->stop, .passes = 1};
-    fr_msg_verified v = {.position = (uint32_t)c->from, .own = c->reply.data, .n_own = c->reply.len,
-                         .drafted_logprobs = c->logprobs, .n_drafted_logprobs = c->ids.len - c->from,
-                         .probes = c->probes, .n_probes = c->n_probes, .passes = 1};
+    fr_msg_generated g = {.position = (uint32_t)c->from,
+                          .ids = c->reply.data,
+                          .n_ids = c->reply.len,
+                          .stop = c->stop,
+                          .passes = 1};
+    fr_msg_verified v = {.position = (uint32_t)c->from,
+                         .own = c->reply.data,
+                         .n_own = c->reply.len,
+                         .drafted_logprobs = c->logprobs,
+                         .n_drafted_logprobs = c->ids.len - c->from,
+                         .probes = c->probes,
+                         .n_probes = c->n_probes,
+                         .passes = 1};
     int target = c->verify || c->role == FR_ROLE_TARGET;
     if (target && ++s->n_target_replies == s->o->bad_target)
         c->fails = 1;
@@ -386,7 +400,8 @@ static fr_status run(sim *s, const fr_policy_host *host)
         FR_TRY(deliver_one(s));
     }
     /* A late event must not wake it. */
-    const fr_policy_event late = {.kind = FR_EVENT_FAILED, .call = 1, .status = FR_EIO, .cause = "late"};
+    const fr_policy_event late = {
+        .kind = FR_EVENT_FAILED, .call = 1, .status = FR_EIO, .cause = "late"};
     return o->policy->advance(s->policy, &late);
 }
 
@@ -407,8 +422,13 @@ static fr_status open_chain(sim *s)
 fr_status sim_run(const sim_options *o, sim_result *out)
 {
     sim s = {.o = o, .out = out, .random = o->order * 0x9e3779b97f4a7c15u | 1};
-    const fr_policy_host host = {.ctx = &s, .generate = sim_generate, .verify = sim_verify, .cancel = sim_cancel,
-                                 .commit = sim_commit, .tail = sim_tail, .finish = sim_finish};
+    const fr_policy_host host = {.ctx = &s,
+                                 .generate = sim_generate,
+                                 .verify = sim_verify,
+                                 .cancel = sim_cancel,
+                                 .commit = sim_commit,
+                                 .tail = sim_tail,
+                                 .finish = sim_finish};
     *out = (sim_result){0};
     fr_status st = open_chain(&s);
     if (st == FR_OK)

@@ -36,7 +36,7 @@ typedef struct sim_options {
     int missing;           /* per mille of draft calls that fail: at once, or later */
     int again;             /* per mille of streamed pieces that start from the call's beginning */
     int changes_mind;      /* 1: then by a group that writes something else */
-    int drafts_only;       /* 1: every drafted token must be what the draft model writes there (no n-grams) */
+    int drafts_only;       /* 1: every drafted token must be the draft model's (no n-grams) */
     int close_after;       /* events after which the policy is closed, finished or not; 0: never */
     int bad_target;        /* number of the target's reply that is a failure; 0: none */
     const sim_result *resume; /* steps of an earlier run that are in the chain from the start */

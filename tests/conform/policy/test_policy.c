@@ -39,20 +39,28 @@ static sim_options options(const fr_policy_ops *policy, const models *m, uint64_
         .policy = policy,
         .models = m,
         .order = order + 1,
-        .params = {.max_tokens = 120, .step_tokens = 20, .draft_tokens = 4, .lookahead = 3, .overlap = 1,
-                   .delimiter = "\n\n", .threshold = NAN, .max_context = 4096},
+        .params = {.max_tokens = 120,
+                   .step_tokens = 20,
+                   .draft_tokens = 4,
+                   .lookahead = 3,
+                   .overlap = 1,
+                   .delimiter = "\n\n",
+                   .threshold = NAN,
+                   .max_context = 4096},
     };
 }
 
 static void run_ok(const sim_options *o, sim_result *out)
 {
     if (sim_run(o, out) != FR_OK)
-        fail_msg("policy %s, order %llu: %s", o->policy->name, (unsigned long long)o->order, fr_cause());
+        fail_msg("policy %s, order %llu: %s", o->policy->name, (unsigned long long)o->order,
+                 fr_cause());
 }
 
 /* b's steps are a's from number `skip` on. Scores and rejected steps are compared too, unless
  * exact only the chain. */
-static void assert_same_steps(const sim_options *o, const sim_result *a, int skip, const sim_result *b, int chain_only)
+static void assert_same_steps(const sim_options *o, const sim_result *a, int skip,
+                              const sim_result *b, int chain_only)
 {
     int j = skip;
     char what[160];
@@ -63,13 +71,14 @@ static void assert_same_steps(const sim_options *o, const sim_result *a, int ski
             fail_msg("%s: more than %d steps", what, a->n_steps);
         const sim_step *x = &a->steps[j], *y = &b->steps[i];
         int same = x->n == y->n && x->accepted == y->accepted &&
-                   memcmp(a->ids.data + x->from, b->ids.data + y->from, (size_t)x->n * sizeof(int32_t)) == 0;
+                   memcmp(a->ids.data + x->from, b->ids.data + y->from,
+                          (size_t)x->n * sizeof(int32_t)) == 0;
         if (!chain_only)
             same = same && x->origin == y->origin &&
                    (x->score == y->score || (isnan(x->score) && isnan(y->score)));
         if (!same)
-            fail_msg("%s: step %d differs (%d tokens, accepted %d against %d, %d)", what, j, x->n, x->accepted, y->n,
-                     y->accepted);
+            fail_msg("%s: step %d differs (%d tokens, accepted %d against %d, %d)", what, j, x->n,
+                     x->accepted, y->n, y->accepted);
     }
     if (j != a->n_steps)
         fail_msg("%s: %d steps, want %d", what, j, a->n_steps);
@@ -200,7 +209,8 @@ static void resume_everywhere(const sim_options *base, const sim_result *want)
     }
 }
 
-static void check_pure(const fr_policy_ops *policy, const fr_tokenizer *draft, const char *judge, uint64_t seed)
+static void check_pure(const fr_policy_ops *policy, const fr_tokenizer *draft, const char *judge,
+                       uint64_t seed)
 {
     static const int accepts[] = {60, 20, 95, 0};
     models m = {0};
@@ -244,7 +254,8 @@ static void limits_hold_for_any_depth(void **state)
     for (const fr_policy_ops *const *p = fr_policy_all(); *p; p++) {
         models m = {0};
         sim_result got = {0};
-        assert_int_equal(models_open(&m, tiny, (*p)->needs_same_tokenizer ? tiny : other, 5), FR_OK);
+        assert_int_equal(models_open(&m, tiny, (*p)->needs_same_tokenizer ? tiny : other, 5),
+                         FR_OK);
         m.ends = 0;
         m.agree = 100;
         m.accepts = 100;
@@ -348,7 +359,8 @@ static void every_failed_allocation_is_reported(void **state)
     for (const fr_policy_ops *const *p = fr_policy_all(); *p; p++) {
         models m = {0};
         sim_result got = {0};
-        assert_int_equal(models_open(&m, tiny, (*p)->needs_same_tokenizer ? tiny : other, 2), FR_OK);
+        assert_int_equal(models_open(&m, tiny, (*p)->needs_same_tokenizer ? tiny : other, 2),
+                         FR_OK);
         sim_options o = options(*p, &m, 2);
         o.params.max_tokens = 24;
         o.params.step_tokens = 8;
@@ -371,7 +383,8 @@ static void the_table_names_its_policies(void **state)
     char names[256] = "";
     for (const fr_policy_ops *const *p = fr_policy_all(); *p; p++) {
         assert_ptr_equal(fr_policy_find((*p)->name), *p);
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "", (*p)->name);
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", *names ? ", " : "",
+                 (*p)->name);
     }
     assert_string_equal(names, fr_policy_names());
     assert_null(fr_policy_find("nonsense"));

@@ -40,8 +40,13 @@ static sim_options options(const char *policy, const models *m)
         .policy = fr_policy_find(policy),
         .models = m,
         .order = 1,
-        .params = {.max_tokens = 200, .step_tokens = 20, .draft_tokens = 4, .lookahead = 4, .delimiter = "\n\n",
-                   .threshold = NAN, .max_context = 4096},
+        .params = {.max_tokens = 200,
+                   .step_tokens = 20,
+                   .draft_tokens = 4,
+                   .lookahead = 4,
+                   .delimiter = "\n\n",
+                   .threshold = NAN,
+                   .max_context = 4096},
     };
 }
 
@@ -76,7 +81,8 @@ static void a_call_repeated_in_other_words(void **state)
         o.changes_mind = 1;
         sim_result r = run(&o);
         assert_true(r.last.len > r.ids.len);
-        assert_memory_equal(r.ids.data, r.last.data + (r.last.len - r.ids.len), r.ids.len * sizeof(int32_t));
+        assert_memory_equal(r.ids.data, r.last.data + (r.last.len - r.ids.len),
+                            r.ids.len * sizeof(int32_t));
         sim_result_free(&r);
         models_close(&m);
     }
@@ -334,8 +340,10 @@ static void an_end_token_is_judged_with_its_step(void **state)
         sim_options o = options("step", &m);
         sim_result r = run(&o);
         for (int i = 0; i < r.n_steps; i++) {
-            int end = fr_tokenizer_is_end(tiny, r.ids.data[r.steps[i].from + (size_t)r.steps[i].n - 1]);
-            assert_int_equal(end && r.steps[i].accepted, i == r.n_steps - 1 && strcmp(r.stop, "end") == 0);
+            int end =
+                fr_tokenizer_is_end(tiny, r.ids.data[r.steps[i].from + (size_t)r.steps[i].n - 1]);
+            assert_int_equal(end && r.steps[i].accepted,
+                             i == r.n_steps - 1 && strcmp(r.stop, "end") == 0);
         }
         sim_result_free(&r);
         models_close(&m);
@@ -350,7 +358,8 @@ static void refused_parameters(void **state)
     sim_options o = options("step", &m);
     o.params.judge = "nonsense";
     assert_int_equal(sim_run(&o, &r), FR_EINVAL);
-    assert_string_equal(fr_cause(), "unknown judge \"nonsense\"; there are: score, score-mean, logprob");
+    assert_string_equal(fr_cause(),
+                        "unknown judge \"nonsense\"; there are: score, score-mean, logprob");
     models_close(&m);
 }
 
