@@ -13,7 +13,7 @@ import make_problems as mp
 import tok
 
 IGN = -100
-BUCKETS = [192, 256, 384, 512, 768, 1024, 1280, 1536]
+BUCKETS = list(range(128, 1537, 64))
 SCORE_WEIGHT = 4.0
 
 
@@ -143,7 +143,7 @@ class Maker:
         n = len(ids)
         assert len(label) == n == len(weight_aux)
         row = dict(ids=ids, label=label, aux=weight_aux, w=[1.0] * n,
-                   pos=list(range(n)), seg=[0] * n, att=list(range(n)), src=src)
+                   pos=list(range(n)), lo=list(range(1, n + 1)), own=list(range(1, n + 1)), src=src)
         if not self.scores:
             return row
         bad = [m for m in marks if m[1] != mp.SCORE_OK]
@@ -151,7 +151,7 @@ class Maker:
         rng.shuffle(bad)
         rng.shuffle(ok)
         pick = bad[:min(3, 2 + n_ops // 4)] + ok[:2]
-        for b, (at, s, last) in enumerate(pick, 1):
+        for at, s, last in pick:
             body = list(self.rate)
             if not last and rng.random() < 0.5:  # the step without its blank line
                 body = [self.dot] + body
@@ -163,8 +163,8 @@ class Maker:
             row["w"] += [1.0] * (m - 2) + [SCORE_WEIGHT, 0.2]
             row["aux"] += [-1.0] * m
             row["pos"] += list(range(at + 1, at + 1 + m))
-            row["seg"] += [b] * m
-            row["att"] += [at] * m
+            row["own"] += [len(row["lo"])] * m
+            row["lo"] += [at + 1] * m
         return row
 
     def run(self, ids, start):
@@ -202,23 +202,14 @@ def shift(text, off):
     return re.sub(r"^Step \((\d+)\)", lambda m: "Step (%d)" % (int(m.group(1)) + off), text) if off else text
 
 
-def tree_mask(seg, att):
-    T = seg.shape[1]
-    j = torch.arange(T)
-    causal = j[None, :] <= j[:, None]
-    same = seg[:, :, None] == seg[:, None, :]
-    trunk = (seg[:, None, :] == 0) & (j[None, None, :] <= att[:, :, None])
-    ok = (causal[None] & (same | trunk))[:, None]
-    return torch.zeros(ok.shape).masked_fill_(~ok, float("-inf"))
-
-
 def collate(rows, T, pad):
     def stack(key, fill, dt):
         return torch.tensor([r[key] + [fill] * (T - len(r[key])) for r in rows], dtype=dt)
+    # lo and own say what a token sees: see attend.c
     ids = stack("ids", pad, torch.long)
     label = stack("label", IGN, torch.long)
     w = stack("w", 0.0, torch.float) * (label != IGN)
     src = torch.tensor([[g + [-1] * (T - len(g)) for g in r["src"]] for r in rows])
     return dict(ids=ids, src=src, pos=stack("pos", 0, torch.long),
-                mask=tree_mask(stack("seg", -1, torch.int32), stack("att", -1, torch.int32)),
+                lo=stack("lo", 0, torch.int32), own=stack("own", T, torch.int32),
                 label=label.clamp(min=0), weight=w, aux=stack("aux", -1.0, torch.float))

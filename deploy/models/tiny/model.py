@@ -1,4 +1,8 @@
 """Llama-shaped language model: RMSNorm, interleaved RoPE, GQA, SwiGLU, tied head."""
+import ctypes
+import os
+import subprocess
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -65,40 +69,70 @@ def rope(x, cis):
     return torch.view_as_real(z * cis).flatten(-2)
 
 
-class Attend(torch.autograd.Function):
-    """Masked causal attention by query blocks, so the keys after a block are
-    skipped, and gradients go straight to their place.
+def dense(lo, own):
+    """The boolean mask [B,1,T,T] of what attend.c describes by two numbers."""
+    T = lo.shape[1]
+    j = torch.arange(T)
+    i = j[:, None]
+    lo, own = lo[:, :, None], own[:, :, None]
+    return ((j < lo) | ((j >= own) & (j <= i)) | ((lo == 0) & (j == i)))[:, None]
 
-    In float32: on the CPU used here that beats bfloat16 for small heads."""
-    STEP = 128
+
+class Attend(torch.autograd.Function):
+    """Attention of whole training rows through attend.c."""
 
     @staticmethod
-    def forward(ctx, q, k, v, mask):
-        if mask.dtype == torch.bool:
-            mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-        out, lse = torch.empty_like(q), []
-        for c in range(0, q.shape[2], Attend.STEP):
-            e = min(c + Attend.STEP, q.shape[2])
-            o, m = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q[:, :, c:e], k[:, :, :e], v[:, :, :e], attn_mask=mask[:, :, c:e, :e])
-            out[:, :, c:e] = o
-            lse.append(m)
-        ctx.save_for_backward(q, k, v, mask, out, *lse)
+    def forward(ctx, q, k, v, lo, own):
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        out, lse = torch.empty_like(q), torch.empty(q.shape[:3])
+        ctx.save_for_backward(q, k, v, lo, own, out, lse)
+        Attend.call(KERNEL.attend_forward, q, k, v, lo, own, q, k, out, lse)
         return out
 
     @staticmethod
     def backward(ctx, g):
-        q, k, v, mask, out, *lse = ctx.saved_tensors
+        q, k, v, lo, own, out, lse = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for c, m in zip(range(0, q.shape[2], Attend.STEP), lse):
-            e = min(c + Attend.STEP, q.shape[2])
-            a, b, d = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                g[:, :, c:e], q[:, :, c:e], k[:, :, :e], v[:, :, :e], out[:, :, c:e], m,
-                0.0, False, attn_mask=mask[:, :, c:e, :e])
-            dq[:, :, c:e] = a
-            dk[:, :, :e] += b
-            dv[:, :, :e] += d
-        return dq, dk, dv, None
+        Attend.call(KERNEL.attend_backward, q, k, v, lo, own, q, k, out, lse,
+                    g.contiguous(), dq, dk, dv)
+        return dq, dk, dv, None, None
+
+    @staticmethod
+    def call(function, q, k, v, lo, own, shape_q, shape_k, *rest):
+        sizes = shape_q.shape[0], shape_q.shape[1], shape_k.shape[1], shape_q.shape[2]
+        function(*(pointer(t) for t in (q, k, v, lo, own)), *sizes, *(pointer(t) for t in rest))
+
+
+def pointer(t):
+    return ctypes.c_void_p(t.data_ptr())
+
+
+def load_kernel():
+    """attend.c compiled beside this file; None without a compiler or AVX-512."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    lib, src = os.path.join(here, "build", "attend.so"), os.path.join(here, "attend.c")
+    try:
+        if not os.path.exists(lib) or os.path.getmtime(lib) < os.path.getmtime(src):
+            os.makedirs(os.path.dirname(lib), exist_ok=True)
+            subprocess.run([os.environ.get("CC", "cc"), "-O3", "-mavx512f", "-shared", "-fPIC",
+                            src, "-o", lib, "-lm"], check=True)
+        kernel = ctypes.CDLL(lib)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return kernel if kernel.attend_supported() else None
+
+
+KERNEL = load_kernel()
+
+
+def attend(q, k, v, see):
+    """see is a boolean mask, or (lo, own) for whole training rows."""
+    if isinstance(see, tuple) and KERNEL and q.shape[-1] == 32:
+        return Attend.apply(q, k, v, *see)
+    mask = dense(*see) if isinstance(see, tuple) else see
+    r = q.shape[1] // k.shape[1]
+    return F.scaled_dot_product_attention(q, k.repeat_interleave(r, 1), v.repeat_interleave(r, 1),
+                                          attn_mask=mask)
 
 
 class Block(nn.Module):
@@ -129,10 +163,7 @@ class Block(nn.Module):
                 return x + self.down(SwiGLU.apply(self.gate(y), self.up(y)))
         if self.guided:
             self.seen = q, k
-        n = k.shape[2]
-        k = k[:, :, None].expand(B, self.kv, r, n, self.hd).reshape(B, self.h, n, self.hd)
-        v = v[:, :, None].expand(B, self.kv, r, n, self.hd).reshape(B, self.h, n, self.hd)
-        a = Attend.apply(q, k, v, mask) if cache is None else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        a = attend(q, k, v, mask)
         x = x + self.o(a.transpose(1, 2).reshape(B, T, d))
         y = self.ffn_norm(x)
         return x + self.down(SwiGLU.apply(self.gate(y), self.up(y)))
@@ -175,7 +206,7 @@ class LM(nn.Module):
     def logits(self, h):
         return F.linear(h, self.embed.weight)
 
-    def guide(self, src, mask):
+    def guide(self, src):
         """Three heads of one block are told which token holds the next one: in
         the question's clause, in the running value, in the copied operand."""
         q, k = self.blocks[GUIDE].seen
@@ -188,12 +219,13 @@ class LM(nn.Module):
                 if not len(at):
                     continue
                 head = g * h // 3
-                z = q[b, head, at] @ k[b, head * kv // h].t() * self.hd ** -0.5 + mask[b, 0, at]
+                z = q[b, head, at] @ k[b, head * kv // h].t() * self.hd ** -0.5
+                z = z.masked_fill(torch.arange(z.shape[1]) > at[:, None], float("-inf"))
                 loss = loss + F.cross_entropy(z, src[b, g, at], reduction="sum")
                 n += len(at)
         return loss / max(1, n)
 
-    def forward(self, ids, pos, mask, label, weight, aux, src):
+    def forward(self, ids, pos, lo, own, label, weight, aux, src):
         """Weighted next-token loss, and the loss of the mistake detector.
 
         With `early` set, the first blocks also have to predict the next token,
@@ -201,7 +233,7 @@ class LM(nn.Module):
         early can be compared with what was written, and the comparison can
         still be read by the score position."""
         taps = []
-        h = self.hidden(ids, pos, mask, taps=taps)
+        h = self.hidden(ids, pos, (lo, own), taps=taps)
         w = weight.flatten()
 
         def ce(x, w):
@@ -217,7 +249,7 @@ class LM(nn.Module):
         loss = ce(h, w)
         y = aux.clamp(min=0)
         with torch.autocast("cpu", enabled=False):
-            guide = GUIDE_WEIGHT * self.guide(src, mask)
+            guide = GUIDE_WEIGHT * self.guide(src)
         if not self.early:
             return loss, guide + 0.5 * detect(self.aux, h, y, aux >= 0)
         extra = guide + 0.3 * ce(self.early_norm(taps[self.early - 1]), w * (w == 1.0))
