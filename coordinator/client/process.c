@@ -119,17 +119,21 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
-/* The text behind the program's own name: "forerun-worker rank 1: error: X" and "forerun-worker: X"
- * give X. */
-static const char *after_prefix(const char *line, int *is_error)
+/* How well a line of a log tells why its program ended: an error, else a word of the program, else
+ * anything: mpirun and the run-time libraries talk too. *text_out is the line without the program's
+ * name: "forerun-worker rank 1: error: X" and "forerun-worker: X" give X. */
+typedef enum { LINE_OTHER, LINE_OURS, LINE_ERROR } line_kind;
+
+static line_kind judge_line(const char *line, const char **text_out)
 {
-    const char *error = strstr(line, "error: ");
-    *is_error = error != NULL;
+    const char *error = strstr(line, "error: "), *colon = strstr(line, ": ");
+    *text_out = error ? error + 7 : line;
     if (error)
-        return error + 7;
-    if (strncmp(line, "forerun-", 8) == 0 && strstr(line, ": "))
-        return strstr(line, ": ") + 2;
-    return line;
+        return LINE_ERROR;
+    if (strncmp(line, "forerun-", 8) != 0 || !colon)
+        return LINE_OTHER;
+    *text_out = colon + 2;
+    return LINE_OURS;
 }
 
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
@@ -137,15 +141,19 @@ fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
     FILE *f = fopen(log_path, "re");
     if (!f)
         return FR_OK;
-    char line[1024], last[1024] = "";
-    int found = 0;
+    char line[1024], best[1024] = "";
+    line_kind best_kind = LINE_OTHER;
     if (from > 0 && fseek(f, from, SEEK_SET) != 0)
-        from = 0;
-    while (!found && fgets(line, sizeof line, f)) {
+        rewind(f);
+    while (best_kind != LINE_ERROR && fgets(line, sizeof line, f)) {
+        const char *text;
         line[strcspn(line, "\r\n")] = 0;
-        if (line[0])
-            snprintf(last, sizeof last, "%s", after_prefix(line, &found));
+        line_kind kind = judge_line(line, &text);
+        if (!line[0] || kind < best_kind)
+            continue;
+        snprintf(best, sizeof best, "%s", text);
+        best_kind = kind;
     }
     fclose(f);
-    return fr_buf_printf(out, "%s", last);
+    return fr_buf_printf(out, "%s", best);
 }

@@ -29,9 +29,9 @@ int fr_process_wait(fr_process *p, int timeout_ms);
  * running. */
 void fr_process_stop(fr_process *p, int grace_ms);
 
-/* The first line in a child's log that tells an error ("...: error: X" gives "X"), else the last
- * line there is, without the program's name; "" when the log is empty or unreadable. Appended to
- * out. from: bytes of the log to skip. */
+/* Why a child ended, by its log: the first line that tells an error ("...: error: X" gives "X"),
+ * else the last line of one of Forerun's programs, else the last line at all; "" when the log is
+ * empty or unreadable. Appended to out. from: bytes of the log to skip. */
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 
 #endif

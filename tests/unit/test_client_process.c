@@ -163,6 +163,8 @@ static void test_first_error(void **state)
         {"a: error: first\nb: error: second\n", "first"},
         {"only this\n\n", "only this"},
         {"starting\nforerun-worker rank 1: /x/y.gguf: too short\n", "/x/y.gguf: too short"},
+        {"forerun-worker: /x/y.gguf: too short\n\n-----\nmpirun: rank 1 ended\n",
+         "/x/y.gguf: too short"},
         {"", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
