@@ -1,5 +1,6 @@
-/* api.c: what clients ask: submit, watch, status, list, cancel, stop. Every reply carries the request's tag. What a
- * reply tells is durable: queries flush first, and Submitted and the Ok of a cancelled job wait for the turn's flush. */
+/* api.c: what clients ask: submit, watch, status, list, cancel, stop. Every reply carries the
+ * request's tag. What a reply tells is durable: queries flush first, and Submitted and the Ok of a
+ * cancelled job wait for the turn's flush. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,9 @@
 #include "log.h"
 
 #define VERSION "forerun 0.1.0"
-#define LIST_LIMIT 100        /* when the client names none */
+#define LIST_LIMIT 100 /* when the client names none */
 #define LIST_MOST 10000
-#define PROBLEM_SHOWN 1024    /* bytes of a problem in a list; a single job's is told whole */
+#define PROBLEM_SHOWN 1024 /* bytes of a problem in a list; a single job's is told whole */
 
 /* ---- replies */
 
@@ -22,7 +23,8 @@ void fr_core_reply(fr_core *core, const fr_client *to, fr_msg *m)
         fr_log(FR_LOG_DEBUG, "a %s is not delivered: %s", fr_msg_kind_name(m->kind), fr_cause());
 }
 
-void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause, uint64_t job)
+void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause,
+                         uint64_t job)
 {
     fr_msg m = {.kind = FR_MSG_ERROR, .body.error = {.status = status, .cause = cause, .job = job}};
     fr_core_reply(core, to, &m);
@@ -136,10 +138,22 @@ static fr_status on_watch(fr_core *core, const fr_client *from, const fr_msg_wat
 static void group_info(const fr_group *g, double now, fr_msg_group_info *out)
 {
     *out = (fr_msg_group_info){
-        .group = g->id, .name = g->name, .role = fr_role_name(g->role), .model = g->model_name, .ranks = g->ranks,
-        .threads = g->threads, .alive = fr_group_usable(g, g->role, 0), .kv_positions = g->kv_positions, .kv_free = g->load.kv_free,
-        .active = g->load.active, .passes = g->load.passes, .last_seen_s = now - g->last_seen,
-        .backend = g->backend, .model_digest = g->model_digest, .pid = g->pid, .busy_seconds = g->load.busy_seconds,
+        .group = g->id,
+        .name = g->name,
+        .role = fr_role_name(g->role),
+        .model = g->model_name,
+        .ranks = g->ranks,
+        .threads = g->threads,
+        .alive = fr_group_usable(g, g->role, 0),
+        .kv_positions = g->kv_positions,
+        .kv_free = g->load.kv_free,
+        .active = g->load.active,
+        .passes = g->load.passes,
+        .last_seen_s = now - g->last_seen,
+        .backend = g->backend,
+        .model_digest = g->model_digest,
+        .pid = g->pid,
+        .busy_seconds = g->load.busy_seconds,
     };
 }
 
@@ -159,9 +173,14 @@ static fr_status on_cluster_status(fr_core *core, const fr_client *from, double 
     FR_TRY_GOTO(st, job_list_infos(&jobs), done);
     fr_msg m = {.kind = FR_MSG_STATUS_REPLY};
     m.body.status_reply = (fr_msg_status_reply){
-        .groups = groups, .n_groups = (size_t)n_groups, .jobs = jobs.infos, .n_jobs = jobs.n,
-        .uptime = now - core->started, .queued = (uint32_t)fr_jobs_queued(core->jobs),
-        .running = (uint32_t)fr_jobs_running(core->jobs), .version = VERSION,
+        .groups = groups,
+        .n_groups = (size_t)n_groups,
+        .jobs = jobs.infos,
+        .n_jobs = jobs.n,
+        .uptime = now - core->started,
+        .queued = (uint32_t)fr_jobs_queued(core->jobs),
+        .running = (uint32_t)fr_jobs_running(core->jobs),
+        .version = VERSION,
     };
     fr_core_reply(core, from, &m);
 done:
@@ -189,15 +208,19 @@ static fr_status reply_one_job(void *ctx, const fr_msg_job_info *stored)
     }
     fr_msg m = {.kind = FR_MSG_STATUS_REPLY};
     m.body.status_reply = (fr_msg_status_reply){
-        .jobs = &info, .n_jobs = 1, .uptime = o->now - o->core->started,
-        .queued = (uint32_t)fr_jobs_queued(o->core->jobs), .running = (uint32_t)fr_jobs_running(o->core->jobs),
+        .jobs = &info,
+        .n_jobs = 1,
+        .uptime = o->now - o->core->started,
+        .queued = (uint32_t)fr_jobs_queued(o->core->jobs),
+        .running = (uint32_t)fr_jobs_running(o->core->jobs),
         .version = VERSION,
     };
     fr_core_reply(o->core, o->from, &m);
     return FR_OK;
 }
 
-static fr_status on_status(fr_core *core, const fr_client *from, const fr_msg_status_query *m, double now)
+static fr_status on_status(fr_core *core, const fr_client *from, const fr_msg_status_query *m,
+                           double now)
 {
     one_job o = {core, from, now};
     if (m->job == 0)
@@ -232,7 +255,8 @@ static fr_status refuse_finished(void *ctx, const fr_job_record *r)
     (void)ctx;
     if (r->state == FR_JOB_CANCELLED)
         return FR_OK;
-    return fr_fail(FR_EINVAL, "job %llu is %s already", (unsigned long long)r->id, fr_job_state_name(r->state));
+    return fr_fail(FR_EINVAL, "job %llu is %s already", (unsigned long long)r->id,
+                   fr_job_state_name(r->state));
 }
 
 static fr_status on_cancel(fr_core *core, const fr_client *from, const fr_msg_cancel_job *m)
@@ -250,7 +274,8 @@ static fr_status on_cancel(fr_core *core, const fr_client *from, const fr_msg_ca
 
 static fr_status on_stop(fr_core *core, const fr_client *from, const fr_msg_stop_cluster *m)
 {
-    fr_log(FR_LOG_INFO, "a client stops the cluster%s", m->drain ? " when the running jobs are done" : "");
+    fr_log(FR_LOG_INFO, "a client stops the cluster%s",
+           m->drain ? " when the running jobs are done" : "");
     core->draining = 1;
     core->stop = core->stop || !m->drain;
     fr_msg reply = {.kind = FR_MSG_OK};

@@ -1,7 +1,7 @@
 /* calls.c: see calls.h.
  *
- * A call is 1. waiting (group 0), 2. sent (group, wire number, mirror entry), 3. gone, with its event. From 2 it falls
- * back to 1 when the group is lost, or asks for the whole prefix. */
+ * A call is 1. waiting (group 0), 2. sent (group, wire number, mirror entry), 3. gone, with its
+ * event. From 2 it falls back to 1 when the group is lost, or asks for the whole prefix. */
 #include "calls.h"
 
 #include <math.h>
@@ -10,61 +10,32 @@
 #include <string.h>
 
 #include "check.h"
-#include "hash.h"
+#include "engine_call.h"
 #include "log.h"
-#include "mirror.h"
 #include "scheduler.h"
 
 /* Groups that may be lost over one call before it is blamed for it. */
 #define MAX_LOSSES 8
 
-typedef struct call {
-    uint64_t id;
-    fr_call_terms *terms;
-    fr_role role;
-    int verify;
-    int32_t *ids; /* owned */
-    int n_ids, chain_base;
-    fr_generate_call generate; /* verify 0; its ids are not used */
-    int position;              /* verify 1: of the first drafted token */
-    fr_msg_probe *probes;      /* owned, with their arrays */
-    int n_probes;
-    uint32_t group;            /* 0: waiting */
-    uint64_t wire;
-    fr_mirror_entry *entry;
-    int whole;                 /* the group asked for the whole prefix */
-    int losses;
-    int next_position;         /* of the next streamed token that the policy does not have */
-} call;
-
 struct fr_calls {
     fr_registry *registry;
     fr_calls_host host;
     double grace_s;
-    call **list;
+    fr_engine_call **list;
     int n, cap;
     uint64_t next_id, next_wire;
     uint64_t seen; /* calls from this number on were made since the last dispatch began */
     fr_mirror mirror;
 };
 
-static void call_free(call *k)
-{
-    for (int i = 0; i < k->n_probes; i++) {
-        free((int32_t *)k->probes[i].tokens);
-        free((int32_t *)k->probes[i].wanted);
-    }
-    free(k->probes);
-    free(k->ids);
-    free(k);
-}
-
-fr_status fr_calls_new(fr_registry *registry, const fr_calls_host *host, double grace_s, fr_calls **out)
+fr_status fr_calls_new(fr_registry *registry, const fr_calls_host *host, double grace_s,
+                       fr_calls **out)
 {
     fr_calls *c = calloc(1, sizeof *c);
     if (!c)
         return fr_no_memory();
-    *c = (fr_calls){.registry = registry, .host = *host, .grace_s = grace_s, .next_id = 1, .next_wire = 1};
+    *c = (fr_calls){
+        .registry = registry, .host = *host, .grace_s = grace_s, .next_id = 1, .next_wire = 1};
     *out = c;
     return FR_OK;
 }
@@ -74,7 +45,7 @@ void fr_calls_free(fr_calls **c)
     if (!*c)
         return;
     for (int i = 0; i < (*c)->n; i++)
-        call_free((*c)->list[i]);
+        fr_engine_call_free((*c)->list[i]);
     free((*c)->list);
     fr_mirror_free(&(*c)->mirror);
     free(*c);
@@ -88,91 +59,39 @@ int fr_calls_count(const fr_calls *c)
 
 /* ---- making calls */
 
-static fr_status copy_ids(const int32_t *ids, size_t n, int32_t **out)
-{
-    *out = malloc((n ? n : 1) * sizeof **out);
-    if (!*out)
-        return fr_no_memory();
-    if (n)
-        memcpy(*out, ids, n * sizeof **out);
-    return FR_OK;
-}
-
-static fr_status new_call(fr_calls *c, fr_call_terms *terms, fr_role role, const int32_t *ids, int n_ids,
-                          int chain_base, call **out)
+/* Lists a new call, or frees it when there is no room. */
+static fr_status add(fr_calls *c, fr_engine_call *k, uint64_t *call_out)
 {
     if (c->n == c->cap) {
         int cap = c->cap ? 2 * c->cap : 16;
-        call **list = realloc(c->list, (size_t)cap * sizeof *list);
-        if (!list)
+        fr_engine_call **list = realloc(c->list, (size_t)cap * sizeof *list);
+        if (!list) {
+            fr_engine_call_free(k);
             return fr_no_memory();
+        }
         c->list = list;
         c->cap = cap;
     }
-    call *k = calloc(1, sizeof *k);
-    if (!k)
-        return fr_no_memory();
-    k->terms = terms;
-    k->role = role;
-    k->n_ids = k->next_position = n_ids;
-    k->chain_base = chain_base;
-    fr_status st = copy_ids(ids, (size_t)n_ids, &k->ids);
-    if (st != FR_OK) {
-        free(k);
-        return st;
-    }
-    *out = k;
-    return FR_OK;
-}
-
-static void add(fr_calls *c, call *k, uint64_t *call_out)
-{
     k->id = c->next_id++;
     c->list[c->n++] = k;
     *call_out = k->id;
-}
-
-fr_status fr_calls_generate(fr_calls *c, fr_call_terms *terms, const fr_generate_call *g, uint64_t *call_out)
-{
-    call *k = NULL;
-    FR_TRY(new_call(c, terms, g->role, g->ids, g->n_ids, g->chain_base, &k));
-    k->generate = *g;
-    add(c, k, call_out);
     return FR_OK;
 }
 
-static fr_status copy_probes(call *k, const fr_msg_probe *probes, int n)
+fr_status fr_calls_generate(fr_calls *c, fr_call_terms *terms, const fr_generate_call *g,
+                            uint64_t *call_out)
 {
-    k->probes = calloc((size_t)(n ? n : 1), sizeof *k->probes);
-    if (!k->probes)
-        return fr_no_memory();
-    for (; k->n_probes < n; k->n_probes++) {
-        const fr_msg_probe *from = &probes[k->n_probes];
-        int32_t *tokens = NULL, *wanted = NULL;
-        FR_TRY(copy_ids(from->tokens, from->n_tokens, &tokens));
-        fr_status st = copy_ids(from->wanted, from->n_wanted, &wanted);
-        if (st != FR_OK) {
-            free(tokens);
-            return st;
-        }
-        k->probes[k->n_probes] = (fr_msg_probe){from->at, tokens, from->n_tokens, wanted, from->n_wanted};
-    }
-    return FR_OK;
+    fr_engine_call *k = NULL;
+    FR_TRY(fr_engine_call_generate(terms, g, &k));
+    return add(c, k, call_out);
 }
 
-fr_status fr_calls_verify(fr_calls *c, fr_call_terms *terms, const fr_verify_call *v, uint64_t *call_out)
+fr_status fr_calls_verify(fr_calls *c, fr_call_terms *terms, const fr_verify_call *v,
+                          uint64_t *call_out)
 {
-    call *k = NULL;
-    FR_TRY(new_call(c, terms, FR_ROLE_TARGET, v->ids, v->n_ids, v->chain_base, &k));
-    k->verify = 1;
-    k->position = v->position;
-    fr_status st = copy_probes(k, v->probes, v->n_probes);
-    if (st != FR_OK) {
-        call_free(k);
-        return st;
-    }
-    add(c, k, call_out);
-    return FR_OK;
+    fr_engine_call *k = NULL;
+    FR_TRY(fr_engine_call_verify(terms, v, &k));
+    return add(c, k, call_out);
 }
 
 /* ---- ends of calls */
@@ -185,7 +104,7 @@ static int find(const fr_calls *c, uint64_t id)
     return -1;
 }
 
-static call *find_wire(const fr_calls *c, const fr_group *g, uint64_t wire)
+static fr_engine_call *find_wire(const fr_calls *c, const fr_group *g, uint64_t wire)
 {
     for (int i = 0; i < c->n; i++)
         if (c->list[i]->group == g->id && c->list[i]->wire == wire)
@@ -194,7 +113,7 @@ static call *find_wire(const fr_calls *c, const fr_group *g, uint64_t wire)
 }
 
 /* The call leaves its group. */
-static void leave_group(fr_calls *c, call *k)
+static void leave_group(fr_calls *c, fr_engine_call *k)
 {
     fr_group *g = k->group ? fr_registry_by_id(c->registry, k->group) : NULL;
     if (g && g->n_calls > 0)
@@ -207,7 +126,7 @@ static void leave_group(fr_calls *c, call *k)
 }
 
 /* Takes the call off the list; the caller frees it. */
-static void unlist(fr_calls *c, call *k)
+static void unlist(fr_calls *c, fr_engine_call *k)
 {
     int at = find(c, k->id);
     leave_group(c, k);
@@ -215,7 +134,8 @@ static void unlist(fr_calls *c, call *k)
     c->n--;
 }
 
-/* A message that no one waits for an answer to. A group that does not get it is noticed at the next call or heartbeat. */
+/* A message that no one waits for an answer to. A group that does not get it is noticed at the next
+ * call or heartbeat. */
 static void notify(fr_calls *c, uint32_t group, const fr_msg *m)
 {
     const fr_group *g = fr_registry_by_id(c->registry, group);
@@ -225,13 +145,13 @@ static void notify(fr_calls *c, uint32_t group, const fr_msg *m)
 
 static void cancel_at(fr_calls *c, int at)
 {
-    call *k = c->list[at];
+    fr_engine_call *k = c->list[at];
     if (k->group) {
         fr_msg m = {.kind = FR_MSG_CANCEL_REQUEST, .body.cancel_request.request = k->wire};
         notify(c, k->group, &m);
     }
     unlist(c, k);
-    call_free(k);
+    fr_engine_call_free(k);
 }
 
 void fr_calls_cancel(fr_calls *c, uint64_t id)
@@ -257,13 +177,13 @@ void fr_calls_drop_job(fr_calls *c, uint64_t job)
 }
 
 /* Ends a call with an event that says it failed. */
-static void fail_call(fr_calls *c, call *k, fr_status status, const char *cause)
+static void fail_call(fr_calls *c, fr_engine_call *k, fr_status status, const char *cause)
 {
     uint64_t job = k->terms->job;
     fr_policy_event e = {.kind = FR_EVENT_FAILED, .call = k->id, .status = status, .cause = cause};
     int helps_only = k->role == FR_ROLE_DRAFT && k->terms->exact;
     unlist(c, k);
-    call_free(k);
+    fr_engine_call_free(k);
     if (helps_only)
         c->host.event(c->host.ctx, job, &e);
     else
@@ -274,13 +194,16 @@ static void fail_call(fr_calls *c, call *k, fr_status status, const char *cause)
 
 void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
 {
-    call *k = find_wire(c, g, m->request);
+    fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || k->verify || !k->generate.stream)
         return;
     int64_t skip = (int64_t)k->next_position - (int64_t)m->position;
-    if (skip < 0 || skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
+    if (skip < 0 ||
+        skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
         return;
-    fr_msg_tokens fresh = {.request = m->request, .position = (uint32_t)k->next_position, .ids = m->ids + skip,
+    fr_msg_tokens fresh = {.request = m->request,
+                           .position = (uint32_t)k->next_position,
+                           .ids = m->ids + skip,
                            .n_ids = m->n_ids - (size_t)skip};
     k->next_position += (int)fresh.n_ids;
     k->losses = 0; /* it gets on */
@@ -290,7 +213,7 @@ void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
 
 void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
 {
-    call *k = find_wire(c, g, m->request);
+    fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || k->verify)
         return;
     uint64_t job = k->terms->job;
@@ -299,20 +222,22 @@ void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
     /* The last token was sampled, not read: it is not cached. */
     fr_mirror_set(k->entry, k->ids, k->n_ids, m->ids, m->n_ids ? (int)m->n_ids - 1 : 0);
     unlist(c, k);
-    call_free(k);
+    fr_engine_call_free(k);
     c->host.event(c->host.ctx, job, &e);
 }
 
 void fr_calls_verified(fr_calls *c, fr_group *g, const fr_msg_verified *m)
 {
-    call *k = find_wire(c, g, m->request);
+    fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || !k->verify)
         return;
     uint64_t job = k->terms->job;
     size_t n_drafted = (size_t)(k->n_ids - k->position);
-    if (m->n_own != n_drafted + 1 || m->n_probes != (size_t)k->n_probes || m->n_drafted_logprobs != n_drafted) {
+    if (m->n_own != n_drafted + 1 || m->n_probes != (size_t)k->n_probes ||
+        m->n_drafted_logprobs != n_drafted) {
         char cause[256];
-        snprintf(cause, sizeof cause, "group %s verified %zu tokens and %zu probes, asked were %zu and %d", g->name,
+        snprintf(cause, sizeof cause,
+                 "group %s verified %zu tokens and %zu probes, asked were %zu and %d", g->name,
                  m->n_own, m->n_probes, n_drafted + 1, k->n_probes);
         fail_call(c, k, FR_EPROTO, cause);
         return;
@@ -321,13 +246,13 @@ void fr_calls_verified(fr_calls *c, fr_group *g, const fr_msg_verified *m)
     fr_policy_event e = {.kind = FR_EVENT_VERIFIED, .call = k->id, .verified = m};
     fr_mirror_set(k->entry, k->ids, k->n_ids, NULL, 0);
     unlist(c, k);
-    call_free(k);
+    fr_engine_call_free(k);
     c->host.event(c->host.ctx, job, &e);
 }
 
 void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
 {
-    call *k = find_wire(c, g, m->request);
+    fr_engine_call *k = find_wire(c, g, m->request);
     if (!k)
         return;
     switch (m->status) {
@@ -346,7 +271,8 @@ void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
     case FR_EUNAVAILABLE:
         c->host.lost(c->host.ctx, g, m->cause);
         return;
-    case FR_ECANCELLED: /* not by us, so the group is leaving; another one takes it, or this one again */
+    case FR_ECANCELLED: /* not by us, so the group is leaving; another one takes it, or this one
+                           again */
         k->losses++;
         leave_group(c, k);
         return;
@@ -360,7 +286,7 @@ void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
 void fr_calls_group_lost(fr_calls *c, uint32_t group)
 {
     for (int i = 0; i < c->n; i++) {
-        call *k = c->list[i];
+        fr_engine_call *k = c->list[i];
         if (k->group == group) {
             k->losses++;
             leave_group(c, k);
@@ -371,7 +297,7 @@ void fr_calls_group_lost(fr_calls *c, uint32_t group)
 
 /* ---- sending */
 
-static fr_group *choose_group(const fr_calls *c, const call *k)
+static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
 {
     fr_choice choices[64];
     fr_group *groups[64];
@@ -381,52 +307,15 @@ static fr_group *choose_group(const fr_calls *c, const call *k)
         if (!fr_group_usable(g, k->role, k->terms->model[k->role]))
             continue;
         groups[n] = g;
-        choices[n++] = (fr_choice){.group = g->id, .n_calls = g->n_calls, .kv_free = g->load.kv_free};
+        choices[n++] =
+            (fr_choice){.group = g->id, .n_calls = g->n_calls, .kv_free = g->load.kv_free};
     }
     int at = fr_schedule(choices, n, k->terms->group[k->role]);
     return at < 0 ? NULL : groups[at];
 }
 
-/* fr_hash over the ids as 4 little-endian bytes each. */
-static uint64_t digest_of(const int32_t *ids, int n)
-{
-    uint64_t h = FR_HASH_INIT;
-    for (int i = 0; i < n; i++) {
-        uint32_t v = (uint32_t)ids[i];
-        const uint8_t raw[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
-        h = fr_hash(h, raw, sizeof raw);
-    }
-    return h;
-}
-
-static fr_msg request_of(const call *k, const fr_group *g, int start)
-{
-    const fr_sampling *s = &k->terms->sampling;
-    const fr_msg_sampling sampling = {.temperature = s->temperature, .top_p = s->top_p, .top_k = (uint32_t)s->top_k,
-                                      .seed = s->seed, .sample = s->sample};
-    const fr_msg_prefix prefix = {.job = k->terms->job, .sequence = k->entry->sequence, .epoch = g->epoch,
-                                  .start = (uint32_t)start, .digest = digest_of(k->ids, start),
-                                  .tokens = k->ids + start, .n_tokens = (size_t)(k->n_ids - start),
-                                  .chain_base = (uint32_t)k->chain_base};
-    fr_msg m = {0};
-    if (k->verify) {
-        m.kind = FR_MSG_VERIFY;
-        m.body.verify = (fr_msg_verify){.request = k->wire, .prefix = prefix, .sampling = sampling,
-                                        .position = (uint32_t)k->position, .probes = k->probes,
-                                        .n_probes = (size_t)k->n_probes};
-    } else {
-        const fr_generate_call *q = &k->generate;
-        m.kind = FR_MSG_GENERATE;
-        m.body.generate = (fr_msg_generate){.request = k->wire, .prefix = prefix, .sampling = sampling,
-                                            .max_tokens = (uint32_t)q->max_tokens, .stop_at_step = q->stop_at_step,
-                                            .delimiter = k->terms->delimiter, .step_from = (uint32_t)q->step_from,
-                                            .min_logprob = q->min_logprob, .stream = q->stream};
-    }
-    return m;
-}
-
 /* Sends a waiting call to the group. */
-static fr_status send_call(fr_calls *c, call *k, fr_group *g)
+static fr_status send_call(fr_calls *c, fr_engine_call *k, fr_group *g)
 {
     int shared = 0;
     FR_TRY(fr_mirror_take(&c->mirror, g->id, k->terms->job, k->ids, k->n_ids, &k->entry, &shared));
@@ -438,7 +327,7 @@ static fr_status send_call(fr_calls *c, call *k, fr_group *g)
     g->n_calls++;
     k->terms->group[k->role] = g->id;
     fr_mirror_set(k->entry, k->ids, k->n_ids, NULL, 0);
-    fr_msg m = request_of(k, g, start > 0 ? start : 0);
+    fr_msg m = fr_engine_call_message(k, g, start > 0 ? start : 0);
     fr_status st = c->host.send(c->host.ctx, g, &m);
     if (st != FR_OK)
         leave_group(c, k);
@@ -446,19 +335,22 @@ static fr_status send_call(fr_calls *c, call *k, fr_group *g)
 }
 
 /* One waiting call: sent, left waiting, or ended. The call may be gone afterwards. */
-static void dispatch_call(fr_calls *c, call *k, double now)
+static void dispatch_call(fr_calls *c, fr_engine_call *k, double now)
 {
     if (k->losses >= MAX_LOSSES) {
         char cause[128];
-        snprintf(cause, sizeof cause, "%d %s groups were lost over the same call", k->losses, fr_role_name(k->role));
+        snprintf(cause, sizeof cause, "%d %s groups were lost over the same call", k->losses,
+                 fr_role_name(k->role));
         fail_call(c, k, FR_EPEER, cause);
         return;
     }
     fr_group *g = choose_group(c, k);
     if (!g) {
         double since = fr_registry_absent_since(c->registry, k->role);
-        int other_model = isinf(since); /* there are groups, of another model: the job's own may come back */
-        if (k->role == FR_ROLE_DRAFT && k->terms->exact && (other_model || now - since >= c->grace_s))
+        int other_model =
+            isinf(since); /* there are groups, of another model: the job's own may come back */
+        if (k->role == FR_ROLE_DRAFT && k->terms->exact &&
+            (other_model || now - since >= c->grace_s))
             fail_call(c, k, FR_EUNAVAILABLE, "no draft group is there");
         return;
     }
@@ -471,12 +363,13 @@ static void dispatch_call(fr_calls *c, call *k, double now)
 
 void fr_calls_dispatch(fr_calls *c, double now)
 {
-    /* By number, since events change the list; calls made by those events wait for the next turn of the loop. */
+    /* By number, since events change the list; calls made by those events wait for the next turn of
+     * the loop. */
     const uint64_t end = c->seen = c->next_id;
     for (uint64_t next = 0;;) {
-        call *k = NULL;
+        fr_engine_call *k = NULL;
         for (int i = 0; i < c->n; i++) {
-            call *o = c->list[i];
+            fr_engine_call *o = c->list[i];
             if (!o->group && o->id >= next && o->id < end && (!k || o->id < k->id))
                 k = o;
         }
@@ -491,7 +384,7 @@ double fr_calls_deadline(const fr_calls *c)
 {
     double first = INFINITY;
     for (int i = 0; i < c->n; i++) {
-        const call *k = c->list[i];
+        const fr_engine_call *k = c->list[i];
         if (k->group)
             continue;
         if (k->id >= c->seen)

@@ -1,5 +1,5 @@
-/* core.h: the parts of a coordinator, for the files that handle messages (engines.c, api.c, watch.c). The loop owns it
- * all; there is one thread. */
+/* core.h: the parts of a coordinator, for the files that handle messages (engines.c, api.c,
+ * watch.c). The loop owns it all; there is one thread. */
 #ifndef FR_CORE_H
 #define FR_CORE_H
 
@@ -7,7 +7,11 @@
 #include "link.h"
 #include "watch.h"
 
-enum { FR_LINK_OUTER, FR_LINK_INNER, FR_N_LINKS }; /* the bound endpoint; the in-process drafter's */
+enum {
+    FR_LINK_OUTER,
+    FR_LINK_INNER,
+    FR_N_LINKS
+}; /* the bound endpoint; the in-process drafter's */
 
 /* A reply that must wait until what it tells is durable. */
 typedef struct fr_ack {
@@ -27,17 +31,18 @@ typedef struct fr_core {
     fr_job_env env;
     fr_ack *acks;
     size_t n_acks, cap_acks;
-    double started;      /* monotonic */
-    int draining;        /* no new jobs; ends when none runs */
-    int stop;            /* leave the loop */
-    uint64_t malformed;  /* frames */
+    double started;     /* monotonic */
+    int draining;       /* no new jobs; ends when none runs */
+    int stop;           /* leave the loop */
+    uint64_t malformed; /* frames */
 } fr_core;
 
 /* To any peer; a failure is the caller's to judge. */
 fr_status fr_core_send(fr_core *core, int link, const fr_peer *to, const fr_msg *m);
 /* To a client, with its tag; a client that is gone or does not read loses the reply. */
 void fr_core_reply(fr_core *core, const fr_client *to, fr_msg *m);
-void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause, uint64_t job);
+void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause,
+                         uint64_t job);
 /* After the next successful flush. */
 fr_status fr_core_ack(fr_core *core, const fr_ack *ack);
 /* The group is dead; its calls wait for another. */

@@ -1,4 +1,5 @@
-/* drafter.c: see drafter.h. The thread owns the session; what it leaves behind is read only after `ended` is set. */
+/* drafter.c: see drafter.h. The thread owns the session; what it leaves behind is read only after
+ * `ended` is set. */
 #include "drafter.h"
 
 #include <pthread.h>
@@ -29,14 +30,15 @@ static fr_status load_and_serve(fr_drafter *d)
     fr_comm *comm = NULL;
     fr_session *session = NULL;
     fr_status st = FR_OK;
-    const fr_session_options session_options = {.backend = o->backend, .threads = o->threads,
-                                                .max_context = o->max_context};
+    const fr_session_options session_options = {
+        .backend = o->backend, .threads = o->threads, .max_context = o->max_context};
     char name[64];
     snprintf(name, sizeof name, "drafter-%ld", (long)getpid());
     FR_TRY(fr_comm_self_open(&comm));
     FR_TRY_GOTO(st, fr_session_open(o->model, comm, &session_options, &session), done);
     d->loaded = 1;
-    const fr_serve_options serve = {.endpoint = o->endpoint, .role = "draft", .name = name, .stop = &d->stop};
+    const fr_serve_options serve = {
+        .endpoint = o->endpoint, .role = "draft", .name = name, .stop = &d->stop};
     st = fr_serve(session, &serve);
 done:
     if (st != FR_OK)
@@ -52,7 +54,8 @@ static void *run(void *arg)
     const uint64_t one = 1;
     d->status = load_and_serve(d);
     atomic_store(&d->ended, 1);
-    if (write(d->options.wake_fd, &one, sizeof one) < 0) /* only when its counter is full: then it is readable anyway */
+    if (write(d->options.wake_fd, &one, sizeof one) <
+        0) /* only when its counter is full: then it is readable anyway */
         fr_log(FR_LOG_DEBUG, "the drafter's end was announced already");
     return NULL;
 }

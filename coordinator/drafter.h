@@ -1,5 +1,6 @@
-/* drafter.h: a draft group of one rank in a thread of this process: the same serving code as a worker's, over an inproc
- * endpoint. The model is loaded in the thread, so that the coordinator takes in workers meanwhile. */
+/* drafter.h: a draft group of one rank in a thread of this process: the same serving code as a
+ * worker's, over an inproc endpoint. The model is loaded in the thread, so that the coordinator
+ * takes in workers meanwhile. */
 #ifndef FR_DRAFTER_H
 #define FR_DRAFTER_H
 
@@ -18,7 +19,8 @@ typedef struct fr_drafter_options {
 
 /* The options' texts outlive it. */
 fr_status fr_drafter_start(const fr_drafter_options *options, fr_drafter **out);
-/* 1: the thread has ended; *status_out is how (its cause: fr_drafter_cause()), *loaded_out whether the model was there. */
+/* 1: the thread has ended; *status_out is how (its cause: fr_drafter_cause()), *loaded_out whether
+ * the model was there. */
 int fr_drafter_ended(const fr_drafter *d, fr_status *status_out, int *loaded_out);
 const char *fr_drafter_cause(const fr_drafter *d);
 /* Stops it and waits for it. NULL is fine. */

@@ -1,26 +1,29 @@
-/* engines.c: what engine groups say: registration, heartbeats, replies, farewells. A message of a peer that is no live
- * group is a late one of a dead group, and ignored; only its heartbeat is answered, so that it registers again. */
+/* engines.c: what engine groups say: registration, heartbeats, replies, farewells. A message of a
+ * peer that is no live group is a late one of a dead group, and ignored; only its heartbeat is
+ * answered, so that it registers again. */
 #include "check.h"
 #include "core.h"
 #include "log.h"
 
 static void refuse(fr_core *core, int link, const fr_peer *to, fr_status status, const char *cause)
 {
-    fr_msg m = {.kind = FR_MSG_ENGINE_ERROR, .body.engine_error = {.status = status, .cause = cause}};
+    fr_msg m = {.kind = FR_MSG_ENGINE_ERROR,
+                .body.engine_error = {.status = status, .cause = cause}};
     if (fr_core_send(core, link, to, &m) != FR_OK)
         fr_log(FR_LOG_DEBUG, "a group's refusal is not delivered: %s", fr_cause());
 }
 
 void fr_core_lose_group(fr_core *core, fr_group *g, const char *why, double now)
 {
-    fr_log(FR_LOG_WARN, "group %u %s (%s) is lost with %d calls: %s", g->id, g->name, fr_role_name(g->role),
-           g->n_calls, why);
+    fr_log(FR_LOG_WARN, "group %u %s (%s) is lost with %d calls: %s", g->id, g->name,
+           fr_role_name(g->role), g->n_calls, why);
     uint32_t id = g->id;
     fr_registry_lose(core->registry, g, now);
     fr_calls_group_lost(core->calls, id);
 }
 
-static void on_register(fr_core *core, int link, const fr_peer *from, const fr_msg_register *m, double now)
+static void on_register(fr_core *core, int link, const fr_peer *from, const fr_msg_register *m,
+                        double now)
 {
     fr_registered r;
     fr_status st = fr_registry_register(core->registry, link, from, m, now, &r);
@@ -32,9 +35,9 @@ static void on_register(fr_core *core, int link, const fr_peer *from, const fr_m
     for (int i = 0; i < 2; i++)
         if (r.replaced[i])
             fr_calls_group_lost(core->calls, r.replaced[i]);
-    fr_log(FR_LOG_INFO, "group %u %s: %s %s, %u rank%s, %u threads, context %u", r.group->id, r.group->name,
-           fr_role_name(r.group->role), r.group->model_name, r.group->ranks, r.group->ranks == 1 ? "" : "s",
-           r.group->threads, r.group->max_context);
+    fr_log(FR_LOG_INFO, "group %u %s: %s %s, %u rank%s, %u threads, context %u", r.group->id,
+           r.group->name, fr_role_name(r.group->role), r.group->model_name, r.group->ranks,
+           r.group->ranks == 1 ? "" : "s", r.group->threads, r.group->max_context);
     fr_msg welcome = {.kind = FR_MSG_WELCOME, .body.welcome = r.welcome};
     if (fr_core_send(core, link, from, &welcome) != FR_OK)
         fr_core_lose_group(core, r.group, fr_cause(), now);

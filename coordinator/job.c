@@ -11,7 +11,8 @@
 #include "log.h"
 #include "spec.h"
 
-/* A policy without a need for a draft group may still use one, when it says how drafts must look. */
+/* A policy without a need for a draft group may still use one, when it says how drafts must look.
+ */
 static int uses_draft(const fr_policy_ops *ops)
 {
     return ops->needs_draft || ops->needs_same_tokenizer;
@@ -29,31 +30,34 @@ double fr_job_seconds(const fr_job *job)
 
 /* ---- checks against the models */
 
-static fr_status check_tokenizers(const fr_policy_ops *ops, const fr_group *target, const fr_group *draft)
+static fr_status check_tokenizers(const fr_policy_ops *ops, const fr_group *target,
+                                  const fr_group *draft)
 {
     if (!draft || !ops->needs_same_tokenizer || target->tokenizer_digest == draft->tokenizer_digest)
         return FR_OK;
-    return fr_fail(FR_EMISMATCH, "policy %s needs draft and target with one tokenizer; %s and %s have different ones",
-                   ops->name, draft->model_name, target->model_name);
+    return fr_fail(
+        FR_EMISMATCH,
+        "policy %s needs draft and target with one tokenizer; %s and %s have different ones",
+        ops->name, draft->model_name, target->model_name);
 }
 
 static fr_status check_length(const fr_chain *chain, const fr_group *target, const fr_group *draft)
 {
     if ((uint32_t)chain->prompt_len + 1 > target->max_context)
-        return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u", chain->prompt_len,
-                       target->model_name, target->max_context);
+        return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u",
+                       chain->prompt_len, target->model_name, target->max_context);
     if (draft && (uint32_t)chain->draft_prompt_len + 1 > draft->max_context)
         return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u",
                        chain->draft_prompt_len, draft->model_name, draft->max_context);
     return FR_OK;
 }
 
-static fr_status open_chain(const fr_msg_job_spec *spec, const fr_group *target, const fr_group *draft,
-                            fr_chain *chain)
+static fr_status open_chain(const fr_msg_job_spec *spec, const fr_group *target,
+                            const fr_group *draft, fr_chain *chain)
 {
     const char *system = spec->system[0] ? spec->system : NULL;
-    FR_TRY(fr_chain_open(chain, target->tokenizer, draft ? draft->tokenizer : NULL, system, spec->problem,
-                         spec->raw));
+    FR_TRY(fr_chain_open(chain, target->tokenizer, draft ? draft->tokenizer : NULL, system,
+                         spec->problem, spec->raw));
     fr_status st = check_length(chain, target, draft);
     if (st != FR_OK)
         fr_chain_close(chain);
@@ -134,7 +138,8 @@ int fr_job_ready(fr_job *job, double now)
 
 double fr_job_deadline(const fr_job *job)
 {
-    int waits = job->ops && uses_draft(job->ops) && !job->ops->needs_draft && !job->env->draft_comes;
+    int waits =
+        job->ops && uses_draft(job->ops) && !job->ops->needs_draft && !job->env->draft_comes;
     return waits ? job->waits_since + job->env->grace_s : (double)INFINITY;
 }
 
@@ -157,8 +162,8 @@ done:
 void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *cause)
 {
     fr_job_record *r = &job->record;
-    /* The cause may be this thread's fr_cause(), which what follows may overwrite. A text that finds no memory stays as
-     * it was. */
+    /* The cause may be this thread's fr_cause(), which what follows may overwrite. A text that
+     * finds no memory stays as it was. */
     if (cause)
         fr_text_set(&r->cause, cause);
     if (job->policy) {
@@ -171,7 +176,8 @@ void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *c
     r->finished_ms = fr_wall_ms();
     fr_text_set(&r->stop, state == FR_JOB_DONE ? job->finished : fr_job_state_name(state));
     if (fr_store_set_job(job->env->store, r) != FR_OK)
-        fr_log(FR_LOG_ERROR, "job %llu: its end is not stored: %s", (unsigned long long)r->id, fr_cause());
+        fr_log(FR_LOG_ERROR, "job %llu: its end is not stored: %s", (unsigned long long)r->id,
+               fr_cause());
     fr_log(FR_LOG_INFO, "job %llu %s%s%s", (unsigned long long)r->id, fr_job_state_name(state),
            r->cause[0] ? ": " : "", r->cause);
     stop_running(job);
@@ -222,16 +228,24 @@ static fr_status host_commit(void *ctx, const fr_step_record *step)
     fr_job_counts *counts = &job->record.counts;
     fr_buf text = {0};
     fr_status st = FR_OK;
-    FR_TRY_GOTO(st, fr_detokenize(job->chain.target, step->ids, (size_t)step->n_ids, 0, &text), done);
+    FR_TRY_GOTO(st, fr_detokenize(job->chain.target, step->ids, (size_t)step->n_ids, 0, &text),
+                done);
     if (step->accepted)
         FR_TRY_GOTO(st, fr_chain_append(&job->chain, step->ids, (size_t)step->n_ids), done);
     count_step(counts, step);
     counts->seconds = fr_job_seconds(job);
     counts->passes = job->before_passes + job->terms.passes;
     fr_store_step stored = {
-        .index = job->n_records, .ids = step->ids, .n_ids = (size_t)step->n_ids, .origin = step->origin,
-        .accepted = step->accepted, .score = step->score, .drafted = (uint32_t)step->drafted,
-        .kept = (uint32_t)step->kept, .seconds = counts->seconds, .passes = counts->passes,
+        .index = job->n_records,
+        .ids = step->ids,
+        .n_ids = (size_t)step->n_ids,
+        .origin = step->origin,
+        .accepted = step->accepted,
+        .score = step->score,
+        .drafted = (uint32_t)step->drafted,
+        .kept = (uint32_t)step->kept,
+        .seconds = counts->seconds,
+        .passes = counts->passes,
         .text = {text.data, text.len},
     };
     FR_TRY_GOTO(st, fr_store_add_step(job->env->store, job->record.id, &stored), done);
@@ -273,13 +287,16 @@ void fr_job_event(fr_job *job, const fr_policy_event *event)
         fr_job_end(job, FR_JOB_DONE, FR_OK, NULL);
 }
 
-/* Digests must be the stored ones, if the job began before. The draft of an exact policy changes nothing but the time. */
-static fr_status adopt_model(const fr_job *job, const fr_group *g, uint64_t *digest, const char **name)
+/* Digests must be the stored ones, if the job began before. The draft of an exact policy changes
+ * nothing but the time. */
+static fr_status adopt_model(const fr_job *job, const fr_group *g, uint64_t *digest,
+                             const char **name)
 {
     if (*digest && *digest != g->model_digest)
-        return fr_fail(FR_EMISMATCH, "job %llu was begun with %s %s (%016llx), the cluster has %s (%016llx)",
-                       (unsigned long long)job->record.id, fr_role_name(g->role), *name,
-                       (unsigned long long)*digest, g->model_name, (unsigned long long)g->model_digest);
+        return fr_fail(
+            FR_EMISMATCH, "job %llu was begun with %s %s (%016llx), the cluster has %s (%016llx)",
+            (unsigned long long)job->record.id, fr_role_name(g->role), *name,
+            (unsigned long long)*digest, g->model_name, (unsigned long long)g->model_digest);
     *digest = g->model_digest;
     return fr_text_set(name, g->model_name);
 }
@@ -289,7 +306,8 @@ void fr_job_check_groups(fr_job *job)
     const fr_registry *registry = job->env->registry;
     for (int role = FR_ROLE_TARGET; role <= FR_ROLE_DRAFT && job->policy; role++) {
         uint64_t own = job->terms.model[role];
-        if (!own || (role == FR_ROLE_DRAFT && job->ops->exact) || fr_registry_any(registry, (fr_role)role, own))
+        if (!own || (role == FR_ROLE_DRAFT && job->ops->exact) ||
+            fr_registry_any(registry, (fr_role)role, own))
             continue;
         const fr_group *other = fr_registry_any(registry, (fr_role)role, 0);
         fr_job_record *r = &job->record;
@@ -317,8 +335,11 @@ typedef struct resume {
 static fr_status resume_step(void *ctx, const fr_store_step *step)
 {
     resume *r = ctx;
-    const fr_step_record record = {.ids = step->ids, .n_ids = (int)step->n_ids, .origin = (fr_origin)step->origin,
-                                   .accepted = step->accepted, .drafted = (int)step->drafted,
+    const fr_step_record record = {.ids = step->ids,
+                                   .n_ids = (int)step->n_ids,
+                                   .origin = (fr_origin)step->origin,
+                                   .accepted = step->accepted,
+                                   .drafted = (int)step->drafted,
                                    .kept = (int)step->kept};
     count_step(&r->pending, &record);
     r->pending.seconds = step->seconds;
@@ -330,7 +351,8 @@ static fr_status resume_step(void *ctx, const fr_store_step *step)
     return fr_chain_append(&r->job->chain, step->ids, step->n_ids);
 }
 
-/* Back to the last accepted step: rejected drafts behind it will be drafted, and rejected, again. */
+/* Back to the last accepted step: rejected drafts behind it will be drafted, and rejected, again.
+ */
 static fr_status bring_back(fr_job *job)
 {
     resume r = {.job = job};
@@ -343,8 +365,8 @@ static fr_status bring_back(fr_job *job)
     job->before_s = r.good.seconds;
     job->before_passes = r.good.passes;
     if (r.n_good)
-        fr_log(FR_LOG_INFO, "job %llu goes on behind step %d, token %d", (unsigned long long)record->id,
-               job->chain.n_steps, fr_chain_len(&job->chain));
+        fr_log(FR_LOG_INFO, "job %llu goes on behind step %d, token %d",
+               (unsigned long long)record->id, job->chain.n_steps, fr_chain_len(&job->chain));
     return FR_OK;
 }
 
@@ -361,13 +383,18 @@ static void fill_terms(fr_job *job, const fr_group *target, const fr_group *draf
     fr_spec_params(&job->record.spec, (int)context, overlap_of(job->env), &job->params);
     job->terms = (fr_call_terms){
         .job = job->record.id,
-        .model = {[FR_ROLE_TARGET] = target->model_digest, [FR_ROLE_DRAFT] = draft ? draft->model_digest : 0},
+        .model = {[FR_ROLE_TARGET] = target->model_digest,
+                  [FR_ROLE_DRAFT] = draft ? draft->model_digest : 0},
         .sampling = job->params.sampling,
         .delimiter = job->params.delimiter,
         .exact = job->ops->exact,
     };
-    job->host = (fr_policy_host){.ctx = job, .generate = host_generate, .verify = host_verify,
-                                 .cancel = host_cancel, .commit = host_commit, .tail = host_tail,
+    job->host = (fr_policy_host){.ctx = job,
+                                 .generate = host_generate,
+                                 .verify = host_verify,
+                                 .cancel = host_cancel,
+                                 .commit = host_commit,
+                                 .tail = host_tail,
                                  .finish = host_finish};
 }
 
@@ -375,7 +402,8 @@ static fr_status start(fr_job *job, double now)
 {
     fr_job_record *r = &job->record;
     if (!job->ops) /* stored by a version that had it */
-        return fr_fail(FR_EINVAL, "policy: \"%s\" is unknown; there are %s", r->spec.policy, fr_policy_names());
+        return fr_fail(FR_EINVAL, "policy: \"%s\" is unknown; there are %s", r->spec.policy,
+                       fr_policy_names());
     const fr_group *target = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0);
     const fr_group *draft = draft_of(job->env, job->ops);
     FR_TRY(check_tokenizers(job->ops, target, draft));
@@ -396,8 +424,8 @@ void fr_job_start(fr_job *job, double now)
         fr_job_end(job, FR_JOB_FAILED, st, fr_cause());
         return;
     }
-    fr_log(FR_LOG_INFO, "job %llu runs, policy %s, prompt %d tokens", (unsigned long long)job->record.id,
-           job->ops->name, job->chain.prompt_len);
+    fr_log(FR_LOG_INFO, "job %llu runs, policy %s, prompt %d tokens",
+           (unsigned long long)job->record.id, job->ops->name, job->chain.prompt_len);
     fr_policy_event e = {.kind = FR_EVENT_START};
     fr_job_event(job, &e);
 }

@@ -1,6 +1,7 @@
-/* job.h: one live job: queued, then running, then done, failed or cancelled. It holds the chain and the policy, is the
- * policy's host (policy.h), and keeps the counters. jobs.h owns the jobs and calls these functions, all on the
- * coordinator's one loop; a policy is never entered while it runs.
+/* job.h: one live job: queued, then running, then done, failed or cancelled. It holds the chain and
+ * the policy, is the policy's host (policy.h), and keeps the counters. jobs.h owns the jobs and
+ * calls these functions, all on the coordinator's one loop; a policy is never entered while it
+ * runs.
  *
  * What it commits goes to the store's write queue; watchers read it from there after the flush. */
 #ifndef FR_JOB_H
@@ -16,34 +17,35 @@ typedef struct fr_job_env { /* what jobs work with; outlives them */
     fr_registry *registry;
     fr_calls *calls;
     fr_store *store;
-    int overlap;          /* 0, 1; -1: as the machines allow */
-    int few_cores;        /* draft and target would only take the cores from each other */
-    int draft_comes;      /* a drafter is loading: exact jobs wait for it too */
-    double grace_s;       /* how long an exact job waits for a draft group that may not come */
+    int overlap;     /* 0, 1; -1: as the machines allow */
+    int few_cores;   /* draft and target would only take the cores from each other */
+    int draft_comes; /* a drafter is loading: exact jobs wait for it too */
+    double grace_s;  /* how long an exact job waits for a draft group that may not come */
 } fr_job_env;
 
 typedef struct fr_job {
-    struct fr_job *next;      /* jobs.h: in order of submission */
+    struct fr_job *next; /* jobs.h: in order of submission */
     const fr_job_env *env;
-    fr_job_record record;     /* owned */
+    fr_job_record record; /* owned */
     const fr_policy_ops *ops;
-    fr_policy *policy;        /* NULL: not running */
+    fr_policy *policy; /* NULL: not running */
     fr_policy_params params;
     fr_policy_host host;
     fr_call_terms terms;
     fr_chain chain;
-    uint32_t n_records;       /* steps in the store, rejected ones counted: the next one's index */
-    double before_s;          /* running time before this process, and when it began in this one */
+    uint32_t n_records; /* steps in the store, rejected ones counted: the next one's index */
+    double before_s;    /* running time before this process, and when it began in this one */
     double began;
     uint64_t before_passes;
-    double waits_since;       /* queued: since when; for the grace period */
-    const char *waits_for;    /* queued: why it does not run yet */
-    fr_ids tail;              /* approved, not yet committed */
-    uint32_t tail_version;    /* counts its changes */
-    const char *finished;     /* the policy's word that the chain is complete */
+    double waits_since;    /* queued: since when; for the grace period */
+    const char *waits_for; /* queued: why it does not run yet */
+    fr_ids tail;           /* approved, not yet committed */
+    uint32_t tail_version; /* counts its changes */
+    const char *finished;  /* the policy's word that the chain is complete */
 } fr_job;
 
-/* Checks an owned spec against the models that are there; what cannot be known yet is checked by fr_job_start(). */
+/* Checks an owned spec against the models that are there; what cannot be known yet is checked by
+ * fr_job_start(). */
 fr_status fr_job_check_models(const fr_job_env *env, const fr_msg_job_spec *spec);
 
 /* Takes over the record. */
@@ -55,12 +57,14 @@ int fr_job_ready(fr_job *job, double now);
 /* When a job that is not ready may become so by time alone. */
 double fr_job_deadline(const fr_job *job);
 
-/* Opens chain and policy, brings back the committed steps of an earlier run, and begins. An error has failed the job. */
+/* Opens chain and policy, brings back the committed steps of an earlier run, and begins. An error
+ * has failed the job. */
 void fr_job_start(fr_job *job, double now);
 void fr_job_event(fr_job *job, const fr_policy_event *event);
 /* Ends it in a final state; the record goes to the store. Only once. */
 void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *cause);
-/* Fails a running job whose model is gone while the cluster has another one: its chain cannot be continued here. */
+/* Fails a running job whose model is gone while the cluster has another one: its chain cannot be
+ * continued here. */
 void fr_job_check_groups(fr_job *job);
 int fr_job_over(const fr_job *job); /* in a final state */
 double fr_job_seconds(const fr_job *job);

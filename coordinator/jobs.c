@@ -78,7 +78,8 @@ fr_status fr_jobs_submit(fr_jobs *jobs, const fr_msg_job_spec *spec, double now,
     fr_status st = FR_OK;
     if (jobs->n >= MAX_LIVE)
         return fr_fail(FR_ELIMIT, "%d jobs are queued or running, more are not possible", jobs->n);
-    const fr_job_record draft = {.spec = *spec, .state = FR_JOB_QUEUED, .submitted_ms = fr_wall_ms()};
+    const fr_job_record draft = {
+        .spec = *spec, .state = FR_JOB_QUEUED, .submitted_ms = fr_wall_ms()};
     FR_TRY(fr_record_copy(&draft, &record));
     FR_TRY_GOTO(st, fr_spec_check(&record.spec), fail);
     FR_TRY_GOTO(st, fr_job_check_models(jobs->env, &record.spec), fail);

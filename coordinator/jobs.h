@@ -1,4 +1,5 @@
-/* jobs.h: the live jobs, in order of submission: who may run, and who does. Finished ones are in the store only. */
+/* jobs.h: the live jobs, in order of submission: who may run, and who does. Finished ones are in
+ * the store only. */
 #ifndef FR_JOBS_H
 #define FR_JOBS_H
 

@@ -1,6 +1,6 @@
-/* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3. send calls, start jobs,
- * send their first calls, 4. make everything durable, 5. tell clients what is durable now. While the store cannot be
- * written, 4 is tried again every second and 5 waits. */
+/* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3.
+ * send calls, start jobs, send their first calls, 4. make everything durable, 5. tell clients what
+ * is durable now. While the store cannot be written, 4 is tried again every second and 5 waits. */
 #include "loop.h"
 
 #include <math.h>
@@ -12,10 +12,10 @@
 #include "core.h"
 #include "log.h"
 
-#define TURN_MESSAGES 256   /* of one link, before the other things get their turn */
+#define TURN_MESSAGES 256 /* of one link, before the other things get their turn */
 #define CLIENT_FRAME (64u << 20)
 #define FLUSH_RETRY_S 1.0
-#define LINGER_MS 500       /* for the farewells */
+#define LINGER_MS 500 /* for the farewells */
 #define FEW_CORES 4
 
 struct fr_coordinator {
@@ -69,7 +69,10 @@ static fr_status open_parts(fr_coordinator *c)
     fr_core *core = &c->core;
     const fr_coordinator_options *o = &c->options;
     const double now = fr_now_s();
-    const fr_calls_host host = {.ctx = core, .send = send_to_group, .event = event_to_job, .fail = fail_job,
+    const fr_calls_host host = {.ctx = core,
+                                .send = send_to_group,
+                                .event = event_to_job,
+                                .fail = fail_job,
                                 .lost = lose_group};
     core->started = now;
     FR_TRY(fr_store_open(o->store, &core->store));
@@ -81,11 +84,16 @@ static fr_status open_parts(fr_coordinator *c)
     }
     int dead_after_ms = o->dead_after_ms > 0 ? o->dead_after_ms : 3 * o->heartbeat_ms;
     /* Milliseconds of the wall clock: later coordinators begin at later epochs. */
-    FR_TRY(fr_registry_new(o->heartbeat_ms, dead_after_ms, (uint64_t)fr_wall_ms(), now, &core->registry));
+    FR_TRY(fr_registry_new(o->heartbeat_ms, dead_after_ms, (uint64_t)fr_wall_ms(), now,
+                           &core->registry));
     FR_TRY(fr_calls_new(core->registry, &host, o->grace_ms / 1000.0, &core->calls));
-    core->env = (fr_job_env){.registry = core->registry, .calls = core->calls, .store = core->store,
-                             .overlap = o->overlap, .few_cores = sysconf(_SC_NPROCESSORS_ONLN) < FEW_CORES,
-                             .draft_comes = o->inner != NULL, .grace_s = o->grace_ms / 1000.0};
+    core->env = (fr_job_env){.registry = core->registry,
+                             .calls = core->calls,
+                             .store = core->store,
+                             .overlap = o->overlap,
+                             .few_cores = sysconf(_SC_NPROCESSORS_ONLN) < FEW_CORES,
+                             .draft_comes = o->inner != NULL,
+                             .grace_s = o->grace_ms / 1000.0};
     FR_TRY(fr_jobs_open(&core->env, o->max_running, now, &core->jobs));
     return fr_watchers_new(core->jobs, core->store, send_to_watcher, core, &core->watchers);
 }
@@ -112,7 +120,9 @@ void fr_coordinator_farewell(fr_coordinator *c)
     if (!core || !core->watchers)
         return;
     const fr_msg m = {.kind = FR_MSG_SHUTDOWN, .body.shutdown.reason = "the coordinator stops"};
-    fr_watchers_dismiss(core->watchers, "the coordinator stops; an open job goes on when it is back with its store");
+    fr_watchers_dismiss(
+        core->watchers,
+        "the coordinator stops; an open job goes on when it is back with its store");
     fr_watchers_free(&core->watchers);
     fr_jobs_close(&core->jobs);
     for (int i = 0; i < fr_registry_count(core->registry); i++) {
@@ -267,7 +277,8 @@ fr_status fr_coordinator_run(fr_coordinator *c)
     turn(c);
     while (!core->stop) {
         int ready[FR_N_LINKS + 1] = {0};
-        fr_status st = fr_link_poll(core->links, core->n_links, &c->options.wake_fd, n_fds, wait_ms(c), ready);
+        fr_status st =
+            fr_link_poll(core->links, core->n_links, &c->options.wake_fd, n_fds, wait_ms(c), ready);
         if (st != FR_OK && st != FR_ECANCELLED)
             return st;
         if (n_fds && ready[core->n_links])

@@ -1,6 +1,7 @@
-/* loop.h: the coordinator: one poll loop that owns all state (jobs, groups, calls, store) and both links: the bound
- * endpoint, where engines and clients come in and are told apart by what they say, and one inside the process for the
- * drafter. It sleeps on its sockets; timers exist only for what is waited for. One thread opens, runs and closes it. */
+/* loop.h: the coordinator: one poll loop that owns all state (jobs, groups, calls, store) and both
+ * links: the bound endpoint, where engines and clients come in and are told apart by what they say,
+ * and one inside the process for the drafter. It sleeps on its sockets; timers exist only for what
+ * is waited for. One thread opens, runs and closes it. */
 #ifndef FR_LOOP_H
 #define FR_LOOP_H
 
@@ -15,16 +16,18 @@ typedef struct fr_coordinator_options {
     int heartbeat_ms;  /* of groups */
     int dead_after_ms; /* 0: three heartbeats */
     int max_running;   /* jobs at once */
-    int overlap;       /* draft while the target verifies: 0, 1; -1: when there are cores for both */
-    int grace_ms;      /* how long an exact job waits for a draft group */
-    int wake_fd;       /* readable: woken() is called; -1: none */
+    int overlap;  /* draft while the target verifies: 0, 1; -1: when there are cores for both */
+    int grace_ms; /* how long an exact job waits for a draft group */
+    int wake_fd;  /* readable: woken() is called; -1: none */
     void (*woken)(void *ctx);
     void *ctx;
 } fr_coordinator_options;
 
-#define FR_COORDINATOR_OPTIONS                                                                             \
-    {.bind = "tcp://127.0.0.1:7077", .heartbeat_ms = 1000, .max_running = 8, .overlap = -1, .grace_ms = 2000, \
-     .wake_fd = -1}
+#define FR_COORDINATOR_OPTIONS                                                                 \
+    {                                                                                          \
+        .bind = "tcp://127.0.0.1:7077", .heartbeat_ms = 1000, .max_running = 8, .overlap = -1, \
+        .grace_ms = 2000, .wake_fd = -1                                                        \
+    }
 
 /* FR_EBUSY when the port or the store is taken; also what fr_store_open and fr_link_listen say. */
 fr_status fr_coordinator_open(const fr_coordinator_options *options, fr_coordinator **out);
@@ -35,8 +38,8 @@ fr_status fr_coordinator_run(fr_coordinator *c);
 void fr_coordinator_stop(fr_coordinator *c);
 /* From woken(): the drafter of this process is gone for good; nobody waits for it any more. */
 void fr_coordinator_no_drafter(fr_coordinator *c);
-/* Tells groups to shut down and watchers that it leaves; running jobs stay stored as such. For close, or before it, when
- * something is to happen between the two. NULL is fine. */
+/* Tells groups to shut down and watchers that it leaves; running jobs stay stored as such. For
+ * close, or before it, when something is to happen between the two. NULL is fine. */
 void fr_coordinator_farewell(fr_coordinator *c);
 void fr_coordinator_close(fr_coordinator **c);
 

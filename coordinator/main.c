@@ -1,7 +1,9 @@
-/* main.c: forerun-coordinator. It opens the loop, which binds the endpoint; starts the drafter, if it is to host one;
- * joins the workers of the same mpirun, if it was started by one; tells its endpoint; and runs until it is stopped.
+/* main.c: forerun-coordinator. It opens the loop, which binds the endpoint; starts the drafter, if
+ * it is to host one; joins the workers of the same mpirun, if it was started by one; tells its
+ * endpoint; and runs until it is stopped.
  *
- * Exit codes: 0 stopped as told, 1 failed, 2 bad usage or bad input (also a port or store that is in use). */
+ * Exit codes: 0 stopped as told, 1 failed, 2 bad usage or bad input (also a port or store that is
+ * in use). */
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
@@ -25,8 +27,8 @@ typedef struct program {
     fr_coordinator *coordinator;
     fr_drafter *drafter;
     fr_comm *mpi;
-    char endpoint[320];  /* as others reach it */
-    fr_status status;    /* why it ends by itself, and the cause */
+    char endpoint[320]; /* as others reach it */
+    fr_status status;   /* why it ends by itself, and the cause */
     char cause[512];
 } program;
 
@@ -109,7 +111,8 @@ static fr_status make_endpoint(program *p)
 static fr_status write_ready_file(const char *path, const char *endpoint)
 {
     char temporary[4096];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof temporary)
+    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >=
+        (int)sizeof temporary)
         return fr_fail(FR_EINVAL, "ready file: its path is too long");
     FILE *f = fopen(temporary, "we");
     if (!f)
@@ -147,8 +150,11 @@ static fr_status start_drafter(program *p)
     const fr_options *o = &p->options;
     if (!o->draft)
         return FR_OK;
-    const fr_drafter_options drafter = {.model = o->draft, .endpoint = INNER, .backend = o->draft_backend,
-                                        .threads = o->draft_threads, .max_context = o->draft_context,
+    const fr_drafter_options drafter = {.model = o->draft,
+                                        .endpoint = INNER,
+                                        .backend = o->draft_backend,
+                                        .threads = o->draft_threads,
+                                        .max_context = o->draft_context,
                                         .wake_fd = wake_fd};
     return fr_drafter_start(&drafter, &p->drafter);
 }

@@ -6,31 +6,55 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BIND = 1000, STORE, DRAFT, DRAFT_THREADS, DRAFT_BACKEND, DRAFT_CONTEXT, HEARTBEAT_MS, DEAD_AFTER_MS,
-       MAX_RUNNING, OVERLAP, GRACE_MS, READY_FILE, ADVERTISE, LOG };
+enum {
+    BIND = 1000,
+    STORE,
+    DRAFT,
+    DRAFT_THREADS,
+    DRAFT_BACKEND,
+    DRAFT_CONTEXT,
+    HEARTBEAT_MS,
+    DEAD_AFTER_MS,
+    MAX_RUNNING,
+    OVERLAP,
+    GRACE_MS,
+    READY_FILE,
+    ADVERTISE,
+    LOG
+};
 
 static const struct argp_option option_list[] = {
     {"bind", BIND, "ENDPOINT", 0,
-     "where groups and clients connect (default tcp://127.0.0.1:7077; port 0 takes any free one)", 1},
+     "where groups and clients connect (default tcp://127.0.0.1:7077; port 0 takes any free one)",
+     1},
     {"advertise", ADVERTISE, "HOST", 0,
-     "the host that others reach this one by, when all addresses are bound (default: this host's name)", 1},
+     "the host that others reach this one by, when all addresses are bound (default: this host's "
+     "name)",
+     1},
     {"ready-file", READY_FILE, "FILE", 0, "write the real endpoint there once it is bound", 1},
     {"store", STORE, "FILE", 0, "keep jobs and steps in this SQLite file (default: in memory)", 1},
     {"draft", DRAFT, "MODEL", 0, "host a draft group of one rank with this model", 2},
-    {"draft-threads", DRAFT_THREADS, "N", 0, "its threads (default: as many as there are cores for it)", 2},
-    {"draft-context", DRAFT_CONTEXT, "N", 0, "its longest sequence (default: the model's own limit)", 2},
-    {"draft-backend", DRAFT_BACKEND, "NAME", 0, "its compute backend (default: the fastest here)", 2},
+    {"draft-threads", DRAFT_THREADS, "N", 0,
+     "its threads (default: as many as there are cores for it)", 2},
+    {"draft-context", DRAFT_CONTEXT, "N", 0,
+     "its longest sequence (default: the model's own limit)", 2},
+    {"draft-backend", DRAFT_BACKEND, "NAME", 0, "its compute backend (default: the fastest here)",
+     2},
     {"max-running", MAX_RUNNING, "N", 0, "jobs that run at once (default 8)", 3},
-    {"overlap", OVERLAP, "auto|on|off", 0, "draft on while the target verifies (default auto: with 4 cores or more)", 3},
-    {"grace-ms", GRACE_MS, "N", 0, "how long a job that can do without a draft group waits for one (default 2000)", 3},
+    {"overlap", OVERLAP, "auto|on|off", 0,
+     "draft on while the target verifies (default auto: with 4 cores or more)", 3},
+    {"grace-ms", GRACE_MS, "N", 0,
+     "how long a job that can do without a draft group waits for one (default 2000)", 3},
     {"heartbeat-ms", HEARTBEAT_MS, "N", 0, "how often groups report (default 1000)", 4},
-    {"dead-after-ms", DEAD_AFTER_MS, "N", 0, "a group silent for so long is given up (default 3 heartbeats)", 4},
+    {"dead-after-ms", DEAD_AFTER_MS, "N", 0,
+     "a group silent for so long is given up (default 3 heartbeats)", 4},
     {"log", LOG, "LEVEL", 0, "error, warn, info (default) or debug", 4},
     {0},
 };
 
 /* A choice among names; argp_error() does not return. */
-static int choose(struct argp_state *state, const char *option, const char *arg, const char *const *names)
+static int choose(struct argp_state *state, const char *option, const char *arg,
+                  const char *const *names)
 {
     for (int i = 0; names[i]; i++)
         if (!strcmp(arg, names[i]))
@@ -39,7 +63,8 @@ static int choose(struct argp_state *state, const char *option, const char *arg,
     return 0;
 }
 
-static int number(struct argp_state *state, const char *option, const char *arg, long least, long most)
+static int number(struct argp_state *state, const char *option, const char *arg, long least,
+                  long most)
 {
     char *end = NULL;
     errno = 0;
@@ -49,7 +74,8 @@ static int number(struct argp_state *state, const char *option, const char *arg,
     return (int)n;
 }
 
-static error_t parse_cluster(int key, char *arg, struct argp_state *state, fr_coordinator_options *c)
+static error_t parse_cluster(int key, char *arg, struct argp_state *state,
+                             fr_coordinator_options *c)
 {
     static const char *const overlaps[] = {"off", "on", "auto", NULL};
     switch (key) {
@@ -119,9 +145,11 @@ void fr_options_parse(int argc, char **argv, fr_options *out)
     static const struct argp argp = {
         .options = option_list,
         .parser = parse,
-        .doc = "The coordinator of a Forerun cluster: takes jobs from clients, has them drafted and verified by engine "
+        .doc = "The coordinator of a Forerun cluster: takes jobs from clients, has them drafted "
+               "and verified by engine "
                "groups, and keeps them."
-               "\vSIGTERM and SIGINT stop it; open jobs go on when it is started again with their store.",
+               "\vSIGTERM and SIGINT stop it; open jobs go on when it is started again with their "
+               "store.",
     };
     argp_program_version = "forerun 0.1.0";
     argp_err_exit_status = 2;

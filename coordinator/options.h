@@ -10,11 +10,12 @@ typedef struct fr_options {
     const char *draft, *draft_backend; /* model file; NULL: no drafter here */
     int draft_threads, draft_context;
     const char *ready_file;
-    const char *advertise;             /* host that others reach this one by */
+    const char *advertise; /* host that others reach this one by */
     fr_log_level log;
 } fr_options;
 
-/* Bad usage prints a line and ends the process with status 2, as argp does; --help and --version with 0. */
+/* Bad usage prints a line and ends the process with status 2, as argp does; --help and --version
+ * with 0. */
 void fr_options_parse(int argc, char **argv, fr_options *out);
 
 #endif

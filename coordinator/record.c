@@ -21,7 +21,8 @@ fr_status fr_job_state_parse(const char *name, fr_job_state *out)
             return FR_OK;
         }
     }
-    return fr_fail(FR_EINVAL, "state \"%s\" is unknown; there are queued, running, done, failed, cancelled",
+    return fr_fail(FR_EINVAL,
+                   "state \"%s\" is unknown; there are queued, running, done, failed, cancelled",
                    name);
 }
 
@@ -37,7 +38,7 @@ fr_status fr_text_set(const char **text, const char *value)
 
 fr_status fr_spec_copy(const fr_msg_job_spec *spec, fr_msg_job_spec *out)
 {
-    const char *const from[] = {spec->problem, spec->system, spec->policy,
+    const char *const from[] = {spec->problem, spec->system,    spec->policy,
                                 spec->judge,   spec->delimiter, spec->name};
     *out = *spec;
     const char **const to[] = {&out->problem, &out->system,    &out->policy,

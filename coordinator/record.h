@@ -1,12 +1,19 @@
-/* record.h: what is kept of a job, in memory and in the store: its spec, state, counters and end. A live job owns its
- * record's texts (fr_record_copy, fr_record_free); a record handed out by the store borrows them for one call. */
+/* record.h: what is kept of a job, in memory and in the store: its spec, state, counters and end. A
+ * live job owns its record's texts (fr_record_copy, fr_record_free); a record handed out by the
+ * store borrows them for one call. */
 #ifndef FR_RECORD_H
 #define FR_RECORD_H
 
 #include "codec.h"
 #include "status.h"
 
-typedef enum { FR_JOB_QUEUED, FR_JOB_RUNNING, FR_JOB_DONE, FR_JOB_FAILED, FR_JOB_CANCELLED } fr_job_state;
+typedef enum {
+    FR_JOB_QUEUED,
+    FR_JOB_RUNNING,
+    FR_JOB_DONE,
+    FR_JOB_FAILED,
+    FR_JOB_CANCELLED
+} fr_job_state;
 
 const char *fr_job_state_name(fr_job_state state); /* "queued" */
 /* FR_EINVAL for an unknown name, with those there are. */
@@ -25,7 +32,8 @@ typedef struct fr_job_record {
     fr_job_state state;
     fr_msg_job_spec spec;
     fr_job_counts counts;
-    uint64_t target_digest, draft_digest;   /* of the models that write the chain; 0: not begun, or no draft */
+    uint64_t target_digest,
+        draft_digest; /* of the models that write the chain; 0: not begun, or no draft */
     const char *target_model, *draft_model; /* their names, for error texts */
     fr_status status;                       /* failed: why */
     const char *cause, *stop, *answer;

@@ -7,7 +7,7 @@
 
 #include "check.h"
 
-#define MAX_GROUPS 256   /* dead ones counted; then the longest dead is forgotten */
+#define MAX_GROUPS 256 /* dead ones counted; then the longest dead is forgotten */
 #define MAX_TOKENIZERS 16
 
 struct fr_registry {
@@ -35,7 +35,8 @@ static void group_free(fr_group *g)
     free(g);
 }
 
-fr_status fr_registry_new(int heartbeat_ms, int dead_after_ms, uint64_t first_epoch, double now, fr_registry **out)
+fr_status fr_registry_new(int heartbeat_ms, int dead_after_ms, uint64_t first_epoch, double now,
+                          fr_registry **out)
 {
     fr_registry *r = calloc(1, sizeof *r);
     if (!r)
@@ -77,7 +78,8 @@ static const fr_tokenizer *find_tokenizer(const fr_registry *r, uint64_t digest)
 
 int fr_group_usable(const fr_group *g, fr_role role, uint64_t model_digest)
 {
-    return g->alive && g->tokenizer && g->role == role && (!model_digest || g->model_digest == model_digest);
+    return g->alive && g->tokenizer && g->role == role &&
+           (!model_digest || g->model_digest == model_digest);
 }
 
 const fr_group *fr_registry_any(const fr_registry *r, fr_role role, uint64_t model_digest)
@@ -167,7 +169,8 @@ static fr_status make_room(fr_registry *r, const char *name)
     if (r->n_groups < MAX_GROUPS)
         return FR_OK;
     for (int i = 0; i < r->n_groups; i++)
-        if (!r->groups[i]->alive && (oldest < 0 || r->groups[i]->last_seen < r->groups[oldest]->last_seen))
+        if (!r->groups[i]->alive &&
+            (oldest < 0 || r->groups[i]->last_seen < r->groups[oldest]->last_seen))
             oldest = i;
     if (oldest < 0)
         return fr_fail(FR_ELIMIT, "group %s: there are %d groups already", name, MAX_GROUPS);
@@ -182,23 +185,26 @@ static fr_status check_register(const fr_registry *r, const fr_msg_register *m, 
     else if (!strcmp(m->role, "draft"))
         *role = FR_ROLE_DRAFT;
     else
-        return fr_fail(FR_EINVAL, "group %s: role \"%s\" is unknown; there are target and draft", m->name, m->role);
+        return fr_fail(FR_EINVAL, "group %s: role \"%s\" is unknown; there are target and draft",
+                       m->name, m->role);
     if (!m->name[0])
         return fr_fail(FR_EINVAL, "a %s group registers without a name", m->role);
     if (m->max_context < 2)
         return fr_fail(FR_EINVAL, "group %s: max_context is %u", m->name, m->max_context);
     for (int i = 0; i < r->n_groups; i++) {
         const fr_group *g = r->groups[i];
-        if (g->alive && g->role == *role && g->model_digest != m->model_digest && strcmp(g->name, m->name) != 0)
-            return fr_fail(FR_EMISMATCH, "group %s serves %s (%016llx), but %s group %s serves %s (%016llx)",
-                           m->name, m->model_name, (unsigned long long)m->model_digest, m->role, g->name,
-                           g->model_name, (unsigned long long)g->model_digest);
+        if (g->alive && g->role == *role && g->model_digest != m->model_digest &&
+            strcmp(g->name, m->name) != 0)
+            return fr_fail(FR_EMISMATCH,
+                           "group %s serves %s (%016llx), but %s group %s serves %s (%016llx)",
+                           m->name, m->model_name, (unsigned long long)m->model_digest, m->role,
+                           g->name, g->model_name, (unsigned long long)g->model_digest);
     }
     return FR_OK;
 }
 
-fr_status fr_registry_register(fr_registry *r, int link, const fr_peer *peer, const fr_msg_register *m, double now,
-                               fr_registered *out)
+fr_status fr_registry_register(fr_registry *r, int link, const fr_peer *peer,
+                               const fr_msg_register *m, double now, fr_registered *out)
 {
     fr_role role = FR_ROLE_TARGET;
     *out = (fr_registered){0};
@@ -207,12 +213,24 @@ fr_status fr_registry_register(fr_registry *r, int link, const fr_peer *peer, co
     if (!g)
         return fr_no_memory();
     *g = (fr_group){
-        .id = r->next_id, .epoch = r->epoch + 1, .link = link, .peer = *peer, .role = role, .alive = 1,
-        .name = strdup(m->name), .model_name = strdup(m->model_name), .backend = strdup(m->backend),
-        .model_digest = m->model_digest, .tokenizer_digest = m->tokenizer_digest,
-        .kv_positions = m->kv_positions, .ranks = m->ranks, .threads = m->threads,
-        .max_context = m->max_context, .pid = m->pid,
-        .tokenizer = find_tokenizer(r, m->tokenizer_digest), .last_seen = now,
+        .id = r->next_id,
+        .epoch = r->epoch + 1,
+        .link = link,
+        .peer = *peer,
+        .role = role,
+        .alive = 1,
+        .name = strdup(m->name),
+        .model_name = strdup(m->model_name),
+        .backend = strdup(m->backend),
+        .model_digest = m->model_digest,
+        .tokenizer_digest = m->tokenizer_digest,
+        .kv_positions = m->kv_positions,
+        .ranks = m->ranks,
+        .threads = m->threads,
+        .max_context = m->max_context,
+        .pid = m->pid,
+        .tokenizer = find_tokenizer(r, m->tokenizer_digest),
+        .last_seen = now,
         .load = {.kv_free = m->kv_positions},
     };
     if (!g->name || !g->model_name || !g->backend) {
@@ -235,7 +253,9 @@ fr_status fr_registry_register(fr_registry *r, int link, const fr_peer *peer, co
     r->epoch++;
     r->groups[r->n_groups++] = g;
     out->group = g;
-    out->welcome = (fr_msg_welcome){.group = g->id, .epoch = g->epoch, .want_tokenizer = !g->tokenizer,
+    out->welcome = (fr_msg_welcome){.group = g->id,
+                                    .epoch = g->epoch,
+                                    .want_tokenizer = !g->tokenizer,
                                     .heartbeat_ms = r->heartbeat_ms};
     return FR_OK;
 }
@@ -245,12 +265,14 @@ fr_status fr_registry_tokenizer(fr_registry *r, fr_group *g, fr_bytes blob)
     if (!find_tokenizer(r, g->tokenizer_digest)) {
         fr_tokenizer *t = NULL;
         if (r->n_tokenizers == MAX_TOKENIZERS)
-            return fr_fail(FR_ELIMIT, "group %s: %d tokenizers are known already", g->name, MAX_TOKENIZERS);
+            return fr_fail(FR_ELIMIT, "group %s: %d tokenizers are known already", g->name,
+                           MAX_TOKENIZERS);
         FR_TRY(fr_tokenizer_unpack(blob.data, blob.len, &t));
         if (fr_tokenizer_digest(t) != g->tokenizer_digest) {
-            fr_status st = fr_fail(FR_EMISMATCH, "group %s sent tokenizer %016llx, announced was %016llx", g->name,
-                                   (unsigned long long)fr_tokenizer_digest(t),
-                                   (unsigned long long)g->tokenizer_digest);
+            fr_status st =
+                fr_fail(FR_EMISMATCH, "group %s sent tokenizer %016llx, announced was %016llx",
+                        g->name, (unsigned long long)fr_tokenizer_digest(t),
+                        (unsigned long long)g->tokenizer_digest);
             fr_tokenizer_free(&t);
             return st;
         }

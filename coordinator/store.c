@@ -1,6 +1,6 @@
-/* store.c: see store.h. The write queue is a list of whole operations (store_queue.c); this file is the only one that
- * sees SQLite. Statements are prepared at their first use and kept. 64-bit unsigned values are stored as SQLite's signed
- * ones, bit for bit; NaN is NULL. */
+/* store.c: see store.h. The write queue is a list of whole operations (store_queue.c); this file is
+ * the only one that sees SQLite. Statements are prepared at their first use and kept. 64-bit
+ * unsigned values are stored as SQLite's signed ones, bit for bit; NaN is NULL. */
 #include "store.h"
 
 #include <math.h>
@@ -10,12 +10,9 @@
 
 #include "check.h"
 #include "store_queue.h"
+#include "store_sql.h"
 
-#define APPLICATION_ID 0x46524e53 /* "FRNS" */
-#define VERSION 1
 #define LOCK_WAIT_MS 2000 /* a coordinator that is just leaving gets time to let go of the file */
-
-enum { ADD_JOB, SET_JOB, ADD_STEP, TRIM_STEPS, ONE_JOB, ALL_JOBS, STATE_JOBS, OPEN_JOBS, STEPS, N_STATEMENTS };
 
 struct fr_store {
     sqlite3 *db;
@@ -25,48 +22,6 @@ struct fr_store {
     uint64_t next_job;
     int32_t *ids; /* the step being read: SQLite's blobs are not aligned */
     size_t ids_cap;
-};
-
-static const char schema[] =
-    "CREATE TABLE jobs (id INTEGER PRIMARY KEY, state TEXT NOT NULL, problem TEXT NOT NULL, system TEXT NOT NULL,"
-    " policy TEXT NOT NULL, judge TEXT NOT NULL, threshold REAL, draft_tokens INTEGER NOT NULL,"
-    " lookahead INTEGER NOT NULL, temperature REAL NOT NULL, top_p REAL NOT NULL, top_k INTEGER NOT NULL,"
-    " seed INTEGER NOT NULL, sample INTEGER NOT NULL, max_tokens INTEGER NOT NULL, step_tokens INTEGER NOT NULL,"
-    " delimiter TEXT NOT NULL, name TEXT NOT NULL, raw INTEGER NOT NULL, steps INTEGER NOT NULL,"
-    " chain_tokens INTEGER NOT NULL, drafted INTEGER NOT NULL, accepted INTEGER NOT NULL,"
-    " target_tokens INTEGER NOT NULL, passes INTEGER NOT NULL, seconds REAL NOT NULL,"
-    " target_digest INTEGER NOT NULL, draft_digest INTEGER NOT NULL, target_model TEXT NOT NULL,"
-    " draft_model TEXT NOT NULL, status INTEGER NOT NULL, cause TEXT NOT NULL, stop TEXT NOT NULL,"
-    " answer TEXT NOT NULL, submitted_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL);"
-    "CREATE INDEX jobs_state ON jobs (state);"
-    "CREATE TABLE steps (job INTEGER NOT NULL, step INTEGER NOT NULL, ids BLOB NOT NULL, origin INTEGER NOT NULL,"
-    " accepted INTEGER NOT NULL, score REAL, drafted INTEGER NOT NULL, kept INTEGER NOT NULL,"
-    " seconds REAL NOT NULL, passes INTEGER NOT NULL, text BLOB NOT NULL, PRIMARY KEY (job, step)) WITHOUT ROWID;";
-
-#define JOB_COLUMNS                                                                                       \
-    "id, problem, system, policy, judge, threshold, draft_tokens, lookahead, temperature, top_p, top_k,"  \
-    " seed, sample, max_tokens, step_tokens, delimiter, name, raw, state, steps, chain_tokens, drafted,"  \
-    " accepted, target_tokens, passes, seconds, target_digest, draft_digest, target_model, draft_model,"  \
-    " status, cause, stop, answer, submitted_ms, finished_ms"
-/* Column numbers of JOB_COLUMNS, and with 1 added its parameters: the spec, then what changes. */
-enum { COL_PROBLEM = 1, COL_STATE = 18, N_JOB_COLUMNS = 36 };
-
-static const char *const statement_text[N_STATEMENTS] = {
-    [ADD_JOB] = "INSERT INTO jobs (" JOB_COLUMNS ") VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,"
-                "?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,?33,?34,?35,?36)",
-    [SET_JOB] = "UPDATE jobs SET state=?19, steps=?20, chain_tokens=?21, drafted=?22, accepted=?23,"
-                " target_tokens=?24, passes=?25, seconds=?26, target_digest=?27, draft_digest=?28,"
-                " target_model=?29, draft_model=?30, status=?31, cause=?32, stop=?33, answer=?34,"
-                " submitted_ms=?35, finished_ms=?36 WHERE id=?1",
-    [ADD_STEP] = "INSERT INTO steps (job, step, ids, origin, accepted, score, drafted, kept, seconds, passes, text)"
-                 " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
-    [TRIM_STEPS] = "DELETE FROM steps WHERE job=?1 AND step>=?2",
-    [ONE_JOB] = "SELECT " JOB_COLUMNS " FROM jobs WHERE id=?1",
-    [ALL_JOBS] = "SELECT " JOB_COLUMNS " FROM jobs ORDER BY id DESC LIMIT ?1",
-    [STATE_JOBS] = "SELECT " JOB_COLUMNS " FROM jobs WHERE state=?2 ORDER BY id DESC LIMIT ?1",
-    [OPEN_JOBS] = "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('queued','running') ORDER BY id",
-    [STEPS] = "SELECT step, ids, origin, accepted, score, drafted, kept, seconds, passes, text FROM steps"
-              " WHERE job=?1 AND step>=?2 ORDER BY step",
 };
 
 static fr_status store_fail(const fr_store *s, int rc, const char *doing)
@@ -158,15 +113,16 @@ static fr_status check_schema(fr_store *s)
     FR_TRY(ask_int(s, "PRAGMA user_version", &version));
     if (objects == 0 && application == 0 && version == 0) {
         char sql[sizeof schema + 128];
-        sqlite3_snprintf(sizeof sql, sql, "BEGIN; %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT",
+        sqlite3_snprintf(sizeof sql, sql,
+                         "BEGIN; %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT",
                          schema, APPLICATION_ID, VERSION);
         return execute(s, sql, "create the tables");
     }
     if (application != APPLICATION_ID)
         return fr_fail(FR_EFORMAT, "store %s is a database of another program", s->path);
     if (version != VERSION)
-        return fr_fail(FR_EUNSUPPORTED, "store %s has version %lld, this program reads version %d", s->path,
-                       (long long)version, VERSION);
+        return fr_fail(FR_EUNSUPPORTED, "store %s has version %lld, this program reads version %d",
+                       s->path, (long long)version, VERSION);
     return check_integrity(s);
 }
 
@@ -188,12 +144,13 @@ fr_status fr_store_open(const char *path, fr_store **out)
         goto fail;
     }
     sqlite3_busy_timeout(s->db, LOCK_WAIT_MS);
-    /* Exclusive before the first access: the lock is then held until the file is closed, or the process dies. Nothing
-     * is written before it is known to be ours. */
+    /* Exclusive before the first access: the lock is then held until the file is closed, or the
+     * process dies. Nothing is written before it is known to be ours. */
     const char *lock = "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT";
     FR_TRY_GOTO(st, execute(s, lock, "lock it"), fail);
     FR_TRY_GOTO(st, check_schema(s), fail);
-    FR_TRY_GOTO(st, execute(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "set it up"), fail);
+    FR_TRY_GOTO(st, execute(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "set it up"),
+                fail);
     int64_t last = 0;
     FR_TRY_GOTO(st, ask_int(s, "SELECT ifnull(max(id), 0) FROM jobs", &last), fail);
     s->next_job = (uint64_t)last + 1;
@@ -310,9 +267,10 @@ static void bind_progress(sqlite3_stmt *stmt, const fr_job_record *r)
 static void bind_step(sqlite3_stmt *stmt, const fr_store_step *step)
 {
     sqlite3_bind_int64(stmt, 2, step->index);
-    /* x86 and ARM are little-endian, as the file is. A zero-length blob needs a pointer, else it is NULL. */
-    sqlite3_bind_blob64(stmt, 3, step->n_ids ? (const void *)step->ids : "", step->n_ids * sizeof *step->ids,
-                        SQLITE_STATIC);
+    /* x86 and ARM are little-endian, as the file is. A zero-length blob needs a pointer, else it is
+     * NULL. */
+    sqlite3_bind_blob64(stmt, 3, step->n_ids ? (const void *)step->ids : "",
+                        step->n_ids * sizeof *step->ids, SQLITE_STATIC);
     sqlite3_bind_int(stmt, 4, step->origin);
     sqlite3_bind_int(stmt, 5, step->accepted);
     bind_real(stmt, 6, (double)step->score);
@@ -320,14 +278,16 @@ static void bind_step(sqlite3_stmt *stmt, const fr_store_step *step)
     sqlite3_bind_int64(stmt, 8, step->kept);
     sqlite3_bind_double(stmt, 9, step->seconds);
     sqlite3_bind_int64(stmt, 10, (sqlite3_int64)step->passes);
-    sqlite3_bind_blob64(stmt, 11, step->text.len ? (const void *)step->text.data : "", step->text.len,
-                        SQLITE_STATIC);
+    sqlite3_bind_blob64(stmt, 11, step->text.len ? (const void *)step->text.data : "",
+                        step->text.len, SQLITE_STATIC);
 }
 
 static fr_status apply(fr_store *s, const fr_store_op *op)
 {
-    static const int which[] = {[FR_STORE_ADD_JOB] = ADD_JOB, [FR_STORE_SET_JOB] = SET_JOB,
-                                [FR_STORE_ADD_STEP] = ADD_STEP, [FR_STORE_TRIM_STEPS] = TRIM_STEPS};
+    static const int which[] = {[FR_STORE_ADD_JOB] = ADD_JOB,
+                                [FR_STORE_SET_JOB] = SET_JOB,
+                                [FR_STORE_ADD_STEP] = ADD_STEP,
+                                [FR_STORE_TRIM_STEPS] = TRIM_STEPS};
     sqlite3_stmt *stmt = NULL;
     FR_TRY(statement(s, which[op->kind], &stmt));
     sqlite3_bind_int64(stmt, 1, (sqlite3_int64)op->job);
@@ -379,7 +339,8 @@ static const char *text_of(sqlite3_stmt *stmt, int column)
 
 static double real_of(sqlite3_stmt *stmt, int column)
 {
-    return sqlite3_column_type(stmt, column) == SQLITE_NULL ? NAN : sqlite3_column_double(stmt, column);
+    return sqlite3_column_type(stmt, column) == SQLITE_NULL ? NAN
+                                                            : sqlite3_column_double(stmt, column);
 }
 
 static uint32_t u32_of(sqlite3_stmt *stmt, int column)
@@ -439,7 +400,8 @@ static fr_status read_job(const fr_store *s, sqlite3_stmt *stmt, fr_job_record *
 }
 
 /* Runs a bound statement over jobs. */
-static fr_status each_job(fr_store *s, sqlite3_stmt *stmt, int *n_out, fr_store_job_fn fn, void *ctx)
+static fr_status each_job(fr_store *s, sqlite3_stmt *stmt, int *n_out, fr_store_job_fn fn,
+                          void *ctx)
 {
     fr_status st = FR_OK;
     int rc = SQLITE_DONE;
@@ -526,7 +488,8 @@ static fr_status read_step(fr_store *s, sqlite3_stmt *stmt, fr_store_step *step)
     return FR_OK;
 }
 
-fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_store_step_fn fn, void *ctx)
+fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_store_step_fn fn,
+                         void *ctx)
 {
     sqlite3_stmt *stmt = NULL;
     fr_status st = FR_OK;

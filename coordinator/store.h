@@ -1,12 +1,14 @@
-/* store.h: jobs and their steps in SQLite, so that a restarted coordinator goes on where the last one stopped.
+/* store.h: jobs and their steps in SQLite, so that a restarted coordinator goes on where the last
+ * one stopped.
  *
- * Writes are queued in memory and applied by fr_store_flush() in one durable transaction a loop turn (WAL,
- * synchronous=FULL). When the disk refuses them they stay queued and the next flush tries again, so a full disk delays
- * a coordinator and loses nothing. Nothing may be shown to a client before the flush that holds it succeeded.
- * Readers see only what was flushed. One coordinator owns a file (exclusive locking); one thread uses a store.
+ * Writes are queued in memory and applied by fr_store_flush() in one durable transaction a loop
+ * turn (WAL, synchronous=FULL). When the disk refuses them they stay queued and the next flush
+ * tries again, so a full disk delays a coordinator and loses nothing. Nothing may be shown to a
+ * client before the flush that holds it succeeded. Readers see only what was flushed. One
+ * coordinator owns a file (exclusive locking); one thread uses a store.
  *
- * Refused at opening: a file that is no store or a damaged one (FR_EFORMAT), one of another version (FR_EUNSUPPORTED),
- * one that another coordinator has open (FR_EBUSY). */
+ * Refused at opening: a file that is no store or a damaged one (FR_EFORMAT), one of another version
+ * (FR_EUNSUPPORTED), one that another coordinator has open (FR_EBUSY). */
 #ifndef FR_STORE_H
 #define FR_STORE_H
 
@@ -15,15 +17,15 @@
 typedef struct fr_store fr_store;
 
 typedef struct fr_store_step {
-    uint32_t index;           /* among the job's records, rejected ones counted */
-    const int32_t *ids;       /* the target's */
+    uint32_t index;     /* among the job's records, rejected ones counted */
+    const int32_t *ids; /* the target's */
     size_t n_ids;
-    int origin;               /* fr_origin */
+    int origin; /* fr_origin */
     int accepted;
-    float score;              /* NaN: none */
+    float score; /* NaN: none */
     uint32_t drafted, kept;
-    double seconds;           /* running time of the job when it was committed */
-    uint64_t passes;          /* target passes of the job when it was committed */
+    double seconds;  /* running time of the job when it was committed */
+    uint64_t passes; /* target passes of the job when it was committed */
     fr_bytes text;
 } fr_store_step;
 
@@ -50,6 +52,7 @@ fr_status fr_store_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx)
 fr_status fr_store_jobs(fr_store *s, int state, uint32_t limit, fr_store_job_fn fn, void *ctx);
 /* Queued and running ones, oldest first. */
 fr_status fr_store_open_jobs(fr_store *s, fr_store_job_fn fn, void *ctx);
-fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_store_step_fn fn, void *ctx);
+fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_store_step_fn fn,
+                         void *ctx);
 
 #endif

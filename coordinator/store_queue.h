@@ -1,10 +1,16 @@
-/* store_queue.h: the store's writes between two flushes, as whole operations that own their data. */
+/* store_queue.h: the store's writes between two flushes, as whole operations that own their data.
+ */
 #ifndef FR_STORE_QUEUE_H
 #define FR_STORE_QUEUE_H
 
 #include "store.h"
 
-typedef enum { FR_STORE_ADD_JOB, FR_STORE_SET_JOB, FR_STORE_ADD_STEP, FR_STORE_TRIM_STEPS } fr_store_op_kind;
+typedef enum {
+    FR_STORE_ADD_JOB,
+    FR_STORE_SET_JOB,
+    FR_STORE_ADD_STEP,
+    FR_STORE_TRIM_STEPS
+} fr_store_op_kind;
 
 typedef struct fr_store_op {
     struct fr_store_op *next;

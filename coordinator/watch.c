@@ -1,5 +1,5 @@
-/* watch.c: see watch.h. Watchers are kept in order of their job's number, as the live jobs are, so that one walk over
- * both finds every watcher its job. */
+/* watch.c: see watch.h. Watchers are kept in order of their job's number, as the live jobs are, so
+ * that one walk over both finds every watcher its job. */
 #include "watch.h"
 
 #include <math.h>
@@ -33,12 +33,14 @@ struct fr_watchers {
     double deadline;
 };
 
-fr_status fr_watchers_new(fr_jobs *jobs, fr_store *store, fr_watch_send send, void *ctx, fr_watchers **out)
+fr_status fr_watchers_new(fr_jobs *jobs, fr_store *store, fr_watch_send send, void *ctx,
+                          fr_watchers **out)
 {
     fr_watchers *w = calloc(1, sizeof *w);
     if (!w)
         return fr_no_memory();
-    *w = (fr_watchers){.jobs = jobs, .store = store, .send = send, .ctx = ctx, .deadline = INFINITY};
+    *w =
+        (fr_watchers){.jobs = jobs, .store = store, .send = send, .ctx = ctx, .deadline = INFINITY};
     *out = w;
     return FR_OK;
 }
@@ -62,7 +64,8 @@ static watcher *find_watcher(fr_watchers *w, const fr_client *client, uint64_t j
 {
     for (int i = 0; i < w->n; i++) {
         watcher *one = &w->list[i];
-        if (one->job == job && one->client.link == client->link && fr_peer_equal(&one->client.peer, &client->peer))
+        if (one->job == job && one->client.link == client->link &&
+            fr_peer_equal(&one->client.peer, &client->peer))
             return one;
     }
     return NULL;
@@ -103,12 +106,21 @@ typedef struct stepper {
 static fr_status send_step(void *ctx, const fr_store_step *step)
 {
     stepper *s = ctx;
-    const char *verdict = !step->accepted ? "rejected" : step->origin == FR_ORIGIN_DRAFT ? "accepted" : "own";
+    const char *verdict = !step->accepted                   ? "rejected"
+                          : step->origin == FR_ORIGIN_DRAFT ? "accepted"
+                                                            : "own";
     fr_msg m = {.kind = FR_MSG_STEP, .tag = s->one->client.tag};
     m.body.step = (fr_msg_step){
-        .job = s->one->job, .index = step->index, .origin = fr_origin_name((fr_origin)step->origin),
-        .verdict = verdict, .score = step->score, .text = step->text, .tokens = (uint32_t)step->n_ids,
-        .drafted = step->drafted, .accepted = step->kept, .seconds = step->seconds,
+        .job = s->one->job,
+        .index = step->index,
+        .origin = fr_origin_name((fr_origin)step->origin),
+        .verdict = verdict,
+        .score = step->score,
+        .text = step->text,
+        .tokens = (uint32_t)step->n_ids,
+        .drafted = step->drafted,
+        .accepted = step->kept,
+        .seconds = step->seconds,
     };
     FR_TRY(s->w->send(s->w->ctx, &s->one->client, &m));
     s->one->next = step->index + 1;
@@ -131,9 +143,12 @@ static fr_status send_progress(fr_watchers *w, watcher *one, const fr_job *job, 
     FR_TRY_GOTO(st, fr_job_tail_text(job, &tail), done);
     fr_msg m = {.kind = FR_MSG_PROGRESS, .tag = one->client.tag};
     m.body.progress = (fr_msg_progress){
-        .job = one->job, .chain_tokens = counts->chain_tokens + (uint32_t)job->tail.len,
-        .drafted = counts->drafted, .accepted = counts->accepted,
-        .passes = job->before_passes + job->terms.passes, .seconds = fr_job_seconds(job),
+        .job = one->job,
+        .chain_tokens = counts->chain_tokens + (uint32_t)job->tail.len,
+        .drafted = counts->drafted,
+        .accepted = counts->accepted,
+        .passes = job->before_passes + job->terms.passes,
+        .seconds = fr_job_seconds(job),
         .tail = {tail.data, tail.len},
     };
     st = w->send(w->ctx, &one->client, &m);
@@ -212,7 +227,8 @@ static int keep(watcher *one, fr_status st, double now)
         if (now - one->busy_since < PATIENCE_S)
             return 1;
     }
-    fr_log(FR_LOG_DEBUG, "a watcher of job %llu is dropped: %s", (unsigned long long)one->job, fr_cause());
+    fr_log(FR_LOG_DEBUG, "a watcher of job %llu is dropped: %s", (unsigned long long)one->job,
+           fr_cause());
     return 0;
 }
 
@@ -224,7 +240,8 @@ void fr_watchers_pump(fr_watchers *w, double now)
     for (int i = 0; i < w->n; i++) {
         watcher *one = &w->list[i];
         int over = 0;
-        while (job && (job->record.id < one->job || (job->record.id == one->job && fr_job_over(job))))
+        while (job &&
+               (job->record.id < one->job || (job->record.id == one->job && fr_job_over(job))))
             job = job->next;
         const fr_job *live = job && job->record.id == one->job ? job : NULL;
         fr_status st = serve(w, one, live, now, &over);
@@ -248,10 +265,12 @@ void fr_watchers_dismiss(fr_watchers *w, const char *why)
 {
     for (int i = 0; i < w->n; i++) {
         const watcher *one = &w->list[i];
-        fr_msg m = {.kind = FR_MSG_ERROR, .tag = one->client.tag,
+        fr_msg m = {.kind = FR_MSG_ERROR,
+                    .tag = one->client.tag,
                     .body.error = {.status = FR_EUNAVAILABLE, .cause = why, .job = one->job}};
         if (w->send(w->ctx, &one->client, &m) != FR_OK)
-            fr_log(FR_LOG_DEBUG, "a watcher of job %llu was gone already", (unsigned long long)one->job);
+            fr_log(FR_LOG_DEBUG, "a watcher of job %llu was gone already",
+                   (unsigned long long)one->job);
     }
     w->n = 0;
 }

@@ -39,7 +39,9 @@ fr_tokenizer *fake_tokenizer(void)
 {
     fr_model_file *file = NULL;
     fr_tokenizer *t = NULL;
-    assert_int_equal(fr_model_file_open(FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-target.gguf", &file), FR_OK);
+    assert_int_equal(
+        fr_model_file_open(FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-target.gguf", &file),
+        FR_OK);
     assert_int_equal(fr_tokenizer_from_model(file, &t), FR_OK);
     fr_model_file_close(&file);
     return t;
@@ -111,7 +113,8 @@ static void heartbeat(fake_engine *e)
     if (fr_now_s() < e->beat_at)
         return;
     e->beat_at = fr_now_s() + HEARTBEAT_MS / 1000.0;
-    fr_msg m = {.kind = FR_MSG_HEARTBEAT, .body.heartbeat = {.kv_free = 1000, .passes = (uint64_t)e->work}};
+    fr_msg m = {.kind = FR_MSG_HEARTBEAT,
+                .body.heartbeat = {.kv_free = 1000, .passes = (uint64_t)e->work}};
     say(e, &m);
 }
 
@@ -127,10 +130,17 @@ static void work(fake_engine *e)
 static void say_register(fake_engine *e)
 {
     fr_msg m = {.kind = FR_MSG_REGISTER};
-    m.body.register_ = (fr_msg_register){
-        .role = e->o.role, .name = e->o.name, .model_digest = e->o.model_digest, .model_name = "fake", .ranks = 1,
-        .tokenizer_digest = fr_tokenizer_digest(e->o.tokenizer), .threads = 1, .max_context = e->o.max_context,
-        .kv_positions = 1000, .backend = "none", .pid = 1};
+    m.body.register_ = (fr_msg_register){.role = e->o.role,
+                                         .name = e->o.name,
+                                         .model_digest = e->o.model_digest,
+                                         .model_name = "fake",
+                                         .ranks = 1,
+                                         .tokenizer_digest = fr_tokenizer_digest(e->o.tokenizer),
+                                         .threads = 1,
+                                         .max_context = e->o.max_context,
+                                         .kv_positions = 1000,
+                                         .backend = "none",
+                                         .pid = 1};
     say(e, &m);
 }
 
@@ -142,21 +152,25 @@ static void on_welcome(fake_engine *e, const fr_msg_welcome *m)
         return;
     fr_buf blob = {0};
     must(fr_tokenizer_pack(e->o.tokenizer, &blob));
-    fr_msg reply = {.kind = FR_MSG_TOKENIZER_BLOB, .body.tokenizer_blob.blob = {blob.data, blob.len}};
+    fr_msg reply = {.kind = FR_MSG_TOKENIZER_BLOB,
+                    .body.tokenizer_blob.blob = {blob.data, blob.len}};
     say(e, &reply);
     fr_buf_free(&blob);
 }
 
-static void say_error(fake_engine *e, uint64_t request, fr_status st, const char *cause, size_t have)
+static void say_error(fake_engine *e, uint64_t request, fr_status st, const char *cause,
+                      size_t have)
 {
     fr_msg m = {.kind = FR_MSG_ENGINE_ERROR,
-                .body.engine_error = {.request = request, .status = st, .cause = cause, .have = (uint32_t)have}};
+                .body.engine_error = {
+                    .request = request, .status = st, .cause = cause, .have = (uint32_t)have}};
     say(e, &m);
 }
 
 static uint64_t digest_of(const fr_ids *ids, size_t n)
 {
-    return fr_hash(FR_HASH_INIT, ids->data, n * sizeof *ids->data); /* tests run on little-endian machines */
+    return fr_hash(FR_HASH_INIT, ids->data,
+                   n * sizeof *ids->data); /* tests run on little-endian machines */
 }
 
 /* The request's sequence with its prefix applied; NULL when it was refused. */
@@ -175,7 +189,8 @@ static held *apply_prefix(fake_engine *e, uint64_t request, const fr_msg_prefix 
         h->ids.len = 0;
     }
     atomic_fetch_add(&e->counts.prefix_tokens, (long long)p->n_tokens);
-    if (p->start > h->ids.len || digest_of(&h->ids, p->start) != p->digest || (e->o.forgets && p->start)) {
+    if (p->start > h->ids.len || digest_of(&h->ids, p->start) != p->digest ||
+        (e->o.forgets && p->start)) {
         atomic_fetch_add(&e->counts.need_prefix, 1);
         say_error(e, request, FR_ENEEDPREFIX, "not cached", 0);
         return NULL;
@@ -204,14 +219,17 @@ static void on_generate(fake_engine *e, const fr_msg_generate *m)
     size_t first = h->ids.len;
     const char *stop = NULL;
     while (!stop) {
-        int32_t id = fake_next(e->o.tokenizer, h->ids.data, (int)h->ids.len, (int)m->prefix.chain_base,
-                               !strcmp(e->o.role, "draft"));
+        int32_t id = fake_next(e->o.tokenizer, h->ids.data, (int)h->ids.len,
+                               (int)m->prefix.chain_base, !strcmp(e->o.role, "draft"));
         work(e);
         if (dead(e))
             return;
         must(fr_ids_put(&h->ids, &id, 1));
-        fr_msg tokens = {.kind = FR_MSG_TOKENS, .body.tokens = {.request = m->request, .ids = &id, .n_ids = 1,
-                                                                .position = (uint32_t)h->ids.len - 1}};
+        fr_msg tokens = {.kind = FR_MSG_TOKENS,
+                         .body.tokens = {.request = m->request,
+                                         .ids = &id,
+                                         .n_ids = 1,
+                                         .position = (uint32_t)h->ids.len - 1}};
         if (m->stream)
             say(e, &tokens);
         if (fr_tokenizer_is_end(e->o.tokenizer, id))
@@ -226,20 +244,28 @@ static void on_generate(fake_engine *e, const fr_msg_generate *m)
     size_t n = h->ids.len - first;
     float *logprobs = calloc(n, sizeof *logprobs);
     fr_msg reply = {.kind = FR_MSG_GENERATED,
-                    .body.generated = {.request = m->request, .position = (uint32_t)first, .stop = stop,
-                                       .ids = h->ids.data + first, .n_ids = n, .logprobs = logprobs,
-                                       .n_logprobs = n, .passes = (uint32_t)n}};
+                    .body.generated = {.request = m->request,
+                                       .position = (uint32_t)first,
+                                       .stop = stop,
+                                       .ids = h->ids.data + first,
+                                       .n_ids = n,
+                                       .logprobs = logprobs,
+                                       .n_logprobs = n,
+                                       .passes = (uint32_t)n}};
     say(e, &reply);
     free(logprobs);
 }
 
 /* A rating of the text before `at` that accepts three steps of four. */
-static void rate(const held *h, const fr_msg_probe *probe, float *logprobs, fr_msg_probe_result *out)
+static void rate(const held *h, const fr_msg_probe *probe, float *logprobs,
+                 fr_msg_probe_result *out)
 {
     size_t digit = digest_of(&h->ids, probe->at) % 4 == 0 ? 3 : 8;
     for (size_t i = 0; i < probe->n_wanted; i++)
         logprobs[i] = i == digit ? -0.1f : -5.0f;
-    *out = (fr_msg_probe_result){.at = probe->at, .logprobs = logprobs, .n_logprobs = probe->n_wanted,
+    *out = (fr_msg_probe_result){.at = probe->at,
+                                 .logprobs = logprobs,
+                                 .n_logprobs = probe->n_wanted,
                                  .best = digit < probe->n_wanted ? probe->wanted[digit] : 0};
 }
 
@@ -254,19 +280,27 @@ static void on_verify(fake_engine *e, const fr_msg_verify *m)
         return;
     size_t n = h->ids.len - m->position;
     int32_t *own = calloc(n + 1, sizeof *own);
-    float *drafted = calloc(n + 1, sizeof *drafted), *rated = calloc(m->n_probes * 16 + 1, sizeof *rated);
+    float *drafted = calloc(n + 1, sizeof *drafted),
+          *rated = calloc(m->n_probes * 16 + 1, sizeof *rated);
     fr_msg_probe_result *results = calloc(m->n_probes + 1, sizeof *results);
     for (size_t i = 0; i <= n; i++) {
-        own[i] = fake_next(e->o.tokenizer, h->ids.data, (int)(m->position + i), (int)m->prefix.chain_base, 0);
+        own[i] = fake_next(e->o.tokenizer, h->ids.data, (int)(m->position + i),
+                           (int)m->prefix.chain_base, 0);
         if (i < n)
             drafted[i] = own[i] == h->ids.data[m->position + i] ? -0.1f : -3.0f;
     }
     for (size_t i = 0; i < m->n_probes; i++)
         rate(h, &m->probes[i], rated + 16 * i, &results[i]);
     fr_msg reply = {.kind = FR_MSG_VERIFIED,
-                    .body.verified = {.request = m->request, .position = m->position, .own = own, .n_own = n + 1,
-                                      .drafted_logprobs = drafted, .n_drafted_logprobs = n, .probes = results,
-                                      .n_probes = m->n_probes, .passes = 1}};
+                    .body.verified = {.request = m->request,
+                                      .position = m->position,
+                                      .own = own,
+                                      .n_own = n + 1,
+                                      .drafted_logprobs = drafted,
+                                      .n_drafted_logprobs = n,
+                                      .probes = results,
+                                      .n_probes = m->n_probes,
+                                      .passes = 1}};
     say(e, &reply);
     free(own);
     free(drafted);
@@ -276,7 +310,8 @@ static void on_verify(fake_engine *e, const fr_msg_verify *m)
 
 static void on_message(fake_engine *e, const fr_msg *m)
 {
-    uint64_t request = m->kind == FR_MSG_GENERATE ? m->body.generate.request : m->body.verify.request;
+    uint64_t request =
+        m->kind == FR_MSG_GENERATE ? m->body.generate.request : m->body.verify.request;
     int is_request = m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
     if (is_request && e->o.refuses != FR_OK)
         say_error(e, request, e->o.refuses, "the fake engine refuses", 0);

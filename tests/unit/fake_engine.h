@@ -1,6 +1,6 @@
-/* fake_engine.h: an engine group for tests: a thread that speaks the engine protocol over a link, with a model that is a
- * pure function of the prefix, so that every way to the text must give the same one. A draft differs from the target in
- * every fifth word. */
+/* fake_engine.h: an engine group for tests: a thread that speaks the engine protocol over a link,
+ * with a model that is a pure function of the prefix, so that every way to the text must give the
+ * same one. A draft differs from the target in every fifth word. */
 #ifndef FR_FAKE_ENGINE_H
 #define FR_FAKE_ENGINE_H
 
@@ -15,11 +15,11 @@ typedef struct fake_options {
     const char *endpoint, *role, *name;
     uint64_t model_digest;
     const fr_tokenizer *tokenizer;
-    int token_ms;        /* time for a token, and for a verification */
-    int dies_after;      /* falls silent, unread, after so many tokens or verifications; 0: never */
-    int forgets;         /* never holds a prefix: asks for the whole one every time */
+    int token_ms;   /* time for a token, and for a verification */
+    int dies_after; /* falls silent, unread, after so many tokens or verifications; 0: never */
+    int forgets;    /* never holds a prefix: asks for the whole one every time */
     uint32_t max_context;
-    fr_status refuses;   /* answers every request with this error */
+    fr_status refuses; /* answers every request with this error */
 } fake_options;
 
 typedef struct fake_counts {
@@ -39,7 +39,8 @@ int32_t fake_next(const fr_tokenizer *t, const int32_t *ids, int n, int base, in
 /* The target's whole text for a problem, at most max_tokens tokens. */
 void fake_text(const fr_tokenizer *t, const char *problem, int max_tokens, fr_buf *out);
 
-/* The embedded target's tokenizer; and as the blob that engines send. Fail the test when they cannot. */
+/* The embedded target's tokenizer; and as the blob that engines send. Fail the test when they
+ * cannot. */
 fr_tokenizer *fake_tokenizer(void);
 
 #endif

@@ -1,5 +1,5 @@
-/* test_calls.c: engine calls against groups that exist only here: what goes out on the wire, what comes back to the
- * policy, and what happens when a group forgets, errs, or is lost. */
+/* test_calls.c: engine calls against groups that exist only here: what goes out on the wire, what
+ * comes back to the policy, and what happens when a group forgets, errs, or is lost. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,7 +50,8 @@ static fr_status on_send(void *ctx, const fr_group *g, const fr_msg *m)
     assert_true(f->n_sent < MAX_SENT);
     sent *s = &f->log[f->n_sent++];
     *s = (sent){.group = g->id, .kind = m->kind};
-    const fr_msg_prefix *p = m->kind == FR_MSG_GENERATE ? &m->body.generate.prefix : &m->body.verify.prefix;
+    const fr_msg_prefix *p =
+        m->kind == FR_MSG_GENERATE ? &m->body.generate.prefix : &m->body.verify.prefix;
     if (m->kind == FR_MSG_CANCEL_REQUEST) {
         s->request = m->body.cancel_request.request;
     } else if (m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY) {
@@ -97,13 +98,19 @@ static void on_lost(void *ctx, fr_group *g, const char *why)
     fr_calls_group_lost(f->c, id);
 }
 
-static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name, uint64_t model)
+static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name,
+                           uint64_t model)
 {
     fr_registered r;
     fr_buf blob = {0};
     fr_peer p = {.id = {id}, .len = 1};
-    fr_msg_register m = {.role = role, .name = name, .model_digest = model, .model_name = "m", .backend = "b",
-                         .tokenizer_digest = fr_tokenizer_digest(f->t), .max_context = 100};
+    fr_msg_register m = {.role = role,
+                         .name = name,
+                         .model_digest = model,
+                         .model_name = "m",
+                         .backend = "b",
+                         .tokenizer_digest = fr_tokenizer_digest(f->t),
+                         .max_context = 100};
     assert_int_equal(fr_registry_register(f->r, 0, &p, &m, 1, &r), FR_OK);
     assert_int_equal(fr_tokenizer_pack(f->t, &blob), FR_OK);
     assert_int_equal(fr_registry_tokenizer(f->r, r.group, (fr_bytes){blob.data, blob.len}), FR_OK);
@@ -114,7 +121,8 @@ static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char 
 static int set_up(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
-    const fr_calls_host host = {.ctx = f, .send = on_send, .event = on_event, .fail = on_fail, .lost = on_lost};
+    const fr_calls_host host = {
+        .ctx = f, .send = on_send, .event = on_event, .fail = on_fail, .lost = on_lost};
     f->t = fake_tokenizer();
     assert_int_equal(fr_registry_new(1000, 3000, 0, 0, &f->r), FR_OK);
     assert_int_equal(fr_calls_new(f->r, &host, 2.0, &f->c), FR_OK);
@@ -138,7 +146,8 @@ static const int32_t ids[] = {11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
 
 static uint64_t generate(fixture *f, fr_role role, int n)
 {
-    const fr_generate_call g = {.role = role, .ids = ids, .n_ids = n, .chain_base = 1, .max_tokens = 5, .stream = 1};
+    const fr_generate_call g = {
+        .role = role, .ids = ids, .n_ids = n, .chain_base = 1, .max_tokens = 5, .stream = 1};
     uint64_t call = 0;
     assert_int_equal(fr_calls_generate(f->c, &f->terms, &g, &call), FR_OK);
     return call;
@@ -160,7 +169,8 @@ static const sent *last(const fixture *f)
 
 static void reply_generated(fixture *f, fr_group *g, uint64_t request, int n)
 {
-    const fr_msg_generated m = {.request = request, .ids = ids + 4, .n_ids = (size_t)n, .stop = "step", .passes = 3};
+    const fr_msg_generated m = {
+        .request = request, .ids = ids + 4, .n_ids = (size_t)n, .stop = "step", .passes = 3};
     fr_calls_generated(f->c, g, &m);
 }
 
@@ -183,7 +193,8 @@ static void sends_the_rest_only(void **state)
     verify(f, 9, 7);
     fr_calls_dispatch(f->c, 1);
     assert_int_equal(last(f)->kind, FR_MSG_VERIFY);
-    assert_int_equal(last(f)->start, 6); /* the last sampled one may not be there, and position - 1 is wanted */
+    assert_int_equal(last(f)->start,
+                     6); /* the last sampled one may not be there, and position - 1 is wanted */
     assert_int_equal(last(f)->n_tokens, 3);
     assert_int_equal(last(f)->digest, fr_hash(FR_HASH_INIT, ids, 6 * sizeof *ids));
     const fr_msg_verified wrong = {.request = last(f)->request, .n_own = 2};
@@ -201,7 +212,8 @@ static void sends_all_when_asked(void **state)
     generate(f, FR_ROLE_TARGET, 6);
     fr_calls_dispatch(f->c, 1);
     assert_int_equal(last(f)->start, 4);
-    fr_msg_engine_error need = {.request = last(f)->request, .status = FR_ENEEDPREFIX, .cause = "gone"};
+    fr_msg_engine_error need = {
+        .request = last(f)->request, .status = FR_ENEEDPREFIX, .cause = "gone"};
     fr_calls_error(f->c, f->a, &need);
     fr_calls_dispatch(f->c, 1);
     assert_int_equal(last(f)->start, 0);
@@ -318,7 +330,8 @@ static void loses_groups_that_cannot_be_reached(void **state)
     f->b = add_group(f, 2, "target", "b", 5);
     fr_calls_dispatch(f->c, 1);
     assert_int_equal(last(f)->group, f->b->id);
-    fr_msg_engine_error e = {.request = last(f)->request, .status = FR_EPEER, .cause = "rank 1 is gone"};
+    fr_msg_engine_error e = {
+        .request = last(f)->request, .status = FR_EPEER, .cause = "rank 1 is gone"};
     fr_calls_error(f->c, f->b, &e);
     assert_false(f->b->alive);
     assert_int_equal(fr_calls_count(f->c), 1);
@@ -341,8 +354,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(sends_the_rest_only), T(sends_all_when_asked), T(streams_every_token_once), T(stays_with_its_group),
-        T(cancels_without_an_event), T(exact_jobs_do_without_a_draft), T(loses_groups_that_cannot_be_reached),
+        T(sends_the_rest_only),
+        T(sends_all_when_asked),
+        T(streams_every_token_once),
+        T(stays_with_its_group),
+        T(cancels_without_an_event),
+        T(exact_jobs_do_without_a_draft),
+        T(loses_groups_that_cannot_be_reached),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_coordinator.c: a whole coordinator in a thread, with engines and clients over TCP. The engines are fake ones whose
- * text is a pure function of the prefix (fake_engine.h): whatever happens on the way, the text must be that one. */
+/* test_coordinator.c: a whole coordinator in a thread, with engines and clients over TCP. The
+ * engines are fake ones whose text is a pure function of the prefix (fake_engine.h): whatever
+ * happens on the way, the text must be that one. */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -65,7 +66,8 @@ static void *serve(void *arg)
 static void server_start(server *s, const char *bind, const char *store)
 {
     const fr_coordinator_options options = FR_COORDINATOR_OPTIONS;
-    *s = (server){.options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
+    *s = (server){
+        .options = options, .lock = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
     s->options.bind = bind;
     s->options.store = store;
     s->options.heartbeat_ms = 100;
@@ -108,8 +110,12 @@ typedef struct fixture {
 
 static fake_engine *engine(fixture *f, const char *role, const char *name, int token_ms)
 {
-    const fake_options o = {.endpoint = f->server.endpoint, .role = role, .name = name, .token_ms = token_ms,
-                            .model_digest = role[0] == 't' ? 11 : 22, .tokenizer = f->tokenizer};
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = role,
+                            .name = name,
+                            .token_ms = token_ms,
+                            .model_digest = role[0] == 't' ? 11 : 22,
+                            .tokenizer = f->tokenizer};
     return fake_engine_start(&o);
 }
 
@@ -152,7 +158,8 @@ static void hear(fr_link *l, fr_msg *m)
         fail_msg("no message: %s", fr_cause());
 }
 
-/* The next message of that kind; others are dropped, but an error fails the test unless it is what is waited for. */
+/* The next message of that kind; others are dropped, but an error fails the test unless it is what
+ * is waited for. */
 static void hear_kind(fr_link *l, fr_msg_kind kind, fr_msg *m)
 {
     for (;;) {
@@ -169,8 +176,14 @@ static fr_msg submit_msg(const char *policy, int watch)
 {
     fr_msg m = {.kind = FR_MSG_SUBMIT, .tag = 7};
     m.body.submit = (fr_msg_submit){.watch = watch,
-                                    .spec = {.problem = PROBLEM, .system = "", .policy = policy, .judge = "",
-                                             .delimiter = "", .name = "", .threshold = NAN, .max_tokens = 1000}};
+                                    .spec = {.problem = PROBLEM,
+                                             .system = "",
+                                             .policy = policy,
+                                             .judge = "",
+                                             .delimiter = "",
+                                             .name = "",
+                                             .threshold = NAN,
+                                             .max_tokens = 1000}};
     return m;
 }
 
@@ -210,7 +223,8 @@ static void follow(fr_link *l, uint32_t from, fr_buf *text, fr_msg *done)
         if (m.kind == FR_MSG_STEP) {
             assert_int_equal(m.body.step.index, next++);
             if (strcmp(m.body.step.verdict, "rejected"))
-                assert_int_equal(fr_buf_put(text, m.body.step.text.data, m.body.step.text.len), FR_OK);
+                assert_int_equal(fr_buf_put(text, m.body.step.text.data, m.body.step.text.len),
+                                 FR_OK);
         }
         fr_msg_free(&m);
     }
@@ -250,7 +264,8 @@ static void expect_error(fr_link *l, const fr_msg *m, fr_status status, const ch
     hear(l, &reply);
     assert_int_equal(reply.kind, FR_MSG_ERROR);
     if (reply.body.error.status != (int)status || !strstr(reply.body.error.cause, part))
-        fail_msg("error %d \"%s\", want %d \"%s\"", reply.body.error.status, reply.body.error.cause, status, part);
+        fail_msg("error %d \"%s\", want %d \"%s\"", reply.body.error.status, reply.body.error.cause,
+                 status, part);
     fr_msg_free(&reply);
 }
 
@@ -348,7 +363,8 @@ static void refuses_bad_specs(void **state)
     f->target = engine(f, "target", "t", 0);
     await_groups(f->client, 1);
     fr_msg m = submit_msg("tokens", 0);
-    expect_error(f->client, &m, FR_EINVAL, "policy: \"tokens\" is unknown; there are target, draft, token, step");
+    expect_error(f->client, &m, FR_EINVAL,
+                 "policy: \"tokens\" is unknown; there are target, draft, token, step");
     m = submit_msg("step", 0);
     m.body.submit.spec.judge = "oracle";
     expect_error(f->client, &m, FR_EINVAL, "judge: \"oracle\" is unknown");
@@ -425,8 +441,13 @@ static void two_watchers_see_the_same(void **state)
 /* A group dies in the middle of a job: at once, silently, or politely. */
 static void survives_loss(fixture *f, const char *policy, int hangs)
 {
-    fake_options first = {.endpoint = f->server.endpoint, .role = "target", .name = "first", .model_digest = 11,
-                          .tokenizer = f->tokenizer, .token_ms = 2, .dies_after = hangs ? 7 : 0};
+    fake_options first = {.endpoint = f->server.endpoint,
+                          .role = "target",
+                          .name = "first",
+                          .model_digest = 11,
+                          .tokenizer = f->tokenizer,
+                          .token_ms = 2,
+                          .dies_after = hangs ? 7 : 0};
     fake_engine *doomed = fake_engine_start(&first);
     f->draft = engine(f, "draft", "d", 0);
     await_groups(f->client, 2);
@@ -439,7 +460,8 @@ static void survives_loss(fixture *f, const char *policy, int hangs)
     watch(f->client, id, 0);
     follow_to(f->client, &f->expected);
     assert_true(atomic_load(&fake_engine_counts(f->target)->generates) +
-                    atomic_load(&fake_engine_counts(f->target)->verifies) > 0);
+                    atomic_load(&fake_engine_counts(f->target)->verifies) >
+                0);
     if (hangs)
         fake_engine_kill(&doomed);
 }
@@ -482,8 +504,12 @@ static void goes_on_without_the_draft(void **state)
 static void resends_what_an_engine_forgot(void **state)
 {
     fixture *f = *state;
-    const fake_options o = {.endpoint = f->server.endpoint, .role = "target", .name = "t", .model_digest = 11,
-                            .tokenizer = f->tokenizer, .forgets = 1};
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "t",
+                            .model_digest = 11,
+                            .tokenizer = f->tokenizer,
+                            .forgets = 1};
     f->target = fake_engine_start(&o);
     f->draft = engine(f, "draft", "d", 0);
     await_groups(f->client, 2);
@@ -513,8 +539,12 @@ static void sends_only_what_is_new(void **state)
 static void engine_errors_reach_the_client(void **state)
 {
     fixture *f = *state;
-    const fake_options o = {.endpoint = f->server.endpoint, .role = "target", .name = "t", .model_digest = 11,
-                            .tokenizer = f->tokenizer, .refuses = FR_ELIMIT};
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "t",
+                            .model_digest = 11,
+                            .tokenizer = f->tokenizer,
+                            .refuses = FR_ELIMIT};
     f->target = fake_engine_start(&o);
     submit(f->client, "target", 1);
     fr_msg done;
@@ -530,7 +560,10 @@ static void refuses_a_second_model(void **state)
     fixture *f = *state;
     f->target = engine(f, "target", "t", 0);
     await_groups(f->client, 1);
-    const fake_options o = {.endpoint = f->server.endpoint, .role = "target", .name = "other", .model_digest = 12,
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "other",
+                            .model_digest = 12,
                             .tokenizer = f->tokenizer};
     fake_engine *other = fake_engine_start(&o);
     for (int i = 0; i < 200 && !atomic_load(&fake_engine_counts(other)->refused); i++)
@@ -548,8 +581,8 @@ static void malformed_frames_do_no_harm(void **state)
     int linger = 0;
     zmq_setsockopt(raw, ZMQ_LINGER, &linger, sizeof linger);
     assert_int_equal(zmq_connect(raw, f->server.endpoint), 0);
-    static const char *const frames[] = {"", "x", "FRN\x01\x04\0\0\0\xff\xff\xff\xff", "FRN\x09\0\0\0\0",
-                                         "GET / HTTP/1.1\r\n\r\n"};
+    static const char *const frames[] = {"", "x", "FRN\x01\x04\0\0\0\xff\xff\xff\xff",
+                                         "FRN\x09\0\0\0\0", "GET / HTTP/1.1\r\n\r\n"};
     static const size_t sizes[] = {0, 1, 12, 8, 18};
     char reply[512];
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -680,7 +713,10 @@ static void restart_refuses_another_model(void **state)
     fake_engine_stop(&f.target);
     fr_link_close(&f.client, 0);
     server_start(&f.server, "tcp://127.0.0.1:*", path);
-    const fake_options other = {.endpoint = f.server.endpoint, .role = "target", .name = "t", .model_digest = 99,
+    const fake_options other = {.endpoint = f.server.endpoint,
+                                .role = "target",
+                                .name = "t",
+                                .model_digest = 99,
                                 .tokenizer = f.tokenizer};
     f.target = fake_engine_start(&other);
     assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
@@ -711,12 +747,25 @@ int main(void)
     fr_log_open("test_coordinator", FR_LOG_ERROR);
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(runs_every_policy), T(status_and_list_tell_the_truth), T(refuses_bad_specs), T(cancels),
-        T(two_watchers_see_the_same), T(survives_a_killed_group), T(survives_a_hanging_group),
-        T(waits_for_a_group_to_come_back), T(goes_on_without_the_draft), T(resends_what_an_engine_forgot),
-        T(sends_only_what_is_new), T(engine_errors_reach_the_client), T(refuses_a_second_model),
-        T(malformed_frames_do_no_harm), T(slow_watchers_hold_up_nobody), T(stops_when_told), T(busy_port_and_store),
-        cmocka_unit_test(restart_continues), cmocka_unit_test(restart_refuses_another_model),
+        T(runs_every_policy),
+        T(status_and_list_tell_the_truth),
+        T(refuses_bad_specs),
+        T(cancels),
+        T(two_watchers_see_the_same),
+        T(survives_a_killed_group),
+        T(survives_a_hanging_group),
+        T(waits_for_a_group_to_come_back),
+        T(goes_on_without_the_draft),
+        T(resends_what_an_engine_forgot),
+        T(sends_only_what_is_new),
+        T(engine_errors_reach_the_client),
+        T(refuses_a_second_model),
+        T(malformed_frames_do_no_harm),
+        T(slow_watchers_hold_up_nobody),
+        T(stops_when_told),
+        T(busy_port_and_store),
+        cmocka_unit_test(restart_continues),
+        cmocka_unit_test(restart_refuses_another_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* test_registry.c: groups that come, fall silent and come back; models and tokenizers that do not fit; the choice among
- * groups; what their caches are believed to hold; and every allocation that can fail. */
+/* test_registry.c: groups that come, fall silent and come back; models and tokenizers that do not
+ * fit; the choice among groups; what their caches are believed to hold; and every allocation that
+ * can fail. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,12 +51,18 @@ static fr_peer peer(uint8_t id)
 
 static fr_msg_register message(const fixture *f, const char *role, const char *name, uint64_t model)
 {
-    return (fr_msg_register){.role = role, .name = name, .model_digest = model, .model_name = "m", .backend = "b",
-                             .tokenizer_digest = fr_tokenizer_digest(f->t), .max_context = 100, .ranks = 1};
+    return (fr_msg_register){.role = role,
+                             .name = name,
+                             .model_digest = model,
+                             .model_name = "m",
+                             .backend = "b",
+                             .tokenizer_digest = fr_tokenizer_digest(f->t),
+                             .max_context = 100,
+                             .ranks = 1};
 }
 
-static fr_status enter(fixture *f, uint8_t id, const char *role, const char *name, uint64_t model, double now,
-                       fr_registered *out)
+static fr_status enter(fixture *f, uint8_t id, const char *role, const char *name, uint64_t model,
+                       double now, fr_registered *out)
 {
     fr_peer p = peer(id);
     fr_msg_register m = message(f, role, name, model);
@@ -75,7 +82,8 @@ static void knows_who_is_there(void **state)
     assert_true(a.welcome.want_tokenizer);
     assert_int_equal(a.welcome.heartbeat_ms, 1000);
     assert_int_equal(a.welcome.epoch, 101);
-    assert_false(fr_group_usable(a.group, FR_ROLE_TARGET, 0)); /* not before its tokenizer is known */
+    assert_false(
+        fr_group_usable(a.group, FR_ROLE_TARGET, 0)); /* not before its tokenizer is known */
     assert_null(fr_registry_any(f->r, FR_ROLE_TARGET, 0));
     give_tokenizer(f, a.group);
     assert_true(fr_group_usable(a.group, FR_ROLE_TARGET, 5));
@@ -117,13 +125,15 @@ static void takes_them_back(void **state)
     fr_registered a, again;
     assert_int_equal(enter(f, 1, "target", "a", 5, 10, &a), FR_OK);
     uint32_t id = a.group->id;
-    assert_int_equal(enter(f, 2, "target", "a", 5, 11, &again), FR_OK); /* its name, from a new process */
+    assert_int_equal(enter(f, 2, "target", "a", 5, 11, &again),
+                     FR_OK); /* its name, from a new process */
     assert_int_equal(again.replaced[0], id);
     assert_int_equal(again.replaced[1], 0);
     assert_int_not_equal(again.group->id, id);
     assert_int_equal(fr_registry_count(f->r), 1);
     id = again.group->id;
-    assert_int_equal(enter(f, 2, "target", "a", 5, 12, &again), FR_OK); /* its name and peer: it had lost us */
+    assert_int_equal(enter(f, 2, "target", "a", 5, 12, &again),
+                     FR_OK); /* its name and peer: it had lost us */
     assert_int_equal(again.replaced[0], id);
     assert_int_equal(fr_registry_count(f->r), 1);
     /* It may come back with another model when it is the only one. */
@@ -142,16 +152,19 @@ static void refuses_what_does_not_fit(void **state)
     fr_registered a, b;
     assert_int_equal(enter(f, 1, "target", "a", 5, 10, &a), FR_OK);
     assert_int_equal(enter(f, 2, "target", "b", 6, 10, &b), FR_EMISMATCH);
-    assert_non_null(strstr(fr_cause(), "group b serves m (0000000000000006), but target group a serves m"));
+    assert_non_null(
+        strstr(fr_cause(), "group b serves m (0000000000000006), but target group a serves m"));
     assert_int_equal(enter(f, 2, "draft", "b", 6, 10, &b), FR_OK); /* another role */
     assert_int_equal(enter(f, 3, "judge", "c", 6, 10, &b), FR_EINVAL);
     assert_int_equal(enter(f, 3, "draft", "", 6, 10, &b), FR_EINVAL);
     fr_registry_lose(f->r, a.group, 11);
     assert_int_equal(enter(f, 3, "target", "b2", 6, 12, &b), FR_OK); /* the dead do not count */
     /* A tokenizer that is none, or not the announced one. */
-    assert_int_equal(fr_registry_tokenizer(f->r, b.group, (fr_bytes){(const uint8_t *)"junk", 4}), FR_EFORMAT);
+    assert_int_equal(fr_registry_tokenizer(f->r, b.group, (fr_bytes){(const uint8_t *)"junk", 4}),
+                     FR_EFORMAT);
     b.group->tokenizer_digest++;
-    assert_int_equal(fr_registry_tokenizer(f->r, b.group, (fr_bytes){f->blob.data, f->blob.len}), FR_EMISMATCH);
+    assert_int_equal(fr_registry_tokenizer(f->r, b.group, (fr_bytes){f->blob.data, f->blob.len}),
+                     FR_EMISMATCH);
 }
 
 static void every_allocation_may_fail(void **state)
@@ -179,11 +192,14 @@ static void every_allocation_may_fail(void **state)
 static void schedules(void **state)
 {
     (void)state;
-    fr_choice c[] = {{.group = 3, .n_calls = 2, .kv_free = 10}, {.group = 4, .n_calls = 1, .kv_free = 5},
-                     {.group = 5, .n_calls = 1, .kv_free = 6}, {.group = 2, .n_calls = 1, .kv_free = 6}};
+    fr_choice c[] = {{.group = 3, .n_calls = 2, .kv_free = 10},
+                     {.group = 4, .n_calls = 1, .kv_free = 5},
+                     {.group = 5, .n_calls = 1, .kv_free = 6},
+                     {.group = 2, .n_calls = 1, .kv_free = 6}};
     assert_int_equal(fr_schedule(c, 0, 0), -1);
-    assert_int_equal(fr_schedule(c, 4, 3), 0);  /* it stays */
-    assert_int_equal(fr_schedule(c, 4, 99), 3); /* its group is gone: the least loaded, emptiest, oldest */
+    assert_int_equal(fr_schedule(c, 4, 3), 0); /* it stays */
+    assert_int_equal(fr_schedule(c, 4, 99),
+                     3); /* its group is gone: the least loaded, emptiest, oldest */
     assert_int_equal(fr_schedule(c, 3, 0), 2);
     assert_int_equal(fr_schedule(c, 2, 0), 1);
 }
@@ -198,7 +214,8 @@ static void mirrors_caches(void **state)
     assert_int_equal(fr_mirror_take(&m, 1, 7, ids, 5, &a, &shared), FR_OK);
     assert_int_equal(shared, 0);
     fr_mirror_set(a, ids, 4, ids + 4, 1);
-    assert_int_equal(fr_mirror_take(&m, 1, 7, other, 5, &b, &shared), FR_OK); /* the first is busy */
+    assert_int_equal(fr_mirror_take(&m, 1, 7, other, 5, &b, &shared),
+                     FR_OK); /* the first is busy */
     assert_int_equal(shared, 0);
     assert_int_not_equal(a->sequence, b->sequence);
     fr_mirror_set(b, other, 5, NULL, 0);
@@ -221,8 +238,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(knows_who_is_there), T(notices_silence), T(takes_them_back), T(refuses_what_does_not_fit),
-        T(every_allocation_may_fail), cmocka_unit_test(schedules), cmocka_unit_test(mirrors_caches),
+        T(knows_who_is_there),
+        T(notices_silence),
+        T(takes_them_back),
+        T(refuses_what_does_not_fit),
+        T(every_allocation_may_fail),
+        cmocka_unit_test(schedules),
+        cmocka_unit_test(mirrors_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

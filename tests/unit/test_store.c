@@ -1,5 +1,6 @@
-/* test_store.c: the store of jobs and steps: what goes in comes out, after kill -9 at any moment too; files that are none
- * of its own, or damaged, or in use; a full disk; and every allocation that can fail. */
+/* test_store.c: the store of jobs and steps: what goes in comes out, after kill -9 at any moment
+ * too; files that are none of its own, or damaged, or in use; a full disk; and every allocation
+ * that can fail. */
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
@@ -58,23 +59,55 @@ static fr_store *open_store(void)
 
 static fr_job_record record_of(uint64_t id)
 {
-    return (fr_job_record){
-        .id = id, .state = FR_JOB_RUNNING,
-        .spec = {.problem = "What?\n\"'; DROP TABLE jobs; --", .system = "", .policy = "step", .judge = "score",
-                 .threshold = NAN, .draft_tokens = 8, .lookahead = 3,
-                 .sampling = {.temperature = 0.7f, .top_p = 0.9f, .top_k = 40, .seed = UINT64_MAX, .sample = 2},
-                 .max_tokens = 512, .step_tokens = 64, .delimiter = "\n\n", .name = "n\xc3\xa4me", .raw = 1},
-        .counts = {.steps = 1, .chain_tokens = 2, .drafted = 3, .accepted = 4, .target_tokens = 5, .passes = 6,
-                   .seconds = 7.5},
-        .target_digest = 0xfedcba9876543210u, .draft_digest = 1, .target_model = "big", .draft_model = "small",
-        .cause = "", .stop = "", .answer = "42", .submitted_ms = 1234567890123};
+    return (fr_job_record){.id = id,
+                           .state = FR_JOB_RUNNING,
+                           .spec = {.problem = "What?\n\"'; DROP TABLE jobs; --",
+                                    .system = "",
+                                    .policy = "step",
+                                    .judge = "score",
+                                    .threshold = NAN,
+                                    .draft_tokens = 8,
+                                    .lookahead = 3,
+                                    .sampling = {.temperature = 0.7f,
+                                                 .top_p = 0.9f,
+                                                 .top_k = 40,
+                                                 .seed = UINT64_MAX,
+                                                 .sample = 2},
+                                    .max_tokens = 512,
+                                    .step_tokens = 64,
+                                    .delimiter = "\n\n",
+                                    .name = "n\xc3\xa4me",
+                                    .raw = 1},
+                           .counts = {.steps = 1,
+                                      .chain_tokens = 2,
+                                      .drafted = 3,
+                                      .accepted = 4,
+                                      .target_tokens = 5,
+                                      .passes = 6,
+                                      .seconds = 7.5},
+                           .target_digest = 0xfedcba9876543210u,
+                           .draft_digest = 1,
+                           .target_model = "big",
+                           .draft_model = "small",
+                           .cause = "",
+                           .stop = "",
+                           .answer = "42",
+                           .submitted_ms = 1234567890123};
 }
 
 static fr_store_step step_of(uint32_t index, const int32_t *ids, size_t n_ids, int accepted)
 {
     static const uint8_t text[] = {'a', 0, 0xff, 'b'};
-    return (fr_store_step){.index = index, .ids = ids, .n_ids = n_ids, .origin = 1, .accepted = accepted,
-                           .score = index % 2 ? NAN : 7.25f, .drafted = 5, .kept = 4, .seconds = 0.5, .passes = 9,
+    return (fr_store_step){.index = index,
+                           .ids = ids,
+                           .n_ids = n_ids,
+                           .origin = 1,
+                           .accepted = accepted,
+                           .score = index % 2 ? NAN : 7.25f,
+                           .drafted = 5,
+                           .kept = 4,
+                           .seconds = 0.5,
+                           .passes = 9,
                            .text = {text, sizeof text}};
 }
 
@@ -113,7 +146,10 @@ static fr_status same_step(void *ctx, const fr_store_step *step)
         assert_int_equal(step->ids[i], (int)i - 1);
     assert_int_equal(isnan(step->score) != 0, step->index % 2);
     assert_int_equal(step->text.len, 4);
-    assert_memory_equal(step->text.data, "a\0\xff" "b", 4);
+    assert_memory_equal(step->text.data,
+                        "a\0\xff"
+                        "b",
+                        4);
     assert_int_equal(step->passes, 9);
     return FR_OK;
 }
@@ -205,8 +241,8 @@ static fr_status steps_match(void *ctx, const fr_job_record *r)
     return FR_OK;
 }
 
-/* A child commits steps, reporting each through a pipe after its flush, until it is killed: all it reported are there, and
- * nothing is torn. */
+/* A child commits steps, reporting each through a pipe after its flush, until it is killed: all it
+ * reported are there, and nothing is torn. */
 static void survives_kill_9(void **state)
 {
     static const int32_t ids[] = {-1, 0, 1, 2, 3};
@@ -244,7 +280,8 @@ static void survives_kill_9(void **state)
         fr_store *s = open_store();
         uint32_t n = 0;
         assert_int_equal(fr_store_steps(s, 1, 0, whole_step, &n), FR_OK);
-        assert_true(n == last + 1 || n == last + 2); /* perhaps one that was flushed and not reported */
+        assert_true(n == last + 1 ||
+                    n == last + 2); /* perhaps one that was flushed and not reported */
         assert_int_equal(fr_store_job(s, 1, steps_match, &n), FR_OK);
         fr_store_close(&s);
     }
@@ -315,7 +352,9 @@ static void belongs_to_one_coordinator(void **state)
     pid_t child = fork();
     if (child == 0) {
         fr_store *second = NULL;
-        _exit(fr_store_open(path, &second) == FR_EBUSY && strstr(fr_cause(), "another coordinator") ? 0 : 1);
+        _exit(fr_store_open(path, &second) == FR_EBUSY && strstr(fr_cause(), "another coordinator")
+                  ? 0
+                  : 1);
     }
     int status = 1;
     waitpid(child, &status, 0);
@@ -387,8 +426,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(keeps_what_it_is_given), T(lists_by_state), T(survives_kill_9), T(refuses_what_is_no_store),
-        T(belongs_to_one_coordinator), T(waits_for_a_full_disk), T(every_allocation_may_fail),
+        T(keeps_what_it_is_given),
+        T(lists_by_state),
+        T(survives_kill_9),
+        T(refuses_what_is_no_store),
+        T(belongs_to_one_coordinator),
+        T(waits_for_a_full_disk),
+        T(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
