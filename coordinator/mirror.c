@@ -87,7 +87,7 @@ void fr_mirror_set(fr_mirror_entry *e, const int32_t *ids, int n, const int32_t 
 {
     int same = shared(&e->ids, ids, n);
     e->ids.len = (size_t)same;
-    if (fr_ids_put(&e->ids, ids + same, (size_t)(n - same)) != FR_OK ||
+    if ((n > same && fr_ids_put(&e->ids, ids + same, (size_t)(n - same)) != FR_OK) ||
         fr_ids_put(&e->ids, more, (size_t)n_more) != FR_OK)
         e->ids.len = 0;
 }

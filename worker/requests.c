@@ -12,7 +12,9 @@ void fr_requests_send(fr_requests *t, const fr_msg *m)
 {
     if (fr_link_send(t->link, NULL, m) == FR_OK)
         return;
-    fr_log(FR_LOG_WARN, "%s not sent: %s", fr_msg_kind_name(m->kind), fr_cause());
+    /* A coordinator that does not read is told about once, not for everything it misses. */
+    fr_log(t->reply_lost ? FR_LOG_DEBUG : FR_LOG_WARN, "%s not sent: %s", fr_msg_kind_name(m->kind),
+           fr_cause());
     if (m->kind != FR_MSG_TOKENS) /* their request's reply has all of them */
         t->reply_lost = 1;
 }

@@ -14,6 +14,7 @@ hold_namespace() { # NAME UNSHARE-FLAGS... -- COMMAND-BEFORE
     setsid unshare "${flags[@]}" bash -c "${2:-:}; touch $HOSTS/$name.ready; $hold" \
         </dev/null >"$HOSTS/$name.log" 2>&1 &
     echo $! >"$HOSTS/$name.outer"
+    disown # its end is no news
 }
 on_host() { # HOST COMMAND...
     local name=$1 pid

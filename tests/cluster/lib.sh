@@ -133,7 +133,7 @@ for key in sys.argv[1].split("."):
 print(value.replace("\n", "|") if isinstance(value, str) else json.dumps(value))' "$1"
 }
 question() { sed -n "$1p" "$ROOT/deploy/models/tiny/dev.jsonl" | json question; } # LINE
-right_answer() { sed -n "$1p" "$ROOT/deploy/models/tiny/dev.jsonl" | json answer; }
+right_answer() { sed -n "$1p" "$ROOT/deploy/models/tiny/dev.jsonl" | json answer; } # LINE; the model may miss it
 
 start_coordinator() { # NAME ENDPOINT ARGS...; EP is then its real endpoint
     local name=$1 bind=$2

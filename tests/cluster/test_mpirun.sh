@@ -27,7 +27,6 @@ for ranks in 1 2 4; do
     stop whole
     [ -z "$(leftovers)" ] || fail "processes are left over after mpirun ended: $(leftovers)"
 done
-[ "$(echo "$want" | grep -c "$(right_answer 1)")" -ge 1 ] || fail "the answer is wrong: $want"
 
 start_coordinator coordinator tcp://127.0.0.1:0
 start_target target 2

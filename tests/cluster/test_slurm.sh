@@ -22,13 +22,18 @@ for ((i = 1; i <= N; i++)); do
 done >"$T/want"
 [ "$(grep -c . "$T/want")" = $N ] || fail "no reference"
 
+answer=$("$BIN/forerun" solve --ranks 2 --policy token --json "$(question 1)" 2>>"$T/solve.err.log" |
+    grep '"event": *"done"' | json answer)
+[ -n "$answer" ] || fail "no reference answer"
+
 for launch in srun mpirun; do
     say "a batch job with its client, groups by $launch"
     export FORERUN_STATE=$T/state-$launch FORERUN_LAUNCH=$launch FORERUN_TARGET_RANKS=2
     id=$(batch 3 "$ROOT/deploy/slurm/forerun.sbatch" "$ROOT/deploy/slurm/client-example.sh" "$(question 1)")
     wait_for 60 "the batch job's end" eval '[ -z "$(state_of $id)" ] || in_state $id COMPLETED'
     scontrol show job "$id" | grep -q 'JobState=COMPLETED' || fail "batch job: $(scontrol show job "$id" | grep State)"
-    grep -q "$(right_answer 1)" "$T/batch-$id.log" || fail "batch job: no right answer"
+    grep -qF "answer: $answer" "$T/batch-$id.log" || fail "batch job: answer $answer is missing"
+    ! grep -q "CANCELLED\|Killed" "$T/batch-$id.log" || fail "batch job: a step was killed, not drained"
 done
 
 say "serving, requeued in the middle"

@@ -317,10 +317,12 @@ static void test_lost_replies(void **state)
         while (fr_link_send(g.server, &g.peer, &bad) == FR_EBUSY)
             fr_sleep_ms(1);
     fr_sleep_ms(200);
-    do
+    /* It goes on registering until it is answered; two without an error between them: it has read all. */
+    for (int in_a_row = 0; in_a_row < 2;) {
         group_receive(&g, &m);
-    while (m.kind == FR_MSG_ENGINE_ERROR);
-    assert_int_equal(m.kind, FR_MSG_REGISTER);
+        assert_true(m.kind == FR_MSG_ENGINE_ERROR || m.kind == FR_MSG_REGISTER);
+        in_a_row = m.kind == FR_MSG_REGISTER ? in_a_row + 1 : 0;
+    }
     fr_msg_free(&m);
     group_welcome(&g, 0);
     expect_alive(&g, &t);
