@@ -1,0 +1,238 @@
+/* test_jobs.c: which jobs run: in order, so many at once, past those that wait for a group that is
+ * not there; what a spec becomes; and every allocation that can fail on the way in. The one group
+ * never answers. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fake_engine.h"
+#include "fault_alloc.h"
+#include "jobs.h"
+#include "log.h"
+
+typedef struct fixture {
+    fr_tokenizer *t;
+    fr_buf blob;
+    fr_job_env env;
+    fr_jobs *jobs;
+    int n_sent;
+} fixture;
+
+static fr_status on_send(void *ctx, const fr_group *g, const fr_msg *m)
+{
+    fixture *f = ctx;
+    (void)g;
+    f->n_sent += m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
+    return FR_OK;
+}
+
+static void on_event(void *ctx, uint64_t job, const fr_policy_event *e)
+{
+    fixture *f = ctx;
+    fr_job *j = fr_jobs_find(f->jobs, job);
+    if (j)
+        fr_job_event(j, e);
+}
+
+static void on_fail(void *ctx, uint64_t job, fr_status status, const char *cause)
+{
+    fixture *f = ctx;
+    fr_job *j = fr_jobs_find(f->jobs, job);
+    if (j)
+        fr_job_end(j, FR_JOB_FAILED, status, cause);
+}
+
+static void on_lost(void *ctx, fr_group *g, const char *why)
+{
+    (void)ctx;
+    (void)g;
+    fail_msg("a group is lost: %s", why);
+}
+
+static int set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    const fr_calls_host host = {
+        .ctx = f, .send = on_send, .event = on_event, .fail = on_fail, .lost = on_lost};
+    f->t = fake_tokenizer();
+    assert_int_equal(fr_tokenizer_pack(f->t, &f->blob), FR_OK);
+    f->env = (fr_job_env){.overlap = -1, .grace_s = 2};
+    assert_int_equal(fr_registry_new(1000, 3000, 0, 0, &f->env.registry), FR_OK);
+    assert_int_equal(fr_calls_new(f->env.registry, &host, 2, &f->env.calls), FR_OK);
+    assert_int_equal(fr_store_open(NULL, &f->env.store), FR_OK);
+    assert_int_equal(fr_jobs_open(&f->env, 2, 0, &f->jobs), FR_OK);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    fr_jobs_close(&f->jobs);
+    fr_store_close(&f->env.store);
+    fr_calls_free(&f->env.calls);
+    fr_registry_free(&f->env.registry);
+    fr_buf_free(&f->blob);
+    fr_tokenizer_free(&f->t);
+    free(f);
+    return 0;
+}
+
+static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name,
+                           uint64_t model)
+{
+    fr_registered r;
+    const fr_peer p = {.id = {id}, .len = 1};
+    const fr_msg_register m = {.role = role,
+                               .name = name,
+                               .model_digest = model,
+                               .model_name = name,
+                               .backend = "b",
+                               .tokenizer_digest = fr_tokenizer_digest(f->t),
+                               .max_context = 1000};
+    assert_int_equal(fr_registry_register(f->env.registry, 0, &p, &m, 1, &r), FR_OK);
+    assert_int_equal(
+        fr_registry_tokenizer(f->env.registry, r.group, (fr_bytes){f->blob.data, f->blob.len}),
+        FR_OK);
+    return r.group;
+}
+
+static fr_msg_job_spec spec_of(const char *policy)
+{
+    return (fr_msg_job_spec){.problem = "What is 2 + 3?",
+                             .system = "",
+                             .policy = policy,
+                             .judge = "",
+                             .delimiter = "",
+                             .name = "",
+                             .threshold = NAN};
+}
+
+static uint64_t submit(fixture *f, const char *policy)
+{
+    const fr_msg_job_spec spec = spec_of(policy);
+    uint64_t id = 0;
+    assert_int_equal(fr_jobs_submit(f->jobs, &spec, 1, &id), FR_OK);
+    return id;
+}
+
+static int runs(const fixture *f, uint64_t id)
+{
+    const fr_job *job = fr_jobs_find(f->jobs, id);
+    return job && job->record.state == FR_JOB_RUNNING;
+}
+
+static void run_in_order(void **state)
+{
+    fixture *f = *state;
+    uint64_t a = submit(f, "target"), b = submit(f, "target"), c = submit(f, "target");
+    fr_jobs_turn(f->jobs, 0, 1);
+    assert_int_equal(fr_jobs_running(f->jobs), 0); /* no group */
+    add_group(f, 1, "target", "t", 5);
+    fr_jobs_turn(f->jobs, 1, 1);
+    assert_int_equal(fr_jobs_running(f->jobs), 0); /* held back */
+    fr_jobs_turn(f->jobs, 0, 1);
+    assert_true(runs(f, a) && runs(f, b) && !runs(f, c));
+    fr_calls_dispatch(f->env.calls, 1);
+    assert_int_equal(f->n_sent, 2);
+    fr_job_end(fr_jobs_find(f->jobs, a), FR_JOB_CANCELLED, FR_ECANCELLED, "test");
+    assert_true(fr_jobs_deadline(f->jobs, 1) == 0);
+    fr_jobs_turn(f->jobs, 0, 1);
+    assert_null(fr_jobs_find(f->jobs, a));
+    assert_true(runs(f, c));
+    assert_true(isinf(fr_jobs_deadline(f->jobs, 1)));
+}
+
+static void pass_those_that_wait(void **state)
+{
+    fixture *f = *state;
+    add_group(f, 1, "target", "t", 5);
+    uint64_t step = submit(f, "step"), token = submit(f, "token"), target = submit(f, "target");
+    fr_jobs_turn(f->jobs, 0, 1);
+    assert_true(!runs(f, step) && !runs(f, token) && runs(f, target));
+    assert_string_equal(fr_jobs_find(f->jobs, step)->waits_for, "waiting for a draft group");
+    assert_true(fr_jobs_deadline(f->jobs, 1) == 3); /* the exact one can do without */
+    fr_jobs_turn(f->jobs, 0, 3);
+    assert_true(!runs(f, step) && runs(f, token));
+    assert_true(isinf(fr_jobs_deadline(f->jobs, 3)));
+    fr_job_end(fr_jobs_find(f->jobs, target), FR_JOB_CANCELLED, FR_ECANCELLED, "test");
+    add_group(f, 2, "draft", "d", 6);
+    fr_jobs_turn(f->jobs, 0, 4);
+    assert_true(runs(f, step));
+}
+
+static void end_when_their_model_is_replaced(void **state)
+{
+    fixture *f = *state;
+    fr_group *old = add_group(f, 1, "target", "t", 5);
+    uint64_t id = submit(f, "target");
+    fr_jobs_turn(f->jobs, 0, 1);
+    uint32_t group = old->id;
+    fr_registry_lose(f->env.registry, old, 2);
+    fr_calls_group_lost(f->env.calls, group);
+    fr_jobs_turn(f->jobs, 0, 2);
+    assert_true(runs(f, id)); /* waits */
+    add_group(f, 1, "target", "t", 55);
+    fr_jobs_turn(f->jobs, 0, 2);
+    assert_null(fr_jobs_find(f->jobs, id));
+}
+
+static void get_their_defaults(void **state)
+{
+    fixture *f = *state;
+    const fr_job *job = fr_jobs_find(f->jobs, submit(f, ""));
+    const fr_msg_job_spec *s = &job->record.spec;
+    assert_string_equal(s->policy, "target");
+    assert_string_equal(s->judge, "score");
+    assert_string_equal(s->delimiter, "\n\n");
+    assert_true(s->sampling.top_p == 1.0f);
+    assert_true(s->max_tokens > 0 && s->step_tokens > 0 && s->draft_tokens > 0 && s->lookahead > 0);
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    fixture *f = *state;
+    add_group(f, 1, "target", "t", 5);
+    for (long n = 0; n < 2000; n++) {
+        const fr_msg_job_spec spec = spec_of("target");
+        uint64_t id = 0;
+        fr_fault_alloc_arm(n);
+        fr_status st = fr_jobs_submit(f->jobs, &spec, 1, &id);
+        int submitted = st == FR_OK;
+        if (submitted) {
+            fr_jobs_turn(f->jobs, 0, 1);
+            fr_calls_dispatch(f->env.calls, 1);
+        }
+        int failed = fr_fault_alloc_disarm();
+        if (!submitted)
+            assert_int_equal(st, failed ? FR_ENOMEM : FR_OK);
+        fr_job *job = fr_jobs_find(f->jobs, id);
+        if (job)
+            fr_job_end(job, FR_JOB_CANCELLED, FR_ECANCELLED, "test");
+        fr_jobs_turn(f->jobs, 0, 1); /* lets go of it */
+        assert_int_equal(fr_jobs_running(f->jobs) + fr_jobs_queued(f->jobs), 0);
+        assert_int_equal(fr_calls_count(f->env.calls), 0);
+        assert_int_equal(fr_store_flush(f->env.store), FR_OK);
+        if (!failed)
+            return;
+    }
+    fail_msg("there is no end of allocations");
+}
+
+int main(void)
+{
+    fr_log_open("test_jobs", FR_LOG_ERROR);
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(run_in_order),       T(pass_those_that_wait),      T(end_when_their_model_is_replaced),
+        T(get_their_defaults), T(every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
