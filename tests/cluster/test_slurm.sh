@@ -33,7 +33,7 @@ for launch in srun mpirun; do
     wait_for 60 "the batch job's end" eval '[ -z "$(state_of $id)" ] || in_state $id COMPLETED'
     scontrol show job "$id" | grep -q 'JobState=COMPLETED' || fail "batch job: $(scontrol show job "$id" | grep State)"
     grep -qF "answer: $answer" "$T/batch-$id.log" || fail "batch job: answer $answer is missing"
-    ! grep -q "CANCELLED\|Killed" "$T/batch-$id.log" || fail "batch job: a step was killed, not drained"
+    ! grep -q "Killed\|forcing job termination" "$T/batch-$id.log" || fail "batch job: a step was killed, not drained"
 done
 
 say "serving, requeued in the middle"
