@@ -1,16 +1,17 @@
-/* codec.c: the codec's public functions around codec_encode.c and codec_decode.c, and the checks that protobuf-c does
- * not make: valid UTF-8, a body, and a bound on what a frame unfolds to.
+/* codec.c: the codec's public functions around codec_encode.c and codec_decode.c, and the checks
+ * that protobuf-c does not make: valid UTF-8, a body, and a bound on what a frame unfolds to.
  *
- * A decoded message owns an arena that holds protobuf-c's unpacked structs as well as our own, so freeing is one call
- * and nothing can leak half-way. The schema does not nest in itself and protobuf-c skips unknown fields without
- * descending into them, so no input makes the decoder recurse deeper than the schema. */
+ * A decoded message owns an arena that holds protobuf-c's unpacked structs as well as our own, so
+ * freeing is one call and nothing can leak half-way. The schema does not nest in itself and
+ * protobuf-c skips unknown fields without descending into them, so no input makes the decoder
+ * recurse deeper than the schema. */
 #include "codec.h"
 
 #include "check.h"
 #include "codec_impl.h"
 
-/* Decoded structs may take this many bytes, and this many more for each byte of the frame: a one-byte varint becomes a
- * four-byte id, a small Probe a struct of about 150 bytes. */
+/* Decoded structs may take this many bytes, and this many more for each byte of the frame: a
+ * one-byte varint becomes a four-byte id, a small Probe a struct of about 150 bytes. */
 #define BUDGET_BASE ((size_t)4 << 20)
 #define BUDGET_PER_BYTE 8u
 
@@ -91,7 +92,8 @@ fr_status fr_msg_decode(const void *data, size_t n, fr_msg *out)
         return fr_fail(FR_EPROTO, "message of %zu bytes is too long", n);
     FR_TRY(fr_arena_new(BUDGET_BASE + BUDGET_PER_BYTE * n, &a));
 
-    ProtobufCAllocator allocator = {.alloc = unpack_alloc, .free = unpack_free, .allocator_data = a};
+    ProtobufCAllocator allocator = {
+        .alloc = unpack_alloc, .free = unpack_free, .allocator_data = a};
     Forerun__Envelope *env = forerun__envelope__unpack(&allocator, n, data);
     FR_TRY_GOTO(st, fr_arena_status(a), fail);
     if (!env) {

@@ -1,10 +1,12 @@
 /* codec.h: messages as C structs, to bytes and back. codec.c is the only file that sees protobuf-c.
  *
- * The structs mirror forerun.proto name by name: message Foo is fr_msg_foo, its fields keep their names; a repeated
- * field x is a pointer x and a count n_x; a string is a char * (never NULL after decoding, "" when absent); bytes are
- * fr_bytes; a sub-message is held by value. Which member of fr_msg.body is set is told by fr_msg.kind, FR_MSG_FOO.
+ * The structs mirror forerun.proto name by name: message Foo is fr_msg_foo, its fields keep their
+ * names; a repeated field x is a pointer x and a count n_x; a string is a char * (never NULL after
+ * decoding, "" when absent); bytes are fr_bytes; a sub-message is held by value. Which member of
+ * fr_msg.body is set is told by fr_msg.kind, FR_MSG_FOO.
  *
- * Encoding borrows everything. Decoding fills a message that owns its memory; release it with fr_msg_free(). */
+ * Encoding borrows everything. Decoding fills a message that owns its memory; release it with
+ * fr_msg_free(). */
 #ifndef FR_CODEC_H
 #define FR_CODEC_H
 
@@ -364,7 +366,8 @@ const char *fr_msg_kind_name(fr_msg_kind kind); /* "generate"; "unknown" */
 
 /* Appends the encoded envelope to out. */
 fr_status fr_msg_encode(const fr_msg *m, fr_buf *out);
-/* Untrusted bytes: FR_EPROTO for anything malformed, for an envelope without a body, and for text that is not UTF-8. */
+/* Untrusted bytes: FR_EPROTO for anything malformed, for an envelope without a body, and for text
+ * that is not UTF-8. */
 fr_status fr_msg_decode(const void *data, size_t n, fr_msg *out);
 /* Frees what decoding allocated and zeroes the message. A borrowing or zeroed message is fine. */
 void fr_msg_free(fr_msg *m);

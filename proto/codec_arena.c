@@ -1,4 +1,4 @@
-/* codec_arena.c: see codec_arena.h. Blocks grow by doubling, so a large message costs few mallocs. */
+/* codec_arena.c: see codec_arena.h. Blocks grow by doubling: a large message costs few mallocs. */
 #include "codec_arena.h"
 
 #include <stdalign.h>

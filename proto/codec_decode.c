@@ -1,5 +1,6 @@
-/* codec_decode.c: unpacked protobuf-c structs to fr_msg structs, one function a message, expanded from codec_fields.h.
- * An absent sub-message is decoded as one with all fields absent, so that callers never meet a NULL. */
+/* codec_decode.c: unpacked protobuf-c structs to fr_msg structs, one function a message, expanded
+ * from codec_fields.h. An absent sub-message is decoded as one with all fields absent, so that
+ * callers never meet a NULL. */
 #include <string.h>
 
 #include "check.h"

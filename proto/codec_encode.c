@@ -1,5 +1,6 @@
-/* codec_encode.c: fr_msg structs to protobuf-c structs, one function a message, expanded from codec_fields.h.
- * Texts and numbers are borrowed; what protobuf-c wants behind a pointer is taken from the arena. */
+/* codec_encode.c: fr_msg structs to protobuf-c structs, one function a message, expanded from
+ * codec_fields.h. Texts and numbers are borrowed; what protobuf-c wants behind a pointer is taken
+ * from the arena. */
 #include <string.h>
 
 #include "check.h"

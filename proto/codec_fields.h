@@ -1,12 +1,13 @@
-/* codec_fields.h: the fields of every message, once. codec_encode.c and codec_decode.c expand these lists into one
- * function a message; a field that is missing here is neither sent nor read.
+/* codec_fields.h: the fields of every message, once. codec_encode.c and codec_decode.c expand these
+ * lists into one function a message; a field that is missing here is neither sent nor read.
  *
  * A list is a macro over F(KIND, field, ...):
  *   PLAIN  number             FLAG   bool                TEXT  string, must be UTF-8
- *   CAUSE  string for people: bytes that are not UTF-8 are sent as '?', so that an error never fails to be told
+ *   CAUSE  string for people: bytes that are not UTF-8 are sent as '?', so no error stays untold
  *   BYTES  fr_bytes           NUMS   packed numbers      TEXTS repeated string
  *   SUB    message, by value  REP    repeated message    (both name the message's type last)
- * FR_CODEC_MESSAGES(M) names each message M(name in C, name in forerun.proto, list), the inner ones first. */
+ * FR_CODEC_MESSAGES(M) names each message M(name in C, name in forerun.proto, list), the inner ones
+ * first. */
 #ifndef FR_CODEC_FIELDS_H
 #define FR_CODEC_FIELDS_H
 

@@ -1,9 +1,10 @@
-/* link.c: frames over ZeroMQ. The server is a ROUTER, a client a DEALER with a random routing id that it keeps when it
- * reconnects, so a short loss of the network changes nobody's address.
+/* link.c: frames over ZeroMQ. The server is a ROUTER, a client a DEALER with a random routing id
+ * that it keeps when it reconnects, so a short loss of the network changes nobody's address.
  *
- * Sending never blocks: a peer that does not read fills its own queue and then gives FR_EBUSY, a peer that is gone gives
- * FR_EPEER. ZeroMQ drops the connection of a peer whose frame is over the limit before it is read (not over inproc,
- * where fr_frame_parse() refuses it). CZMQ owns the one context of the process, which inproc needs. */
+ * Sending never blocks: a peer that does not read fills its own queue and then gives FR_EBUSY, a
+ * peer that is gone gives FR_EPEER. ZeroMQ drops the connection of a peer whose frame is over the
+ * limit before it is read (not over inproc, where fr_frame_parse() refuses it). CZMQ owns the one
+ * context of the process, which inproc needs. */
 #include "link.h"
 
 #include <czmq.h>
@@ -81,8 +82,8 @@ static fr_status set_options(fr_link *l)
         if (all[i].side == (l->server ? 2 : 1))
             continue;
         if (zmq_setsockopt(l->handle, all[i].option, all[i].value, all[i].size) != 0)
-            return fr_fail(FR_EIO, "%s: cannot set socket option %d: %s", l->endpoint, all[i].option,
-                           zmq_strerror(zmq_errno()));
+            return fr_fail(FR_EIO, "%s: cannot set socket option %d: %s", l->endpoint,
+                           all[i].option, zmq_strerror(zmq_errno()));
     }
     if (l->server)
         return FR_OK;
@@ -91,11 +92,13 @@ static fr_status set_options(fr_link *l)
         return fr_fail(FR_EIO, "no random bytes: %s", strerror(errno));
     id[0] |= 1; /* ids that begin with zero are the router's own */
     if (zmq_setsockopt(l->handle, ZMQ_ROUTING_ID, id, sizeof id) != 0)
-        return fr_fail(FR_EIO, "%s: cannot set the routing id: %s", l->endpoint, zmq_strerror(zmq_errno()));
+        return fr_fail(FR_EIO, "%s: cannot set the routing id: %s", l->endpoint,
+                       zmq_strerror(zmq_errno()));
     return FR_OK;
 }
 
-/* ZeroMQ takes the socket file of a living server away from it, so ask first whether somebody answers there. */
+/* ZeroMQ takes the socket file of a living server away from it, so ask first whether somebody
+ * answers there. */
 static int ipc_in_use(const char *endpoint)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -212,7 +215,7 @@ fr_status fr_link_send(fr_link *l, const fr_peer *to, const fr_msg *m)
     FR_TRY_GOTO(st, fr_frame_begin(&l->out), done);
     FR_TRY_GOTO(st, fr_msg_encode(m, &l->out), done);
     FR_TRY_GOTO(st, fr_frame_end(&l->out, 0, l->max_frame), done);
-    /* The router decides with the id whether the rest can go; the frame behind it then always fits. */
+    /* With the id the router decides whether the rest can go: the frame behind it always fits. */
     if ((l->server && zmq_send(l->handle, to->id, to->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) ||
         zmq_send(l->handle, l->out.data, l->out.len, ZMQ_DONTWAIT) < 0)
         st = send_failed(l, to);
@@ -276,7 +279,9 @@ static fr_status receive_body(fr_link *l, fr_msg *out)
         st = fr_fail(FR_EPROTO, "a message of several frames");
         goto done;
     }
-    FR_TRY_GOTO(st, fr_frame_parse(zmq_msg_data(&part), zmq_msg_size(&part), l->max_frame, &body, &len), done);
+    FR_TRY_GOTO(st,
+                fr_frame_parse(zmq_msg_data(&part), zmq_msg_size(&part), l->max_frame, &body, &len),
+                done);
     st = fr_msg_decode(body, len, out);
 done:
     zmq_msg_close(&part);
@@ -316,8 +321,8 @@ fr_status fr_link_recv(fr_link *l, int timeout_ms, fr_peer *from, fr_msg *out)
     fr_status st = receive_body(l, out);
     if (st == FR_EPROTO) {
         char name[32] = "server";
-        fr_fail(st, "%s: %s: %s", l->endpoint, l->server ? peer_name(&peer, name, sizeof name) : name,
-                fr_cause());
+        fr_fail(st, "%s: %s: %s", l->endpoint,
+                l->server ? peer_name(&peer, name, sizeof name) : name, fr_cause());
     }
     return st;
 }
@@ -327,7 +332,8 @@ int fr_peer_equal(const fr_peer *a, const fr_peer *b)
     return a->len == b->len && memcmp(a->id, b->id, a->len) == 0;
 }
 
-fr_status fr_link_poll(fr_link *const *links, int n_links, const int *fds, int n_fds, int timeout_ms, int *ready)
+fr_status fr_link_poll(fr_link *const *links, int n_links, const int *fds, int n_fds,
+                       int timeout_ms, int *ready)
 {
     enum { N_INLINE = 16 };
     zmq_pollitem_t inline_items[N_INLINE], *items = inline_items;
@@ -336,11 +342,13 @@ fr_status fr_link_poll(fr_link *const *links, int n_links, const int *fds, int n
     if (n > N_INLINE && !(items = calloc((size_t)n, sizeof *items)))
         return fr_no_memory();
     for (int i = 0; i < n; i++)
-        items[i] = i < n_links ? (zmq_pollitem_t){links[i]->handle, 0, ZMQ_POLLIN, 0}
-                               : (zmq_pollitem_t){NULL, fds[i - n_links], ZMQ_POLLIN | ZMQ_POLLERR, 0};
+        items[i] = i < n_links
+                       ? (zmq_pollitem_t){links[i]->handle, 0, ZMQ_POLLIN, 0}
+                       : (zmq_pollitem_t){NULL, fds[i - n_links], ZMQ_POLLIN | ZMQ_POLLERR, 0};
     if (zmq_poll(items, n, timeout_ms) < 0)
-        st = zmq_errno() == EINTR ? fr_fail(FR_ECANCELLED, "interrupted by a signal")
-                                  : fr_fail(FR_EIO, "cannot wait for sockets: %s", zmq_strerror(zmq_errno()));
+        st = zmq_errno() == EINTR
+                 ? fr_fail(FR_ECANCELLED, "interrupted by a signal")
+                 : fr_fail(FR_EIO, "cannot wait for sockets: %s", zmq_strerror(zmq_errno()));
     for (int i = 0; i < n; i++)
         ready[i] = st == FR_OK && items[i].revents != 0;
     if (items != inline_items)

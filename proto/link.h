@@ -1,9 +1,11 @@
-/* link.h: framed sockets; link.c is the only file that sees zmq/czmq. A frame is a 8-byte header (magic "FRN", protocol
- * version, body length) and one encoded message; anything else, and frames over the limit, are refused by an error that
- * names the peer, and never reach the codec. A link belongs to the thread that opened it.
+/* link.h: framed sockets; link.c is the only file that sees zmq/czmq. A frame is a 8-byte header
+ * (magic "FRN", protocol version, body length) and one encoded message; anything else, and frames
+ * over the limit, are refused by an error that names the peer, and never reach the codec. A link
+ * belongs to the thread that opened it.
  *
- * Server: a ROUTER; peers are told apart by fr_peer. Client: a DEALER that reconnects by itself. Endpoints are ZeroMQ's:
- * tcp://host:port, ipc://path, inproc://name (one process; share one fr_link_context). */
+ * Server: a ROUTER; peers are told apart by fr_peer. Client: a DEALER that reconnects by itself.
+ * Endpoints are ZeroMQ's: tcp://host:port, ipc://path, inproc://name (one process; share one
+ * fr_link_context). */
 #ifndef FR_LINK_H
 #define FR_LINK_H
 
@@ -19,8 +21,9 @@ typedef struct fr_peer {
     uint8_t len;
 } fr_peer;
 
-/* Binds. FR_EBUSY when the port is taken (the cause names the endpoint), FR_EINVAL for a malformed endpoint. A port 0 or
- * "*" takes any free one; fr_link_endpoint() tells. max_frame 0: FR_LINK_MAX_FRAME. */
+/* Binds. FR_EBUSY when the port is taken (the cause names the endpoint), FR_EINVAL for a malformed
+ * endpoint. A port 0 or "*" takes any free one; fr_link_endpoint() tells. max_frame 0:
+ * FR_LINK_MAX_FRAME. */
 fr_status fr_link_listen(const char *endpoint, size_t max_frame, fr_link **out);
 /* Connects (asynchronously; a server may come later). */
 fr_status fr_link_connect(const char *endpoint, size_t max_frame, fr_link **out);
@@ -28,15 +31,19 @@ fr_status fr_link_connect(const char *endpoint, size_t max_frame, fr_link **out)
 void fr_link_close(fr_link **l, int linger_ms);
 const char *fr_link_endpoint(const fr_link *l); /* with the real port */
 
-/* Sends; `to` is NULL on a client. FR_EPEER when the server's peer is gone, FR_ELIMIT for a frame over the limit. */
+/* Sends; `to` is NULL on a client. FR_EPEER when the server's peer is gone, FR_ELIMIT for a frame
+ * over the limit. */
 fr_status fr_link_send(fr_link *l, const fr_peer *to, const fr_msg *m);
-/* Receives one message: FR_ETIMEDOUT when none came in timeout_ms (0: only look; -1: wait). FR_EPROTO for a malformed
- * frame: `from` is set, so the server can answer, and the link stays usable. */
+/* Receives one message: FR_ETIMEDOUT when none came in timeout_ms (0: only look; -1: wait).
+ * FR_EPROTO for a malformed frame: `from` is set, so the server can answer, and the link stays
+ * usable. */
 fr_status fr_link_recv(fr_link *l, int timeout_ms, fr_peer *from, fr_msg *out);
 int fr_peer_equal(const fr_peer *a, const fr_peer *b);
 
-/* Waits until one of the links has a message, one of the file descriptors is readable, or the time is over. ready[i] is
- * set for links first, then descriptors. FR_ECANCELLED when a signal interrupted the wait. */
-fr_status fr_link_poll(fr_link *const *links, int n_links, const int *fds, int n_fds, int timeout_ms, int *ready);
+/* Waits until one of the links has a message, one of the file descriptors is readable, or the time
+ * is over. ready[i] is set for links first, then descriptors. FR_ECANCELLED when a signal
+ * interrupted the wait. */
+fr_status fr_link_poll(fr_link *const *links, int n_links, const int *fds, int n_fds,
+                       int timeout_ms, int *ready);
 
 #endif

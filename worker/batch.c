@@ -1,11 +1,12 @@
 /* batch.c: see batch.h.
  *
- * Order within a pass: 1. one row for every generation that writes; 2. verifications; 3. prompts, in chunks when others
- * wait. Each round begins with another request, and writers leave a quarter of the rows to the rest, so none starves.
+ * Order within a pass: 1. one row for every generation that writes; 2. verifications; 3. prompts,
+ * in chunks when others wait. Each round begins with another request, and writers leave a quarter
+ * of the rows to the rest, so none starves.
  *
- * When the cache is full: idle sequences are evicted first. Then a request takes the cache of a younger one, which is
- * parked until some request ends and then computes its rows again. So the oldest always gets on, and a request that does
- * not fit though it is alone is refused. */
+ * When the cache is full: idle sequences are evicted first. Then a request takes the cache of a
+ * younger one, which is parked until some request ends and then computes its rows again. So the
+ * oldest always gets on, and a request that does not fit though it is alone is refused. */
 #include "batch.h"
 
 #include <limits.h>
@@ -63,16 +64,18 @@ static fr_status append(fr_batch *b, fr_requests *t, fr_request *r, int n, int *
 {
     const int32_t *ids = r->held->ids.data + fr_held_cached(&t->held, r->held);
     fr_status st;
-    while ((st = fr_pass_append(t->session, r->held->seq, ids, n, row_out)) == FR_ELIMIT && free_some(b, t, r))
+    while ((st = fr_pass_append(t->session, r->held->seq, ids, n, row_out)) == FR_ELIMIT &&
+           free_some(b, t, r))
         ;
     return st;
 }
 
-static fr_status branch(fr_batch *b, fr_requests *t, fr_request *r, const fr_msg_probe *p, int *row_out)
+static fr_status branch(fr_batch *b, fr_requests *t, fr_request *r, const fr_msg_probe *p,
+                        int *row_out)
 {
     fr_status st;
-    while ((st = fr_pass_branch(t->session, r->held->seq, (int)p->at, p->tokens, (int)p->n_tokens, row_out)) ==
-               FR_ELIMIT &&
+    while ((st = fr_pass_branch(t->session, r->held->seq, (int)p->at, p->tokens, (int)p->n_tokens,
+                                row_out)) == FR_ELIMIT &&
            free_some(b, t, r))
         ;
     return st;
@@ -80,8 +83,8 @@ static fr_status branch(fr_batch *b, fr_requests *t, fr_request *r, const fr_msg
 
 /* ---- building */
 
-static fr_status ask(fr_batch *b, fr_requests *t, fr_request *r, fr_ask_kind kind, int index, int row,
-                     const fr_row_query *query)
+static fr_status ask(fr_batch *b, fr_requests *t, fr_request *r, fr_ask_kind kind, int index,
+                     int row, const fr_row_query *query)
 {
     if (b->n_asks == b->cap_asks) {
         int cap = b->cap_asks ? 2 * b->cap_asks : 64;
@@ -124,7 +127,8 @@ static fr_status put_ids(fr_batch *b, fr_requests *t, fr_request *r, int most)
     FR_TRY(append(b, t, r, n, &row));
     r->in_pass = 1;
     int first_asked = is_verify(r) ? r->position : (int)r->held->ids.len;
-    for (int position = first_asked > from + 1 ? first_asked : from + 1; position <= from + n; position++)
+    for (int position = first_asked > from + 1 ? first_asked : from + 1; position <= from + n;
+         position++)
         FR_TRY(ask_token(b, t, r, position, row + position - 1 - from));
     return FR_OK;
 }
@@ -151,8 +155,8 @@ static fr_status put_probes(fr_batch *b, fr_requests *t, fr_request *r)
     return FR_OK;
 }
 
-/* Gives a request its rows of this pass. Too little cache means waiting; another error ends the pass's building, since
- * the request may be half in it. */
+/* Gives a request its rows of this pass. Too little cache means waiting; another error ends the
+ * pass's building, since the request may be half in it. */
 static fr_status put(fr_batch *b, fr_requests *t, fr_request *r, int most)
 {
     int room = fr_pass_room(t->session);
@@ -169,7 +173,8 @@ static int belongs(const fr_batch *b, const fr_requests *t, const fr_request *r,
     if (p == PROMPTS)
         return 1;
     int prompt = prompt_rows(t, r);
-    return is_verify(r) ? p == VERIFICATIONS && prompt <= b->prefill_chunk : p == WRITERS && prompt <= 0;
+    return is_verify(r) ? p == VERIFICATIONS && prompt <= b->prefill_chunk
+                        : p == WRITERS && prompt <= 0;
 }
 
 static int any_waits(const fr_requests *t, const fr_request *other)
@@ -193,7 +198,8 @@ static fr_status build(fr_batch *b, fr_requests *t, fr_request **failed_out)
         for (int i = 0; i < t->n; i++) {
             fr_request *r = t->list[(int)((b->turn + (uint64_t)i) % (uint64_t)t->n)];
             int keep_back = p == WRITERS && t->n > max_rows ? max_rows / 4 : 0;
-            if (r->in_pass || r->parked || !belongs(b, t, r, p) || fr_pass_room(t->session) <= keep_back)
+            if (r->in_pass || r->parked || !belongs(b, t, r, p) ||
+                fr_pass_room(t->session) <= keep_back)
                 continue;
             int most = p == PROMPTS && any_waits(t, r) ? b->prefill_chunk : INT_MAX;
             FR_TRY(put(b, t, *failed_out = r, most));
@@ -209,7 +215,8 @@ static void attach_all(fr_requests *t)
         if (r->attached || r->parked)
             continue;
         /* The rows that are asked about must be computed. */
-        fr_status st = fr_held_attach(&t->held, r->held, is_verify(r) ? r->position - 1 : (int)r->held->ids.len - 1);
+        fr_status st = fr_held_attach(&t->held, r->held,
+                                      is_verify(r) ? r->position - 1 : (int)r->held->ids.len - 1);
         if (st != FR_OK) {
             fr_request_fail(t, r, st, NULL);
             continue;
@@ -243,12 +250,14 @@ static void abandon(fr_batch *b, fr_requests *t, fr_request *failed, fr_status s
     fr_request_fail(t, failed, st, NULL);
 }
 
-/* Nothing could be put into the pass: the oldest request does not fit, though all others gave way. */
+/* Nothing could be put into the pass: the oldest request does not fit, though all others gave
+ * way. */
 static void refuse_oldest(fr_requests *t)
 {
     fr_request *r = t->list[0];
     char cause[160];
-    snprintf(cause, sizeof cause, "%zu tokens with their probes do not fit the cache of %lld positions",
+    snprintf(cause, sizeof cause,
+             "%zu tokens with their probes do not fit the cache of %lld positions",
              r->held->ids.len, (long long)fr_session_info_of(t->session)->kv_positions);
     fr_request_fail(t, r, FR_ELIMIT, cause);
 }

@@ -9,14 +9,16 @@ typedef struct fr_batch {
     fr_ask *asks;          /* of the pass being built */
     int n_asks, cap_asks;
     uint64_t turn;         /* whose turn it is to be first */
-    fr_request *hungry;    /* did not get the cache it needs last time, so it is first now; compared, never followed */
+    /* Did not get the cache it needs last time, so it is first now. Compared, never followed. */
+    fr_request *hungry;
     uint64_t passes, rows; /* since the start */
     double busy_seconds;
 } fr_batch;
 
 void fr_batch_close(fr_batch *b);
 
-/* One pass. An error is the engine's, and fatal to the group; what concerns one request is told to the coordinator. */
+/* One pass. An error is the engine's, and fatal to the group; what concerns one request is told to
+ * the coordinator. */
 fr_status fr_batch_pass(fr_batch *b, fr_requests *t);
 
 #endif

@@ -14,7 +14,9 @@ uint64_t fr_ids_digest(const int32_t *ids, size_t n)
     uint64_t h = FR_HASH_INIT;
     for (size_t i = 0; i < n; i++) {
         uint32_t v = (uint32_t)ids[i];
-        h = fr_hash(h, (uint8_t[4]){(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)}, 4);
+        h = fr_hash(
+            h, (uint8_t[4]){(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)},
+            4);
     }
     return h;
 }
@@ -136,7 +138,8 @@ fr_status fr_held_attach(fr_holdings *h, fr_held *e, int n_positions)
 {
     int own = own_shared(h, e, n_positions), shared = 0, seq = -1;
     int best = fr_seq_match(h->session, e->ids.data, n_positions, &shared);
-    if (best >= 0 && best != e->seq && shared > own && fr_seq_fork(h->session, best, shared, &seq) == FR_OK) {
+    if (best >= 0 && best != e->seq && shared > own &&
+        fr_seq_fork(h->session, best, shared, &seq) == FR_OK) {
         fr_held_uncache(h, e);
         e->seq = seq;
         return FR_OK;
@@ -155,7 +158,8 @@ void fr_held_cut(fr_holdings *h, fr_held *e, size_t n)
 {
     if (n < e->ids.len)
         e->ids.len = n;
-    if (fr_held_cached(h, e) > (int)e->ids.len && fr_seq_truncate(h->session, e->seq, (int)e->ids.len) != FR_OK)
+    if (fr_held_cached(h, e) > (int)e->ids.len &&
+        fr_seq_truncate(h->session, e->seq, (int)e->ids.len) != FR_OK)
         fr_held_uncache(h, e);
 }
 

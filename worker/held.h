@@ -1,6 +1,7 @@
-/* held.h: the sequences that a group holds for the coordinator, by (job, sequence): the ids as last told, and the
- * session's sequence that caches their beginning. The cache is only a cache: it is evicted, least recently used first,
- * while the ids stay, so that the coordinator need not send a prefix again. Owned by the serving thread. */
+/* held.h: the sequences that a group holds for the coordinator, by (job, sequence): the ids as last
+ * told, and the session's sequence that caches their beginning. The cache is only a cache: it is
+ * evicted, least recently used first, while the ids stay, so that the coordinator need not send a
+ * prefix again. Owned by the serving thread. */
 #ifndef FR_HELD_H
 #define FR_HELD_H
 
@@ -12,7 +13,7 @@ typedef struct fr_held {
     uint64_t job, epoch;        /* epoch: the newest seen */
     uint32_t sequence;
     fr_ids ids;
-    int seq;                    /* of the session, or -1; its tokens need not be a prefix of ids until attached */
+    int seq; /* of the session, or -1; its tokens need not be a prefix of ids until attached */
     uint64_t used;              /* for the choice of whom to evict */
     struct fr_request *request; /* works on it now; NULL: idle */
 } fr_held;
@@ -37,8 +38,8 @@ void fr_held_drop(fr_holdings *h, fr_held *e);
 /* The newest epoch seen for the job. */
 uint64_t fr_held_epoch(const fr_holdings *h, uint64_t job);
 
-/* Caches as much of e's ids as is cached anywhere, at most n_positions, and nothing else. Not between fr_pass_begin() and
- * fr_pass_run(). */
+/* Caches as much of e's ids as is cached anywhere, at most n_positions, and nothing else. Not
+ * between fr_pass_begin() and fr_pass_run(). */
 fr_status fr_held_attach(fr_holdings *h, fr_held *e, int n_positions);
 /* Cached positions. */
 int fr_held_cached(const fr_holdings *h, const fr_held *e);

@@ -1,8 +1,10 @@
-/* main.c: forerun-worker: one group. All ranks load their slices; rank 0 serves the coordinator's requests, the others
- * follow it. Started alone it is a group of one rank; under mpirun or srun all its ranks are one group, and when the same
- * mpirun starts the coordinator too, the endpoint comes from there.
+/* main.c: forerun-worker: one group. All ranks load their slices; rank 0 serves the coordinator's
+ * requests, the others follow it. Started alone it is a group of one rank; under mpirun or srun all
+ * its ranks are one group, and when the same mpirun starts the coordinator too, the endpoint comes
+ * from there.
  *
- * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks know each other. */
+ * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
+ * know each other. */
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
@@ -27,22 +29,38 @@ typedef struct args {
     fr_log_level level;
 } args;
 
-enum { OPT_ROLE = 256, OPT_NAME, OPT_THREADS, OPT_BACKEND, OPT_CONTEXT, OPT_KV, OPT_ROWS, OPT_MPI, OPT_NO_MPI,
-       OPT_GIVE_UP, OPT_LOG };
+enum {
+    OPT_ROLE = 256,
+    OPT_NAME,
+    OPT_THREADS,
+    OPT_BACKEND,
+    OPT_CONTEXT,
+    OPT_KV,
+    OPT_ROWS,
+    OPT_MPI,
+    OPT_NO_MPI,
+    OPT_GIVE_UP,
+    OPT_LOG
+};
 
 static const struct argp_option options[] = {
     {"model", 'm', "FILE", 0, "GGUF model file", 0},
-    {"connect", 'c', "ENDPOINT", 0, "Coordinator, as tcp://host:port; under its mpirun it is known", 0},
+    {"connect", 'c', "ENDPOINT", 0, "Coordinator, as tcp://host:port; under its mpirun it is known",
+     0},
     {"role", OPT_ROLE, "ROLE", 0, "target (default) or draft", 0},
     {"name", OPT_NAME, "NAME", 0, "Of the group; default: role, host and process", 0},
-    {"threads", OPT_THREADS, "N", 0, "CPU threads of each rank; default: its share of the cores", 0},
+    {"threads", OPT_THREADS, "N", 0, "CPU threads of each rank; default: its share of the cores",
+     0},
     {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
-    {"kv-positions", OPT_KV, "N", 0, "Positions cached, of all sequences together; default: twice the context", 0},
+    {"kv-positions", OPT_KV, "N", 0,
+     "Positions cached, of all sequences together; default: twice the context", 0},
     {"max-rows", OPT_ROWS, "N", 0, "Most rows of one pass; default: 256", 0},
-    {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun", 0},
+    {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
+     0},
     {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
-    {"give-up-ms", OPT_GIVE_UP, "N", 0, "End when the coordinator is silent for so long; default: 0, never", 0},
+    {"give-up-ms", OPT_GIVE_UP, "N", 0,
+     "End when the coordinator is silent for so long; default: 0, never", 0},
     {"log", OPT_LOG, "LEVEL", 0, "error, warn (default), info or debug", 0},
     {0}};
 
@@ -96,7 +114,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return FR_OK;
     case 'c':
         if (strlen(text) >= sizeof a->endpoint)
-            return fr_fail(FR_EINVAL, "--connect: an endpoint of %zu characters is too long", strlen(text));
+            return fr_fail(FR_EINVAL, "--connect: an endpoint of %zu characters is too long",
+                           strlen(text));
         strcpy(a->endpoint, text);
         return FR_OK;
     case OPT_ROLE:
@@ -146,9 +165,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 
 static fr_status parse_command_line(int argc, char **argv, args *a)
 {
-    const struct argp argp = {.options = options, .parser = parse_option,
-                              .doc = "Serves one model to a Forerun coordinator.\v"
-                                     "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
+    const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .doc = "Serves one model to a Forerun coordinator.\v"
+               "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
     parse p = {.args = a};
     argp_err_exit_status = EXIT_INPUT; /* an unknown option is told by argp itself */
     if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
@@ -191,8 +212,8 @@ static fr_status run(const args *a, fr_comm *comm)
     return st;
 }
 
-/* The group this process belongs to. Collective over all that one mpirun started, so it comes before any judgement of
- * the command line. */
+/* The group this process belongs to. Collective over all that one mpirun started, so it comes
+ * before any judgement of the command line. */
 static fr_status join(args *a, fr_comm **out)
 {
     if (a->mpi == 0 || (a->mpi < 0 && !fr_comm_mpi_launched()))

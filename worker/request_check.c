@@ -21,11 +21,13 @@ const fr_msg_prefix *fr_request_prefix(const fr_msg *m)
     return m->kind == FR_MSG_VERIFY ? &m->body.verify.prefix : &m->body.generate.prefix;
 }
 
-static fr_status check_ids(const fr_session_info *info, const int32_t *ids, size_t n, const char *what)
+static fr_status check_ids(const fr_session_info *info, const int32_t *ids, size_t n,
+                           const char *what)
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= info->n_vocab)
-            return fr_fail(FR_EINVAL, "%s: token id %d is outside the vocabulary of %d", what, ids[i], info->n_vocab);
+            return fr_fail(FR_EINVAL, "%s: token id %d is outside the vocabulary of %d", what,
+                           ids[i], info->n_vocab);
     return FR_OK;
 }
 
@@ -36,8 +38,8 @@ static fr_status check_prefix(const fr_requests *t, const fr_msg_prefix *p)
     if (n == 0)
         return fr_fail(FR_EINVAL, "the prefix has no tokens");
     if (n > (uint64_t)info->max_context)
-        return fr_fail(FR_ELIMIT, "prompt of %llu tokens is longer than the context of %d", (unsigned long long)n,
-                       info->max_context);
+        return fr_fail(FR_ELIMIT, "prompt of %llu tokens is longer than the context of %d",
+                       (unsigned long long)n, info->max_context);
     if (n > (uint64_t)fr_requests_capacity(t))
         return fr_fail(FR_ELIMIT, "prompt of %llu tokens is longer than the cache of %d positions",
                        (unsigned long long)n, fr_requests_capacity(t));
@@ -60,23 +62,25 @@ static fr_status check_generate(const fr_msg_generate *m)
     if (m->max_tokens == 0)
         return fr_fail(FR_EINVAL, "max_tokens is 0");
     if (m->prefix.chain_base > n)
-        return fr_fail(FR_EINVAL, "chain_base %u is beyond the prefix of %llu tokens", m->prefix.chain_base,
-                       (unsigned long long)n);
+        return fr_fail(FR_EINVAL, "chain_base %u is beyond the prefix of %llu tokens",
+                       m->prefix.chain_base, (unsigned long long)n);
     if (m->step_from > n)
         return fr_fail(FR_EINVAL, "step_from %u is beyond the prefix of %llu tokens", m->step_from,
                        (unsigned long long)n);
     if (strlen(m->delimiter) > MAX_STOP_BYTES)
-        return fr_fail(FR_ELIMIT, "delimiter of %zu bytes is over %d", strlen(m->delimiter), MAX_STOP_BYTES);
+        return fr_fail(FR_ELIMIT, "delimiter of %zu bytes is over %d", strlen(m->delimiter),
+                       MAX_STOP_BYTES);
     if (m->n_stops > MAX_STOPS)
         return fr_fail(FR_ELIMIT, "%zu stop strings are over %d", m->n_stops, MAX_STOPS);
     for (size_t i = 0; i < m->n_stops; i++)
         if (strlen(m->stops[i]) > MAX_STOP_BYTES)
-            return fr_fail(FR_ELIMIT, "stop string %zu of %zu bytes is over %d", i, strlen(m->stops[i]),
-                           MAX_STOP_BYTES);
+            return fr_fail(FR_ELIMIT, "stop string %zu of %zu bytes is over %d", i,
+                           strlen(m->stops[i]), MAX_STOP_BYTES);
     return FR_OK;
 }
 
-static fr_status check_probe(const fr_session_info *info, const fr_msg_probe *p, size_t i, uint64_t n)
+static fr_status check_probe(const fr_session_info *info, const fr_msg_probe *p, size_t i,
+                             uint64_t n)
 {
     char what[32];
     snprintf(what, sizeof what, "probe %zu", i);
@@ -86,13 +90,14 @@ static fr_status check_probe(const fr_session_info *info, const fr_msg_probe *p,
     if (p->n_tokens == 0)
         return fr_fail(FR_EINVAL, "%s has no tokens", what);
     if (p->n_tokens > (size_t)info->max_rows)
-        return fr_fail(FR_ELIMIT, "%s of %zu tokens is longer than a pass of %d rows", what, p->n_tokens,
-                       info->max_rows);
+        return fr_fail(FR_ELIMIT, "%s of %zu tokens is longer than a pass of %d rows", what,
+                       p->n_tokens, info->max_rows);
     if (p->at + p->n_tokens > (size_t)info->max_context)
-        return fr_fail(FR_ELIMIT, "%s: %zu tokens are longer than the context of %d", what, p->at + p->n_tokens,
-                       info->max_context);
+        return fr_fail(FR_ELIMIT, "%s: %zu tokens are longer than the context of %d", what,
+                       p->at + p->n_tokens, info->max_context);
     if (p->n_wanted > FR_WANTED_MAX)
-        return fr_fail(FR_ELIMIT, "%s: %zu wanted tokens are over %d", what, p->n_wanted, FR_WANTED_MAX);
+        return fr_fail(FR_ELIMIT, "%s: %zu wanted tokens are over %d", what, p->n_wanted,
+                       FR_WANTED_MAX);
     FR_TRY(check_ids(info, p->tokens, p->n_tokens, what));
     return check_ids(info, p->wanted, p->n_wanted, what);
 }
@@ -105,8 +110,8 @@ static fr_status check_verify(const fr_requests *t, const fr_msg_verify *m)
         return fr_fail(FR_EINVAL, "position %u is not within the trunk of %llu tokens", m->position,
                        (unsigned long long)n);
     if (m->prefix.chain_base > m->position)
-        return fr_fail(FR_EINVAL, "chain_base %u is beyond the first judged position %u", m->prefix.chain_base,
-                       m->position);
+        return fr_fail(FR_EINVAL, "chain_base %u is beyond the first judged position %u",
+                       m->prefix.chain_base, m->position);
     if (m->n_probes > MAX_PROBES)
         return fr_fail(FR_ELIMIT, "%zu probes are over %d", m->n_probes, MAX_PROBES);
     for (size_t i = 0; i < m->n_probes; i++)
@@ -117,5 +122,6 @@ static fr_status check_verify(const fr_requests *t, const fr_msg_verify *m)
 fr_status fr_request_check(const fr_requests *t, const fr_msg *m)
 {
     FR_TRY(check_prefix(t, fr_request_prefix(m)));
-    return m->kind == FR_MSG_VERIFY ? check_verify(t, &m->body.verify) : check_generate(&m->body.generate);
+    return m->kind == FR_MSG_VERIFY ? check_verify(t, &m->body.verify)
+                                    : check_generate(&m->body.generate);
 }

@@ -1,5 +1,5 @@
-/* request_check.h: what a Generate or Verify message says, and whether it can be done here. Untrusted input: every
- * number is checked before anything is made of it. */
+/* request_check.h: what a Generate or Verify message says, and whether it can be done here.
+ * Untrusted input: every number is checked before anything is made of it. */
 #ifndef FR_REQUEST_CHECK_H
 #define FR_REQUEST_CHECK_H
 

@@ -22,8 +22,9 @@ void fr_requests_send(fr_requests *t, const fr_msg *m)
 static void send_error(fr_requests *t, uint64_t id, fr_status st, const char *cause)
 {
     fr_log(FR_LOG_DEBUG, "request %llu: %s", (unsigned long long)id, cause);
-    fr_requests_send(t, &(fr_msg){.kind = FR_MSG_ENGINE_ERROR,
-                                  .body.engine_error = {.request = id, .status = st, .cause = cause}});
+    fr_requests_send(t,
+                     &(fr_msg){.kind = FR_MSG_ENGINE_ERROR,
+                               .body.engine_error = {.request = id, .status = st, .cause = cause}});
 }
 
 /* ---- making and ending */
@@ -117,9 +118,11 @@ static fr_sampling sampling_of(const fr_msg_sampling *m)
 static fr_status resolve(fr_requests *t, const fr_msg_prefix *p, fr_held **out)
 {
     fr_held *e = fr_held_find(&t->held, p->job, p->sequence);
-    if (p->start > 0 && (!e || e->ids.len < p->start || fr_ids_digest(e->ids.data, p->start) != p->digest))
-        return fr_fail(FR_ENEEDPREFIX, "the first %u tokens of sequence %u of job %llu are not known here", p->start,
-                       p->sequence, (unsigned long long)p->job);
+    if (p->start > 0 &&
+        (!e || e->ids.len < p->start || fr_ids_digest(e->ids.data, p->start) != p->digest))
+        return fr_fail(FR_ENEEDPREFIX,
+                       "the first %u tokens of sequence %u of job %llu are not known here",
+                       p->start, p->sequence, (unsigned long long)p->job);
     FR_TRY(fr_held_get(&t->held, p->job, p->sequence, &e));
     if (e->request) /* the newer one counts */
         fr_request_fail(t, e->request, FR_ECANCELLED, "another request took its sequence");
@@ -146,7 +149,8 @@ static fr_status begin(fr_requests *t, fr_request *r)
     }
     const fr_msg_generate *m = &r->message.body.generate;
     r->sampling = sampling_of(&m->sampling);
-    return fr_stop_rules_open(&r->rules, fr_session_tokenizer(t->session), m, r->held->ids.data, r->n_given);
+    return fr_stop_rules_open(&r->rules, fr_session_tokenizer(t->session), m, r->held->ids.data,
+                              r->n_given);
 }
 
 static fr_status make_room(fr_requests *t)
@@ -223,7 +227,8 @@ void fr_requests_truncate(fr_requests *t, const fr_msg_truncate *m)
 
 void fr_requests_fork(fr_requests *t, const fr_msg_fork *m)
 {
-    fr_held *from = fr_held_find(&t->held, m->job, m->from), *to = fr_held_find(&t->held, m->job, m->to);
+    fr_held *from = fr_held_find(&t->held, m->job, m->from),
+            *to = fr_held_find(&t->held, m->job, m->to);
     if (!from) /* the next request for it gives its whole prefix */
         return;
     if (to && to->request)
@@ -278,9 +283,13 @@ static void send_generated(fr_requests *t, const fr_request *r, const char *stop
 {
     size_t n = r->held->ids.len - (size_t)r->n_given;
     fr_requests_send(t, &(fr_msg){.kind = FR_MSG_GENERATED,
-                                  .body.generated = {.request = r->id, .position = (uint32_t)r->n_given,
-                                                     .ids = r->held->ids.data + r->n_given, .n_ids = n,
-                                                     .logprobs = r->logprobs, .n_logprobs = n, .stop = stop,
+                                  .body.generated = {.request = r->id,
+                                                     .position = (uint32_t)r->n_given,
+                                                     .ids = r->held->ids.data + r->n_given,
+                                                     .n_ids = n,
+                                                     .logprobs = r->logprobs,
+                                                     .n_logprobs = n,
+                                                     .stop = stop,
                                                      .passes = r->passes}});
 }
 
@@ -314,8 +323,10 @@ static fr_status answer_next(fr_requests *t, const fr_ask *ask, const fr_row_ans
     FR_TRY(fr_ids_put(&r->held->ids, &id, 1));
     if (r->message.body.generate.stream)
         fr_requests_send(t, &(fr_msg){.kind = FR_MSG_TOKENS,
-                                      .body.tokens = {.request = r->id, .position = (uint32_t)(r->n_given + at),
-                                                      .ids = &id, .n_ids = 1}});
+                                      .body.tokens = {.request = r->id,
+                                                      .position = (uint32_t)(r->n_given + at),
+                                                      .ids = &id,
+                                                      .n_ids = 1}});
     FR_TRY(stop_of(t, r, id, logprob, &stop));
     if (stop) {
         send_generated(t, r, stop);
@@ -330,7 +341,8 @@ static void answer_own(const fr_ask *ask, const fr_row_answer *a)
     int i = ask->index - r->position;
     r->own[i] = fr_sample(&r->sampling, ask->query.position, a);
     if (ask->index < r->n_given)
-        r->drafted_logprobs[i] = fr_answer_logprob(a, fr_answer_logit(a, &ask->query, ask->query.wanted[0]));
+        r->drafted_logprobs[i] =
+            fr_answer_logprob(a, fr_answer_logit(a, &ask->query, ask->query.wanted[0]));
     r->n_own++;
 }
 
@@ -350,11 +362,14 @@ static void settle_verify(fr_requests *t, fr_request *r)
     if (r->n_own < n_drafted + 1 || r->n_probes_done < r->n_probes)
         return;
     fr_requests_send(t, &(fr_msg){.kind = FR_MSG_VERIFIED,
-                                  .body.verified = {.request = r->id, .position = (uint32_t)r->position,
-                                                    .own = r->own, .n_own = (size_t)r->n_own,
+                                  .body.verified = {.request = r->id,
+                                                    .position = (uint32_t)r->position,
+                                                    .own = r->own,
+                                                    .n_own = (size_t)r->n_own,
                                                     .drafted_logprobs = r->drafted_logprobs,
                                                     .n_drafted_logprobs = (size_t)n_drafted,
-                                                    .probes = r->probes, .n_probes = (size_t)r->n_probes,
+                                                    .probes = r->probes,
+                                                    .n_probes = (size_t)r->n_probes,
                                                     .passes = r->passes}});
     drop(t, r);
 }

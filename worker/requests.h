@@ -1,11 +1,13 @@
-/* requests.h: the live requests of a group and their state machines. A request is made from a Generate or Verify message,
- * is given answers about rows by batch.c, and ends with one reply: Generated, Verified or EngineError; or with none, when
- * it was cancelled or belongs to the past.
+/* requests.h: the live requests of a group and their state machines. A request is made from a
+ * Generate or Verify message, is given answers about rows by batch.c, and ends with one reply:
+ * Generated, Verified or EngineError; or with none, when it was cancelled or belongs to the past.
  *
- * Generate: 1. rows for the ids that are not cached yet; 2. the answer about the last one gives the next id, which is
- * appended to the ids; 3. stop, or again from 1 (now one row).
- * Verify: 1. rows for the ids that are not cached, those from position - 1 on with a question each; 2. a branch for each
- * probe, as soon as the ids it hangs off have rows; 3. done when every question is answered. */
+ * Generate: 1. rows for the ids that are not cached yet; 2. the answer about the last one gives the
+ * next id, which is appended to the ids; 3. stop, or again from 1 (now one row).
+ *
+ * Verify: 1. rows for the ids that are not cached, those from position - 1 on with a question each;
+ * 2. a branch for each probe, as soon as the ids it hangs off have rows; 3. done when every
+ * question is answered. */
 #ifndef FR_REQUESTS_H
 #define FR_REQUESTS_H
 
@@ -59,13 +61,13 @@ typedef struct fr_requests {
     fr_holdings held;
     fr_request **list;   /* the oldest first */
     int n, cap;
-    int reply_lost;      /* a reply could not be sent: the coordinator has to be made to ask again */
+    int reply_lost; /* a reply could not be sent: the coordinator has to be made to ask again */
 } fr_requests;
 
 void fr_requests_close(fr_requests *t); /* drops all without a word */
 
-/* Makes a request of a Generate or Verify message and takes its memory over; the message is empty afterwards. What is
- * wrong with it is told to the coordinator. */
+/* Makes a request of a Generate or Verify message and takes its memory over; the message is empty
+ * afterwards. What is wrong with it is told to the coordinator. */
 void fr_requests_add(fr_requests *t, fr_msg *m);
 void fr_requests_cancel(fr_requests *t, uint64_t id);
 void fr_requests_truncate(fr_requests *t, const fr_msg_truncate *m);
@@ -83,11 +85,12 @@ void fr_requests_fail_all(fr_requests *t, fr_status st, const char *cause);
 int fr_requests_capacity(const fr_requests *t);
 /* Ids that need rows. */
 int fr_request_todo(const fr_requests *t, const fr_request *r);
-/* Takes the answer to a question of a pass. With the last one the reply is sent and the request is gone. An
- * error (of an FR_ASK_NEXT, its request's only question) leaves it to be failed. */
+/* Takes the answer to a question of a pass. With the last one the reply is sent and the request is
+ * gone. An error (of an FR_ASK_NEXT, its request's only question) leaves it to be failed. */
 fr_status fr_request_answer(fr_requests *t, const fr_ask *ask, const fr_row_answer *answer);
 
-/* Sends to the coordinator. A failure is logged, and kept in reply_lost unless the message is one that may get lost. */
+/* Sends to the coordinator. A failure is logged, and kept in reply_lost unless the message is one
+ * that may get lost. */
 void fr_requests_send(fr_requests *t, const fr_msg *m);
 
 #endif

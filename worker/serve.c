@@ -1,10 +1,12 @@
-/* serve.c: see serve.h. One loop: 1. what time asks for: registering, heartbeats, giving up; 2. messages; 3. one pass
- * (batch.c) over the live requests (requests.c). Without requests it sleeps in 2.
+/* serve.c: see serve.h. One loop: 1. what time asks for: registering, heartbeats, giving up; 2.
+ * messages; 3. one pass (batch.c) over the live requests (requests.c). Without requests it sleeps
+ * in 2.
  *
- * A group is registered while the coordinator knows it. A coordinator that was restarted answers the next heartbeat with
- * FR_ENOTFOUND, and the group registers again; a new welcome begins a new epoch, and what was asked before it is dropped.
- * Registering again is also the way out when a reply could not be sent: the coordinator then repeats its requests.
- * Only what the coordinator sends shows that it lives, and it has nothing to say to an idle group: one that is to give up
+ * A group is registered while the coordinator knows it. A coordinator that was restarted answers
+ * the next heartbeat with FR_ENOTFOUND, and the group registers again; a new welcome begins a new
+ * epoch, and what was asked before it is dropped. Registering again is also the way out when a
+ * reply could not be sent: the coordinator then repeats its requests. Only what the coordinator
+ * sends shows that it lives, and it has nothing to say to an idle group: one that is to give up
  * some day asks it for something when half of that time has passed in silence. */
 #include "serve.h"
 
@@ -22,7 +24,7 @@
 
 #define DEFAULT_PREFILL_CHUNK 64
 #define REGISTER_S 0.5        /* between two tries */
-#define TRIES_PER_LINK 10     /* then a new link, as the old one would deliver all of them at last */
+#define TRIES_PER_LINK 10 /* then a new link, as the old one would deliver all of them at last */
 #define BLOB_S 2.0            /* between two sendings of the tokenizer */
 #define STOP_MS 200           /* how often *stop is looked at */
 #define MESSAGES_PER_PASS 256
@@ -38,7 +40,8 @@ typedef struct serve {
     int registered, tries;
     int blob_wanted;
     double heartbeat_s;
-    double next_register, next_heartbeat, next_blob, next_question; /* seconds of the monotonic clock */
+    double next_register, next_heartbeat, next_blob,
+        next_question; /* seconds of the monotonic clock */
     double last_heard;
     char complaint[256];     /* the last malformed frame; named when giving up */
     int done;                /* told to end */
@@ -50,13 +53,19 @@ typedef struct serve {
 static fr_status send_register(serve *s)
 {
     const fr_session_info *info = fr_session_info_of(s->session);
-    const fr_msg_register m = {
-        .role = s->options->role, .name = s->name, .model_digest = info->model_digest,
-        .tokenizer_digest = info->tokenizer_digest, .model_name = info->model_name,
-        .ranks = (uint32_t)info->n_ranks, .threads = (uint32_t)info->threads,
-        .max_context = (uint32_t)fr_requests_capacity(&s->requests),
-        .kv_positions = (uint64_t)info->kv_positions, .backend = info->backend, .pid = (uint32_t)getpid()};
-    fr_status st = fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_REGISTER, .body.register_ = m});
+    const fr_msg_register m = {.role = s->options->role,
+                               .name = s->name,
+                               .model_digest = info->model_digest,
+                               .tokenizer_digest = info->tokenizer_digest,
+                               .model_name = info->model_name,
+                               .ranks = (uint32_t)info->n_ranks,
+                               .threads = (uint32_t)info->threads,
+                               .max_context = (uint32_t)fr_requests_capacity(&s->requests),
+                               .kv_positions = (uint64_t)info->kv_positions,
+                               .backend = info->backend,
+                               .pid = (uint32_t)getpid()};
+    fr_status st =
+        fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_REGISTER, .body.register_ = m});
     return st == FR_EBUSY ? FR_OK : st; /* nobody reads: tried again soon */
 }
 
@@ -82,10 +91,13 @@ static fr_status register_group(serve *s, double now)
 static void send_heartbeat(serve *s, double now)
 {
     const fr_msg_heartbeat m = {.kv_free = (uint64_t)fr_held_free_positions(&s->requests.held),
-                                .active = (uint32_t)s->requests.n, .passes = s->batch.passes, .rows = s->batch.rows,
+                                .active = (uint32_t)s->requests.n,
+                                .passes = s->batch.passes,
+                                .rows = s->batch.rows,
                                 .busy_seconds = s->batch.busy_seconds};
     s->next_heartbeat = now + s->heartbeat_s;
-    if (fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_HEARTBEAT, .body.heartbeat = m}) != FR_OK)
+    if (fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_HEARTBEAT, .body.heartbeat = m}) !=
+        FR_OK)
         fr_log(FR_LOG_DEBUG, "heartbeat: %s", fr_cause());
 }
 
@@ -96,8 +108,9 @@ static fr_status send_blob(serve *s, double now)
     s->blob_wanted = 0;
     s->next_blob = now + BLOB_S;
     if (st == FR_OK)
-        fr_requests_send(&s->requests, &(fr_msg){.kind = FR_MSG_TOKENIZER_BLOB,
-                                                 .body.tokenizer_blob.blob = {blob.data, blob.len}});
+        fr_requests_send(&s->requests,
+                         &(fr_msg){.kind = FR_MSG_TOKENIZER_BLOB,
+                                   .body.tokenizer_blob.blob = {blob.data, blob.len}});
     fr_buf_free(&blob);
     return st;
 }
@@ -106,15 +119,17 @@ static fr_status send_blob(serve *s, double now)
 static void send_question(serve *s, double now)
 {
     s->next_question = now + fmax(s->options->give_up_ms / 8000.0, 0.1);
-    if (fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_LIST_QUERY, .body.list_query.limit = 1}) != FR_OK)
+    if (fr_link_send(s->link, NULL,
+                     &(fr_msg){.kind = FR_MSG_LIST_QUERY, .body.list_query.limit = 1}) != FR_OK)
         fr_log(FR_LOG_DEBUG, "sign of life: %s", fr_cause());
 }
 
 static fr_status give_up(const serve *s)
 {
     const char *complaint = s->complaint[0] ? s->complaint : NULL;
-    return fr_fail(FR_EUNAVAILABLE, "coordinator at %s was not heard from for %d ms%s%s", s->options->endpoint,
-                   s->options->give_up_ms, complaint ? ": " : "", complaint ? complaint : "");
+    return fr_fail(FR_EUNAVAILABLE, "coordinator at %s was not heard from for %d ms%s%s",
+                   s->options->endpoint, s->options->give_up_ms, complaint ? ": " : "",
+                   complaint ? complaint : "");
 }
 
 static fr_status keep_time(serve *s)
@@ -147,7 +162,8 @@ static int idle_ms(const serve *s)
         next = fmin(next, s->next_blob);
     if (s->options->give_up_ms > 0) {
         double patience = s->options->give_up_ms / 1000.0;
-        next = fmin(next, fmin(fmax(s->last_heard + patience / 2, s->next_question), s->last_heard + patience));
+        next = fmin(next, fmin(fmax(s->last_heard + patience / 2, s->next_question),
+                               s->last_heard + patience));
     }
     double ms = ceil((next - now) * 1000);
     if (s->options->stop && ms > STOP_MS)
@@ -168,8 +184,8 @@ static void beat_in_pass(void *ctx)
 
 static void welcome(serve *s, const fr_msg_welcome *m)
 {
-    fr_log(FR_LOG_INFO, "registered with %s as %s group %u %s", s->options->endpoint, s->options->role, m->group,
-           s->name);
+    fr_log(FR_LOG_INFO, "registered with %s as %s group %u %s", s->options->endpoint,
+           s->options->role, m->group, s->name);
     fr_requests_forget(&s->requests);
     s->registered = 1;
     s->tries = 0;
@@ -183,8 +199,8 @@ static void about_the_group(serve *s, const fr_msg_engine_error *m)
     if (m->status == FR_ENOTFOUND) {
         s->registered = 0;
     } else if (m->status == FR_EMISMATCH || m->status == FR_EINVAL || m->status == FR_ELIMIT) {
-        s->refused = fr_fail((fr_status)m->status, "coordinator at %s refuses this group: %s", s->options->endpoint,
-                             m->cause);
+        s->refused = fr_fail((fr_status)m->status, "coordinator at %s refuses this group: %s",
+                             s->options->endpoint, m->cause);
     } else {
         fr_log(FR_LOG_WARN, "coordinator: %s", m->cause);
     }
@@ -284,7 +300,8 @@ fr_status fr_serve(fr_session *session, const fr_serve_options *options)
     else
         snprintf(s.name, sizeof s.name, "%s-%s-%d", options->role, host, (int)getpid());
     s.requests = (fr_requests){.session = session, .held.session = session};
-    s.batch.prefill_chunk = options->prefill_chunk > 0 ? options->prefill_chunk : DEFAULT_PREFILL_CHUNK;
+    s.batch.prefill_chunk =
+        options->prefill_chunk > 0 ? options->prefill_chunk : DEFAULT_PREFILL_CHUNK;
     s.last_heard = fr_now_s();
 
     FR_TRY(new_link(&s));

@@ -1,9 +1,10 @@
-/* serve.h: engine requests in, batches out: the one serving code for draft and target. The leader of a group runs it,
- * in the worker program or in a thread of the coordinator. It connects to the coordinator, registers, and batches all
- * requests continuously: chunked prefill, decode and verification of all jobs share a pass.
+/* serve.h: engine requests in, batches out: the one serving code for draft and target. The leader
+ * of a group runs it, in the worker program or in a thread of the coordinator. It connects to the
+ * coordinator, registers, and batches all requests continuously: chunked prefill, decode and
+ * verification of all jobs share a pass.
  *
- * Idle, it sleeps on its socket. It returns when told to shut down, when *stop becomes non-zero, or on an error of the
- * group (which it reports to the coordinator first). */
+ * Idle, it sleeps on its socket. It returns when told to shut down, when *stop becomes non-zero, or
+ * on an error of the group (which it reports to the coordinator first). */
 #ifndef FR_SERVE_H
 #define FR_SERVE_H
 

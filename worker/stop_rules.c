@@ -18,8 +18,8 @@ static fr_status decode_from(fr_stop_rules *r, const int32_t *ids, int from, int
     return fr_detokenize(r->tokenizer, ids + from, (size_t)(n - from), 0, &r->text);
 }
 
-fr_status fr_stop_rules_open(fr_stop_rules *r, const fr_tokenizer *tokenizer, const fr_msg_generate *m,
-                             const int32_t *ids, int n)
+fr_status fr_stop_rules_open(fr_stop_rules *r, const fr_tokenizer *tokenizer,
+                             const fr_msg_generate *m, const int32_t *ids, int n)
 {
     int step_from = (int)m->step_from, chain_base = (int)m->prefix.chain_base;
     int first = step_from < chain_base ? step_from : chain_base;
@@ -31,7 +31,8 @@ fr_status fr_stop_rules_open(fr_stop_rules *r, const fr_tokenizer *tokenizer, co
         longest = strlen(r->stops[i]) > longest ? strlen(r->stops[i]) : longest;
     if (longest == 0)
         return FR_OK;
-    /* A rule reaches at most longest - 1 bytes back; tokens of no text make the number of tokens unknown. */
+    /* A rule reaches at most longest - 1 bytes back; tokens of no text make the number of tokens
+     * unknown. */
     for (int back = 16;; back *= 4) {
         int from = n - first > back ? n - back : first;
         FR_TRY(decode_from(r, ids, from, step_from, n));
@@ -51,7 +52,8 @@ static int completed(const fr_stop_rules *r, const char *what, size_t first, siz
     size_t n = strlen(what), from = old_len >= n ? old_len - (n - 1) : 0;
     if (from < first)
         from = first;
-    return n > 0 && r->text.len > old_len && memmem(r->text.data + from, r->text.len - from, what, n) != NULL;
+    return n > 0 && r->text.len > old_len &&
+           memmem(r->text.data + from, r->text.len - from, what, n) != NULL;
 }
 
 fr_status fr_stop_rules_feed(fr_stop_rules *r, int32_t id, const char **stop_out)

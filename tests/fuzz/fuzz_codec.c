@@ -1,4 +1,5 @@
-/* fuzz_codec.c: any bytes as a message. What can be decoded can be encoded again, and means the same from then on. */
+/* fuzz_codec.c: any bytes as a message. What can be decoded can be encoded again, and means the
+ * same from then on. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

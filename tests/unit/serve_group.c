@@ -28,8 +28,12 @@ void ok(fr_status st)
 static fr_session *open_session(fr_comm *comm, int context, int kv_positions, int max_rows)
 {
     fr_session *s = NULL;
-    ok(fr_session_open(MODEL, comm, &(fr_session_options){.threads = 1, .max_rows = max_rows, .max_context = context,
-                                                          .kv_positions = kv_positions}, &s));
+    ok(fr_session_open(MODEL, comm,
+                       &(fr_session_options){.threads = 1,
+                                             .max_rows = max_rows,
+                                             .max_context = context,
+                                             .kv_positions = kv_positions},
+                       &s));
     return s;
 }
 
@@ -66,8 +70,11 @@ void group_tell(group *g, const fr_msg *m)
 
 void group_welcome(group *g, int want_tokenizer)
 {
-    group_tell(g, &(fr_msg){.kind = FR_MSG_WELCOME, .body.welcome = {.group = 1, .epoch = 1, .heartbeat_ms = 100,
-                                                               .want_tokenizer = want_tokenizer}});
+    group_tell(g, &(fr_msg){.kind = FR_MSG_WELCOME,
+                            .body.welcome = {.group = 1,
+                                             .epoch = 1,
+                                             .heartbeat_ms = 100,
+                                             .want_tokenizer = want_tokenizer}});
 }
 
 void group_open(group *g, int context, int kv_positions, int max_rows)
@@ -79,7 +86,10 @@ void group_open(group *g, int context, int kv_positions, int max_rows)
     ok(fr_link_listen(endpoint, 0, &g->server));
     ok(fr_comm_self_open(&g->comm));
     g->session = open_session(g->comm, context, kv_positions, max_rows);
-    g->options = (fr_serve_options){.endpoint = endpoint, .role = "target", .name = "test", .prefill_chunk = 16,
+    g->options = (fr_serve_options){.endpoint = endpoint,
+                                    .role = "target",
+                                    .name = "test",
+                                    .prefill_chunk = 16,
                                     .stop = &g->stop};
 }
 
@@ -126,8 +136,10 @@ void group_stop(group *g)
 void prompt(const group *g, int number, text *t)
 {
     char words[256];
-    int n = snprintf(words, sizeof words, "<|im_start|>user\nStart with %d. (1) Add %d. (2) Take away %d. (3) Add 7."
-                     "<|im_end|>\n<|im_start|>assistant\n", 40 + number, 300 + 7 * number, 90 + number);
+    int n = snprintf(words, sizeof words,
+                     "<|im_start|>user\nStart with %d. (1) Add %d. (2) Take away %d. (3) Add 7."
+                     "<|im_end|>\n<|im_start|>assistant\n",
+                     40 + number, 300 + 7 * number, 90 + number);
     *t = (text){0};
     ok(fr_tokenize_prompt(fr_session_tokenizer(g->session), words, (size_t)n, &t->ids));
     t->n_prompt = (int)t->ids.len;
@@ -156,22 +168,31 @@ void write_plainly(group *g, text *t, const fr_sampling *sampling, int n)
 
 fr_msg_sampling sampling_msg(const fr_sampling *s)
 {
-    return (fr_msg_sampling){.temperature = s->temperature, .top_p = s->top_p, .top_k = (uint32_t)s->top_k,
-                             .seed = s->seed, .sample = s->sample};
+    return (fr_msg_sampling){.temperature = s->temperature,
+                             .top_p = s->top_p,
+                             .top_k = (uint32_t)s->top_k,
+                             .seed = s->seed,
+                             .sample = s->sample};
 }
 
 fr_msg_prefix prefix_of(const text *t, uint64_t job, int start, int n)
 {
-    return (fr_msg_prefix){.job = job, .epoch = 1, .start = (uint32_t)start,
-                           .digest = fr_ids_digest(t->ids.data, (size_t)start), .tokens = t->ids.data + start,
-                           .n_tokens = (size_t)(n - start), .chain_base = (uint32_t)t->n_prompt};
+    return (fr_msg_prefix){.job = job,
+                           .epoch = 1,
+                           .start = (uint32_t)start,
+                           .digest = fr_ids_digest(t->ids.data, (size_t)start),
+                           .tokens = t->ids.data + start,
+                           .n_tokens = (size_t)(n - start),
+                           .chain_base = (uint32_t)t->n_prompt};
 }
 
 fr_msg generate_msg(group *g, const text *t, uint64_t job, const fr_sampling *s, int max_tokens)
 {
     return (fr_msg){.kind = FR_MSG_GENERATE,
-                    .body.generate = {.request = g->next_request++, .prefix = prefix_of(t, job, 0, t->n_prompt),
-                                      .sampling = sampling_msg(s), .max_tokens = (uint32_t)max_tokens,
+                    .body.generate = {.request = g->next_request++,
+                                      .prefix = prefix_of(t, job, 0, t->n_prompt),
+                                      .sampling = sampling_msg(s),
+                                      .max_tokens = (uint32_t)max_tokens,
                                       .step_from = (uint32_t)t->n_prompt}};
 }
 

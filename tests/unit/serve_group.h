@@ -1,5 +1,6 @@
-/* serve_group.h: for tests of serving: a group of one rank in a thread, serving the embedded target over inproc to a
- * coordinator played by the test, and the same model's texts written by a plain loop over the session's door. */
+/* serve_group.h: for tests of serving: a group of one rank in a thread, serving the embedded target
+ * over inproc to a coordinator played by the test, and the same model's texts written by a plain
+ * loop over the session's door. */
 #ifndef SERVE_GROUP_H
 #define SERVE_GROUP_H
 
@@ -40,7 +41,8 @@ void group_receive(group *g, fr_msg *m);
 void expect(group *g, fr_msg_kind kind, fr_msg *m);
 void group_tell(group *g, const fr_msg *m);
 void group_welcome(group *g, int want_tokenizer);
-/* A coordinator's socket and a session, used by this thread until group_run(). Sizes as in session.h. */
+/* A coordinator's socket and a session, used by this thread until group_run(). Sizes as in
+ * session.h. */
 void group_open(group *g, int context, int kv_positions, int max_rows);
 /* Starts the thread that serves. */
 void group_run(group *g);

@@ -1,6 +1,6 @@
-/* test_codec.c: every message kind, with every field set and with none, through bytes and back; then hostile bytes and
- * failing allocations. The fillers and comparers are expanded from codec_fields.h; that its lists are complete is
- * checked against the text of forerun.proto. */
+/* test_codec.c: every message kind, with every field set and with none, through bytes and back;
+ * then hostile bytes and failing allocations. The fillers and comparers are expanded from
+ * codec_fields.h; that its lists are complete is checked against the text of forerun.proto. */
 #include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,7 +41,8 @@ static uint64_t draw(source *s)
 
 static const char *draw_text(source *s)
 {
-    static const char *const texts[] = {"x", "two words", "\n\n", "na\xc3\xafve", "\xe2\x88\x91 \xf0\x9f\x98\x80"};
+    static const char *const texts[] = {"x", "two words", "\n\n", "na\xc3\xafve",
+                                        "\xe2\x88\x91 \xf0\x9f\x98\x80"};
     return texts[draw(s) % 5];
 }
 
@@ -226,7 +227,8 @@ static void test_truncated(void **state)
         size_t refused = 0;
         for (size_t n = 0; n < bytes.len; n++)
             refused += decode_exact(bytes.data, n) != FR_OK;
-        assert_int_equal(refused, bytes.len); /* the body is one field behind the tag: no prefix is whole */
+        assert_int_equal(refused,
+                         bytes.len); /* the body is one field behind the tag: no prefix is whole */
         fr_buf_free(&bytes);
     }
     fr_arena_free(&s.memory);
@@ -254,7 +256,7 @@ static void test_no_body(void **state)
 {
     (void)state;
     assert_int_equal(decode_exact((const uint8_t *)"", 0), FR_EPROTO);
-    assert_int_equal(decode_exact((const uint8_t *)"\x08\x05", 2), FR_EPROTO);         /* a tag alone */
+    assert_int_equal(decode_exact((const uint8_t *)"\x08\x05", 2), FR_EPROTO); /* a tag alone */
     assert_int_equal(decode_exact((const uint8_t *)"\xfa\x05\x00", 3), FR_EPROTO);     /* body 95 */
     fr_buf out = {0};
     assert_int_equal(fr_msg_encode(&(fr_msg){.kind = FR_MSG_NONE}, &out), FR_EINVAL);
@@ -269,10 +271,20 @@ static void test_utf8(void **state)
         const char *text;
         int good;
     } cases[] = {
-        {"plain", 1},         {"\xc3\xa9", 1},          {"\xed\x9f\xbf", 1},      {"\xf4\x8f\xbf\xbf", 1},
-        {"\x80", 0},          {"a\xc3", 0},             {"\xc0\xaf", 0},          {"\xe0\x80\xaf", 0},
-        {"\xed\xa0\x80", 0},  {"\xf4\x90\x80\x80", 0},  {"\xf0\x80\x80\xaf", 0},  {"\xff", 0},
-        {"\xe2\x82", 0},      {"\xf8\x88\x80\x80", 0},
+        {"plain", 1},
+        {"\xc3\xa9", 1},
+        {"\xed\x9f\xbf", 1},
+        {"\xf4\x8f\xbf\xbf", 1},
+        {"\x80", 0},
+        {"a\xc3", 0},
+        {"\xc0\xaf", 0},
+        {"\xe0\x80\xaf", 0},
+        {"\xed\xa0\x80", 0},
+        {"\xf4\x90\x80\x80", 0},
+        {"\xf0\x80\x80\xaf", 0},
+        {"\xff", 0},
+        {"\xe2\x82", 0},
+        {"\xf8\x88\x80\x80", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint8_t frame[32];
@@ -364,7 +376,8 @@ static void test_kind_names(void **state)
     assert_string_equal(fr_msg_kind_name((fr_msg_kind)99), "unknown");
 }
 
-/* The fields of a message in forerun.proto: what stands before the ';'s of its braces. -1: no such message. */
+/* The fields of a message in forerun.proto: what stands before the ';'s of its braces. -1: no such
+ * message. */
 static int fields_in_schema(const char *schema, const char *message)
 {
     char start[64];
@@ -389,7 +402,8 @@ static void test_field_lists_are_complete(void **state)
     assert_in_range(fread(schema, 1, sizeof schema - 1, f), 1000, sizeof schema - 2);
     fclose(f);
 #define ONE(...) +1
-#define COUNT(name, proto, fields) assert_int_equal(fields_in_schema(schema, #proto), 0 fields(ONE));
+#define COUNT(name, proto, fields) \
+    assert_int_equal(fields_in_schema(schema, #proto), 0 fields(ONE));
     FR_CODEC_MESSAGES(COUNT)
 }
 

@@ -1,5 +1,6 @@
-/* test_link.c: both ends of a link over inproc, ipc and tcp, and peers that break the rules: raw ZeroMQ sockets and raw
- * TCP connections that send what is not a frame, frames over the limit, other versions, and peers that vanish. */
+/* test_link.c: both ends of a link over inproc, ipc and tcp, and peers that break the rules: raw
+ * ZeroMQ sockets and raw TCP connections that send what is not a frame, frames over the limit,
+ * other versions, and peers that vanish. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -23,12 +24,14 @@
 
 #define WAIT_MS 5000
 
-static const char *const transports[] = {"inproc://test_link", "tcp://127.0.0.1:*", "ipc:///tmp/test_link_%d"};
+static const char *const transports[] = {"inproc://test_link", "tcp://127.0.0.1:*",
+                                         "ipc:///tmp/test_link_%d"};
 
 static fr_link *listen_on(const char *endpoint, size_t max_frame)
 {
     char text[128];
-    snprintf(text, sizeof text, strstr(endpoint, "%d") ? "ipc:///tmp/test_link_%d" : endpoint, getpid());
+    snprintf(text, sizeof text, strstr(endpoint, "%d") ? "ipc:///tmp/test_link_%d" : endpoint,
+             getpid());
     fr_link *l = NULL;
     assert_int_equal(fr_link_listen(text, max_frame, &l), FR_OK);
     return l;
@@ -134,8 +137,14 @@ static void test_timeouts(void **state)
 static void test_endpoints_refused(void **state)
 {
     (void)state;
-    const char *const bad[] = {"", "tcp://", "nonsense", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "xyz://a",
-                               "tcp://192.0.2.1:5555", "ipc:///nonexistent/folder/socket"};
+    const char *const bad[] = {"",
+                               "tcp://",
+                               "nonsense",
+                               "tcp://127.0.0.1",
+                               "tcp://127.0.0.1:99999",
+                               "xyz://a",
+                               "tcp://192.0.2.1:5555",
+                               "ipc:///nonexistent/folder/socket"};
     fr_link *l = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(fr_link_listen(bad[i], 0, &l), FR_EINVAL);
@@ -181,12 +190,14 @@ static void test_gone_peer(void **state)
         }
         assert_int_equal(st, FR_EPEER);
         assert_int_equal(fr_link_send(server, &unknown, &(fr_msg){.kind = FR_MSG_OK}), FR_EPEER);
-        assert_int_equal(fr_link_send(server, &(fr_peer){.len = 0}, &(fr_msg){.kind = FR_MSG_OK}), FR_EPEER);
+        assert_int_equal(fr_link_send(server, &(fr_peer){.len = 0}, &(fr_msg){.kind = FR_MSG_OK}),
+                         FR_EPEER);
         fr_link_close(&server, 0);
     }
 }
 
-/* A client that does not read fills its own queue; the server neither blocks nor loses its other clients. */
+/* A client that does not read fills its own queue; the server neither blocks nor loses its other
+ * clients. */
 static void test_slow_client(void **state)
 {
     (void)state;
@@ -217,7 +228,8 @@ static void test_frame_limit(void **state)
 {
     (void)state;
     for (size_t t = 0; t < sizeof transports / sizeof *transports; t++) {
-        fr_link *server = listen_on(transports[t], 4096), *client = connect_to(server), *small = NULL;
+        fr_link *server = listen_on(transports[t], 4096), *client = connect_to(server),
+                *small = NULL;
         static char text[8192];
         memset(text, 'x', sizeof text - 1);
         fr_msg m = {.kind = FR_MSG_ERROR, .body.error.cause = text}, in;
@@ -225,7 +237,8 @@ static void test_frame_limit(void **state)
         /* Over our own limit: refused before it is sent. */
         assert_int_equal(fr_link_connect(fr_link_endpoint(server), 4096, &small), FR_OK);
         assert_int_equal(fr_link_send(small, NULL, &m), FR_ELIMIT);
-        /* Over the other side's: the connection is dropped (inproc: the frame is refused), the server goes on. */
+        /* Over the other side's: the connection is dropped (inproc: the frame is refused), the
+         * server goes on. */
         assert_int_equal(fr_link_send(client, NULL, &m), FR_OK);
         fr_status st = fr_link_recv(server, 200, &from, &in);
         assert_true(st == FR_ETIMEDOUT || st == FR_EPROTO);
@@ -238,7 +251,8 @@ static void test_frame_limit(void **state)
 }
 
 /* Sends one raw frame and expects a refusal that names `what`, with an address to answer to. */
-static void expect_refused(fr_link *server, void *raw, const void *frame, size_t n, const char *what)
+static void expect_refused(fr_link *server, void *raw, const void *frame, size_t n,
+                           const char *what)
 {
     fr_peer from;
     fr_msg m;
@@ -266,7 +280,8 @@ static void test_malformed_frames(void **state)
     expect_refused(server, raw, "GET / HTTP/1.1\r\n\r\n", 18, "not Forerun's");
     expect_refused(server, raw, "FRN\2\2\0\0\0\x08\x01", 10, "peer speaks protocol 2, this is 1");
     expect_refused(server, raw, "FRN\1\3\0\0\0\x08\x01", 10, "says that its body has 3");
-    expect_refused(server, raw, "FRN\1\xff\xff\xff\xff\x08\x01", 10, "says that its body has 4294967295");
+    expect_refused(server, raw, "FRN\1\xff\xff\xff\xff\x08\x01", 10,
+                   "says that its body has 4294967295");
     expect_refused(server, raw, "FRN\1\0\0\0\0", 8, "without a body");
     expect_refused(server, raw, "FRN\1\4\0\0\0\xff\xff\xff\xff", 12, "malformed");
     assert_int_equal(zmq_send(raw, "FRN", 3, ZMQ_SNDMORE), 3);
@@ -345,7 +360,8 @@ static void test_raw_tcp(void **state)
 static void test_poll(void **state)
 {
     (void)state;
-    fr_link *a = listen_on("tcp://127.0.0.1:*", 0), *b = listen_on("inproc://poll", 0), *client = connect_to(b);
+    fr_link *a = listen_on("tcp://127.0.0.1:*", 0), *b = listen_on("inproc://poll", 0),
+            *client = connect_to(b);
     int fds[2], ready[3];
     assert_int_equal(pipe(fds), 0);
     fr_link *links[] = {a, b};

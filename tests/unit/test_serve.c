@@ -1,5 +1,5 @@
-/* test_serve.c: serving: registration and its end, Generate and Verify. What comes is compared with a plain loop over the
- * session's door. */
+/* test_serve.c: serving: registration and its end, Generate and Verify. What comes is compared with
+ * a plain loop over the session's door. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,7 +47,8 @@ static void test_register(void **state)
     assert_int_equal(m.body.heartbeat.kv_free, info.kv_positions);
     fr_msg_free(&m);
     /* A coordinator that was restarted does not know the group. */
-    group_tell(&g, &(fr_msg){.kind = FR_MSG_ENGINE_ERROR, .body.engine_error.status = FR_ENOTFOUND});
+    group_tell(&g,
+               &(fr_msg){.kind = FR_MSG_ENGINE_ERROR, .body.engine_error.status = FR_ENOTFOUND});
     expect(&g, FR_MSG_REGISTER, &m);
     fr_msg_free(&m);
     group_welcome(&g, 0);
@@ -63,7 +64,9 @@ static void test_refused(void **state)
     group_run(&g);
     expect(&g, FR_MSG_REGISTER, &m);
     fr_msg_free(&m);
-    group_tell(&g, &(fr_msg){.kind = FR_MSG_ENGINE_ERROR, .body.engine_error = {.status = FR_EMISMATCH, .cause = "other model"}});
+    group_tell(&g,
+               &(fr_msg){.kind = FR_MSG_ENGINE_ERROR,
+                         .body.engine_error = {.status = FR_EMISMATCH, .cause = "other model"}});
     expect(&g, FR_MSG_GOODBYE, &m);
     fr_msg_free(&m);
     group_join(&g);
@@ -165,13 +168,15 @@ static void test_generate(void **state)
         }
         /* Going on from what the engine knows, with what it wrote or with something new. */
         m = generate_msg(&g, &t[i], (uint64_t)i, all[i], 4);
-        m.body.generate.prefix = prefix_of(&t[i], (uint64_t)i, t[i].n_prompt + 20, t[i].n_prompt + 20);
+        m.body.generate.prefix =
+            prefix_of(&t[i], (uint64_t)i, t[i].n_prompt + 20, t[i].n_prompt + 20);
         group_tell(&g, &m);
         fr_msg r;
         expect(&g, FR_MSG_GENERATED, &r);
         assert_int_equal(r.body.generated.position, t[i].n_prompt + 20);
         assert_int_equal(r.body.generated.n_ids, 4);
-        assert_memory_equal(r.body.generated.ids, t[i].ids.data + t[i].n_prompt + 20, 4 * sizeof(int32_t));
+        assert_memory_equal(r.body.generated.ids, t[i].ids.data + t[i].n_prompt + 20,
+                            4 * sizeof(int32_t));
         assert_memory_equal(r.body.generated.logprobs, t[i].logprobs + 20, 4 * sizeof(float));
         fr_msg_free(&r);
         fr_ids_free(&t[i].ids);
@@ -204,14 +209,16 @@ static void test_stream(void **state)
     group_stop(&g);
 }
 
-/* Where in t's generated ids the text first holds `what`, counted from `from`: the number of ids up to there. */
+/* Where in t's generated ids the text first holds `what`, counted from `from`: the number of ids up
+ * to there. */
 static int ids_until(const group *g, const text *t, int from, const char *what)
 {
     fr_buf b = {0};
     int n = from;
     do {
         assert_true(n < (int)t->ids.len - t->n_prompt);
-        ok(fr_detokenize(fr_session_tokenizer(g->session), t->ids.data + t->n_prompt + n++, 1, 0, &b));
+        ok(fr_detokenize(fr_session_tokenizer(g->session), t->ids.data + t->n_prompt + n++, 1, 0,
+                         &b));
     } while (!memmem(b.data, b.len, what, strlen(what)));
     fr_buf_free(&b);
     return n;
@@ -225,17 +232,21 @@ static void test_stop_rules(void **state)
     group_open(&g, 512, 0, 0);
     prompt(&g, 4, &t);
     write_plainly(&g, &t, &greedy, 200);
-    int step = ids_until(&g, &t, 0, "\n\n"), second = ids_until(&g, &t, step, "\n\n"), equals = 0, end = 0;
+    int step = ids_until(&g, &t, 0, "\n\n"), second = ids_until(&g, &t, step, "\n\n"), equals = 0,
+        end = 0;
     /* A stop string that begins in one token and ends in another. */
     size_t n = 0;
-    const char *bytes = fr_token_bytes(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + 3], &n);
+    const char *bytes =
+        fr_token_bytes(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + 3], &n);
     char word[64];
     assert_in_range(n, 1, 30);
     size_t n2 = 0;
-    const char *next = fr_token_bytes(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + 4], &n2);
+    const char *next =
+        fr_token_bytes(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + 4], &n2);
     snprintf(word, sizeof word, "%.*s%.*s", (int)n, bytes, (int)n2, next);
     equals = ids_until(&g, &t, 0, word);
-    while (end < 200 && !fr_tokenizer_is_end(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + end]))
+    while (end < 200 &&
+           !fr_tokenizer_is_end(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + end]))
         end++;
     assert_in_range(end, 1, 198);
     int unsure = 0;
@@ -298,7 +309,8 @@ static void test_context_full(void **state)
     group_begin(&g);
     int n = 96 - t.n_prompt + 1;
     for (int i = 0; i < n - 1; i++)
-        assert_false(fr_tokenizer_is_end(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + i]));
+        assert_false(
+            fr_tokenizer_is_end(fr_session_tokenizer(g.session), t.ids.data[t.n_prompt + i]));
     fr_msg ask = generate_msg(&g, &t, 1, &hot, 1000);
     group_tell(&g, &ask);
     expect_generated(&g, ask.body.generate.request, &t, n, "context");
@@ -307,7 +319,8 @@ static void test_context_full(void **state)
     ask.body.generate.prefix = prefix_of(&longer, 2, 0, (int)longer.ids.len);
     group_tell(&g, &ask);
     char words[64];
-    snprintf(words, sizeof words, "prompt of %zu tokens is longer than the context of 96", longer.ids.len);
+    snprintf(words, sizeof words, "prompt of %zu tokens is longer than the context of 96",
+             longer.ids.len);
     expect_error(&g, ask.body.generate.request, FR_ELIMIT, words);
     expect_alive(&g, &t);
     fr_ids_free(&t.ids);
@@ -332,14 +345,16 @@ static void test_verify(void **state)
     group_begin(&g);
     fr_msg m;
     for (int i = 0; i < 3; i++) {
-        /* Right drafts: the same tokens, with the same log-probabilities, as by writing them one by one. */
+        /* Right drafts: the same tokens, with the same log-probabilities, as by writing them one by
+         * one. */
         fr_msg ask = verify_msg(&g, &t[i], (uint64_t)i, all[i], t[i].n_prompt, t[i].n_prompt + N);
         for (int again = 0; again < 2; again++) {
             group_tell(&g, &ask);
             expect_verified(&g, ask.body.verify.request, &m);
             assert_int_equal(m.body.verified.n_own, N + 1);
             assert_int_equal(m.body.verified.n_drafted_logprobs, N);
-            assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt, (N + 1) * sizeof(int32_t));
+            assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt,
+                                (N + 1) * sizeof(int32_t));
             assert_memory_equal(m.body.verified.drafted_logprobs, t[i].logprobs, N * sizeof(float));
             fr_msg_free(&m);
         }
@@ -351,7 +366,8 @@ static void test_verify(void **state)
         expect_verified(&g, ask.body.verify.request, &m);
         assert_int_equal(m.body.verified.n_own, 9);
         assert_int_equal(m.body.verified.own[4], right);
-        assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt + 2, 4 * sizeof(int32_t));
+        assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt + 2,
+                            4 * sizeof(int32_t));
         fr_msg_free(&m);
         *wrong = right;
         /* Going on behind the right ones; nothing drafted at all. */
@@ -367,7 +383,8 @@ static void test_verify(void **state)
     group_stop(&g);
 }
 
-/* Probes of one Verify against the same questions asked one by one, also when they do not fit one pass. */
+/* Probes of one Verify against the same questions asked one by one, also when they do not fit one
+ * pass. */
 static void test_probes(void **state)
 {
     (void)state;
@@ -382,8 +399,11 @@ static void test_probes(void **state)
             ok(fr_ids_put(&t.ids, &question[i % 8], 1));
         fr_msg_probe probes[PROBES];
         for (int i = 0; i < PROBES; i++)
-            probes[i] = (fr_msg_probe){.at = (uint32_t)(t.n_prompt + N - 4 * i), .tokens = question,
-                                       .n_tokens = (size_t)(8 - i), .wanted = wanted, .n_wanted = 3};
+            probes[i] = (fr_msg_probe){.at = (uint32_t)(t.n_prompt + N - 4 * i),
+                                       .tokens = question,
+                                       .n_tokens = (size_t)(8 - i),
+                                       .wanted = wanted,
+                                       .n_wanted = 3};
         fr_msg ask = verify_msg(&g, &t, 1, &greedy, t.n_prompt, t.n_prompt + N), m;
         ask.body.verify.probes = probes;
         ask.body.verify.n_probes = PROBES;
@@ -404,7 +424,8 @@ static void test_probes(void **state)
                 group_tell(&g, &ask);
                 expect_verified(&g, ask.body.verify.request, &one);
                 assert_int_equal(r->best, one.body.verified.own[0]);
-                assert_memory_equal(&r->logprobs[w], one.body.verified.drafted_logprobs, sizeof(float));
+                assert_memory_equal(&r->logprobs[w], one.body.verified.drafted_logprobs,
+                                    sizeof(float));
                 alone.ids.len = (size_t)n;
                 fr_msg_free(&one);
             }

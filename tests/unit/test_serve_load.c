@@ -1,5 +1,5 @@
-/* test_serve_load.c: serving: many requests at once, little cache, sequences that are forked, cut, released or replaced,
- * malformed requests, and failing allocations. */
+/* test_serve_load.c: serving: many requests at once, little cache, sequences that are forked, cut,
+ * released or replaced, malformed requests, and failing allocations. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,13 +49,16 @@ static void check_many(group *g, text *t)
             const text *x = &t[m.body.generated.request - first];
             const size_t n = m.body.generated.n_ids;
             assert_true(n == LENGTH || strcmp(m.body.generated.stop, "end") == 0);
-            assert_memory_equal(m.body.generated.ids, x->ids.data + x->n_prompt, n * sizeof(int32_t));
+            assert_memory_equal(m.body.generated.ids, x->ids.data + x->n_prompt,
+                                n * sizeof(int32_t));
             assert_memory_equal(m.body.generated.logprobs, x->logprobs, n * sizeof(float));
         } else {
             assert_int_equal(m.kind, FR_MSG_VERIFIED);
             const text *x = &t[m.body.verified.request - first - MANY];
-            assert_memory_equal(m.body.verified.own, x->ids.data + x->n_prompt, (LENGTH + 1) * sizeof(int32_t));
-            assert_memory_equal(m.body.verified.drafted_logprobs, x->logprobs, LENGTH * sizeof(float));
+            assert_memory_equal(m.body.verified.own, x->ids.data + x->n_prompt,
+                                (LENGTH + 1) * sizeof(int32_t));
+            assert_memory_equal(m.body.verified.drafted_logprobs, x->logprobs,
+                                LENGTH * sizeof(float));
         }
         fr_msg_free(&m);
     }
@@ -84,12 +87,15 @@ static void test_little_cache(void **state)
     check_many(&g, t);
     /* The evicted ones are still known: no prefix is asked for. */
     for (int i = 0; i < MANY; i++) {
-        fr_msg ask = verify_msg(&g, &t[i], (uint64_t)(MANY + i), i % 2 ? &hot : &greedy, t[i].n_prompt + 4,
-                                t[i].n_prompt + 8), m;
-        ask.body.verify.prefix = prefix_of(&t[i], (uint64_t)(MANY + i), t[i].n_prompt + 3, t[i].n_prompt + 8);
+        fr_msg ask = verify_msg(&g, &t[i], (uint64_t)(MANY + i), i % 2 ? &hot : &greedy,
+                                t[i].n_prompt + 4, t[i].n_prompt + 8),
+               m;
+        ask.body.verify.prefix =
+            prefix_of(&t[i], (uint64_t)(MANY + i), t[i].n_prompt + 3, t[i].n_prompt + 8);
         group_tell(&g, &ask);
         expect_verified(&g, ask.body.verify.request, &m);
-        assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt + 4, 5 * sizeof(int32_t));
+        assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt + 4,
+                            5 * sizeof(int32_t));
         fr_msg_free(&m);
     }
     for (int i = 0; i < MANY; i++)
@@ -166,7 +172,9 @@ static void test_prefix(void **state)
     group_tell(&g, &short_one);
     expect_generated(&g, late.body.generate.request, &t, 4, "limit");
     /* A fork knows what its origin knew. */
-    group_tell(&g, &(fr_msg){.kind = FR_MSG_FORK, .body.fork = {.job = 5, .from = 0, .to = 3, .position = (uint32_t)t.n_prompt}});
+    group_tell(&g, &(fr_msg){.kind = FR_MSG_FORK,
+                             .body.fork = {
+                                 .job = 5, .from = 0, .to = 3, .position = (uint32_t)t.n_prompt}});
     fr_msg forked = late;
     forked.body.generate.prefix.sequence = 3;
     group_tell(&g, &forked);
@@ -200,12 +208,14 @@ static void test_replaced_and_cancelled(void **state)
     expect_generated(&g, b.body.generate.request, &t, 4, "limit");
     /* A cancelled one is never answered. */
     group_tell(&g, &a);
-    group_tell(&g, &(fr_msg){.kind = FR_MSG_CANCEL_REQUEST, .body.cancel_request.request = a.body.generate.request});
+    group_tell(&g, &(fr_msg){.kind = FR_MSG_CANCEL_REQUEST,
+                             .body.cancel_request.request = a.body.generate.request});
     group_tell(&g, &(fr_msg){.kind = FR_MSG_CANCEL_REQUEST, .body.cancel_request.request = 12345});
     b.body.generate.prefix.job = 2;
     group_tell(&g, &b);
     expect_generated(&g, b.body.generate.request, &t, 4, "limit");
-    /* A newer epoch of a job drops its older requests without a word, and later ones of an older epoch too. */
+    /* A newer epoch of a job drops its older requests without a word, and later ones of an older
+     * epoch too. */
     group_tell(&g, &a);
     b.body.generate.prefix.job = 1;
     b.body.generate.prefix.sequence = 9;
@@ -248,9 +258,11 @@ static void test_malformed(void **state)
         {.at = 2, .tokens = fine, .n_tokens = 2, .wanted = low, .n_wanted = 2},
         {.at = 2, .tokens = fine, .n_tokens = 2, .wanted = many, .n_wanted = 17},
     };
-    const char *probe_words[] = {"at 0", "is not within the trunk", "has no tokens", "outside the vocabulary",
-                                 "token id -1", "wanted tokens are over"};
-    const fr_msg base = generate_msg(&g, &t, 1, &greedy, 4), check = verify_msg(&g, &t, 1, &greedy, n, n);
+    const char *probe_words[] = {"at 0",          "is not within the trunk",
+                                 "has no tokens", "outside the vocabulary",
+                                 "token id -1",   "wanted tokens are over"};
+    const fr_msg base = generate_msg(&g, &t, 1, &greedy, 4),
+                 check = verify_msg(&g, &t, 1, &greedy, n, n);
     struct {
         fr_msg m;
         const char *words;
@@ -268,7 +280,8 @@ static void test_malformed(void **state)
         __VA_ARGS__;                                                                    \
     } while (0);
     BAD(base, FR_EINVAL, "no tokens", q->prefix.n_tokens = 0)
-    BAD(base, FR_EINVAL, "outside the vocabulary", (q->prefix.tokens = high, q->prefix.n_tokens = 2))
+    BAD(base, FR_EINVAL, "outside the vocabulary",
+        (q->prefix.tokens = high, q->prefix.n_tokens = 2))
     BAD(base, FR_EINVAL, "token id -1", (q->prefix.tokens = low, q->prefix.n_tokens = 2))
     BAD(base, FR_ELIMIT, "longer than the context", q->prefix.start = 4000000000u)
     BAD(base, FR_ENEEDPREFIX, "", q->prefix.start = 7)
@@ -284,14 +297,17 @@ static void test_malformed(void **state)
     BAD(check, FR_EINVAL, "chain_base", v->position = (uint32_t)n - 1)
     BAD(check, FR_EINVAL, "temperature", v->sampling.temperature = INFINITY)
     for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
-        BAD(check, i == 5 ? FR_ELIMIT : FR_EINVAL, probe_words[i], (v->probes = &probes[i], v->n_probes = 1))
+        BAD(check, i == 5 ? FR_ELIMIT : FR_EINVAL, probe_words[i],
+            (v->probes = &probes[i], v->n_probes = 1))
     for (int i = 0; i < k; i++) {
         group_tell(&g, &bad[i].m);
-        uint64_t id = bad[i].m.kind == FR_MSG_VERIFY ? bad[i].m.body.verify.request : bad[i].m.body.generate.request;
+        uint64_t id = bad[i].m.kind == FR_MSG_VERIFY ? bad[i].m.body.verify.request
+                                                     : bad[i].m.body.generate.request;
         expect_error(&g, id, bad[i].st, bad[i].words);
     }
     /* Messages about nothing, and of the wrong kind. */
-    group_tell(&g, &(fr_msg){.kind = FR_MSG_TRUNCATE, .body.truncate = {.job = 77, .position = 4000000000u}});
+    group_tell(&g, &(fr_msg){.kind = FR_MSG_TRUNCATE,
+                             .body.truncate = {.job = 77, .position = 4000000000u}});
     group_tell(&g, &(fr_msg){.kind = FR_MSG_FORK, .body.fork = {.job = 77, .to = 4}});
     group_tell(&g, &(fr_msg){.kind = FR_MSG_RELEASE, .body.release = {.job = 77, .all = 1}});
     group_tell(&g, &(fr_msg){.kind = FR_MSG_SUBMIT});
@@ -301,7 +317,8 @@ static void test_malformed(void **state)
     group_stop(&g);
 }
 
-/* A coordinator that does not read for long: when replies were lost, the group registers again to be asked again. */
+/* A coordinator that does not read for long: when replies were lost, the group registers again to
+ * be asked again. */
 static void test_lost_replies(void **state)
 {
     (void)state;
@@ -317,7 +334,8 @@ static void test_lost_replies(void **state)
         while (fr_link_send(g.server, &g.peer, &bad) == FR_EBUSY)
             fr_sleep_ms(1);
     fr_sleep_ms(200);
-    /* It goes on registering until it is answered; two without an error between them: it has read all. */
+    /* It goes on registering until it is answered; two without an error between them: it has read
+     * all. */
     for (int in_a_row = 0; in_a_row < 2;) {
         group_receive(&g, &m);
         assert_true(m.kind == FR_MSG_ENGINE_ERROR || m.kind == FR_MSG_REGISTER);
@@ -334,7 +352,8 @@ static void test_lost_replies(void **state)
 
 static int is_reply(const fr_msg *m)
 {
-    return m->kind == FR_MSG_GENERATED || m->kind == FR_MSG_VERIFIED || m->kind == FR_MSG_ENGINE_ERROR;
+    return m->kind == FR_MSG_GENERATED || m->kind == FR_MSG_VERIFIED ||
+           m->kind == FR_MSG_ENGINE_ERROR;
 }
 
 static int count_replies(fr_link *server)
@@ -359,9 +378,10 @@ static fr_msg copy_of(const fr_msg *m)
     return copy;
 }
 
-/* One failing allocation somewhere in a request's whole life: it may be refused, but not without a reply, unless that is
- * known to be lost. */
-static void live_with_failure(group *g, fr_requests *requests, fr_batch *batch, const fr_msg *ask, long n, int *failed)
+/* One failing allocation somewhere in a request's whole life: it may be refused, but not without a
+ * reply, unless that is known to be lost. */
+static void live_with_failure(group *g, fr_requests *requests, fr_batch *batch, const fr_msg *ask,
+                              long n, int *failed)
 {
     fr_msg m = copy_of(ask);
     fr_fault_alloc_arm(n);
@@ -385,9 +405,11 @@ static void test_allocation_failures(void **state)
     group_open(&g, 512, 0, 0);
     prompt(&g, 1, &t);
     write_plainly(&g, &t, &greedy, 4);
-    const fr_msg_probe probe = {.at = 5, .tokens = question, .n_tokens = 3, .wanted = question, .n_wanted = 3};
+    const fr_msg_probe probe = {
+        .at = 5, .tokens = question, .n_tokens = 3, .wanted = question, .n_wanted = 3};
     const char *stops[] = {"nothing of the kind"};
-    fr_msg asks[2] = {generate_msg(&g, &t, 1, &warm, 3), verify_msg(&g, &t, 2, &warm, t.n_prompt, t.n_prompt + 3)};
+    fr_msg asks[2] = {generate_msg(&g, &t, 1, &warm, 3),
+                      verify_msg(&g, &t, 2, &warm, t.n_prompt, t.n_prompt + 3)};
     asks[0].body.generate.stream = 1;
     asks[0].body.generate.stops = stops;
     asks[0].body.generate.n_stops = 1;
