@@ -24,14 +24,19 @@
 
 #define WAIT_MS 5000
 
-static const char *const transports[] = {"inproc://test_link", "tcp://127.0.0.1:*",
-                                         "ipc:///tmp/test_link_%d"};
+static const char *const transports[] = {"inproc://test_link_%d_%d", "tcp://127.0.0.1:*",
+                                         "ipc:///tmp/test_link_%d_%d"};
 
+/* Every listener has an endpoint of its own: ZeroMQ lets go of a closed one only after a while. */
 static fr_link *listen_on(const char *endpoint, size_t max_frame)
 {
+    static int serial;
     char text[128];
-    snprintf(text, sizeof text, strstr(endpoint, "%d") ? "ipc:///tmp/test_link_%d" : endpoint,
-             getpid());
+    const char *scheme_end = strstr(endpoint, "%d");
+    int head = scheme_end ? (int)(scheme_end - endpoint) : (int)strlen(endpoint);
+    snprintf(text, sizeof text, "%.*s", head, endpoint);
+    if (scheme_end)
+        snprintf(text + head, sizeof text - (size_t)head, "%d_%d", getpid(), serial++);
     fr_link *l = NULL;
     assert_int_equal(fr_link_listen(text, max_frame, &l), FR_OK);
     return l;
