@@ -1,7 +1,7 @@
 /* Attention for training rows, heads of 32 numbers, float32, AVX-512.
  *
  * Used by model.py through ctypes; PyTorch's own kernel on a dense mask takes
- * about four times as long here.  Query i of a row sees the keys [0, lo[i]) and
+ * about 2.5 times as long here.  Query i of a row sees the keys [0, lo[i]) and
  * [own[i], i]: a trunk token has lo = own = i + 1, a token of a score branch sees
  * the trunk up to the rated step and its own branch, padding sees nothing.
  *
