@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "grow.h"
 
 typedef struct seq {
     int used, len, n_pages;
@@ -39,22 +40,6 @@ static void page_release(fr_kv_cache *c, int32_t page)
 {
     if (--c->refs[page] == 0)
         c->free_pages[c->n_free++] = page;
-}
-
-/* Makes room for `want` elements of `size` bytes; the array may be NULL. */
-static fr_status grow(void **array, int *cap, int want, size_t size)
-{
-    if (want <= *cap)
-        return FR_OK;
-    int more = *cap ? *cap : 16;
-    while (more < want)
-        more *= 2;
-    void *p = realloc(*array, (size_t)more * size);
-    if (!p)
-        return fr_no_memory();
-    *array = p;
-    *cap = more;
-    return FR_OK;
 }
 
 fr_status fr_kv_cache_new(int n_pages, int max_len, fr_kv_cache **out)
@@ -137,9 +122,9 @@ fr_status fr_kv_seq_fork(fr_kv_cache *c, int parent, int n_positions, int *seq_o
     from = &c->seqs[parent]; /* fr_kv_seq_new may move the array */
     seq *to = &c->seqs[id];
     int n_pages = pages_for(n_positions);
-    fr_status st = grow((void **)&to->tokens, &to->cap_tokens, n_positions, sizeof *to->tokens);
+    fr_status st = fr_grow((void **)&to->tokens, &to->cap_tokens, n_positions, sizeof *to->tokens);
     if (st == FR_OK)
-        st = grow((void **)&to->pages, &to->cap_pages, n_pages, sizeof *to->pages);
+        st = fr_grow((void **)&to->pages, &to->cap_pages, n_pages, sizeof *to->pages);
     if (st != FR_OK) {
         to->used = 0;
         return st;
@@ -181,9 +166,9 @@ fr_status fr_kv_seq_append(fr_kv_cache *c, int id, const int32_t *tokens, int n)
     if (need > c->n_free)
         return fr_fail(FR_ELIMIT, "the KV cache is full: %d pages needed, %d of %d free", need, c->n_free,
                        c->n_pages);
-    FR_TRY(grow((void **)&s->tokens, &s->cap_tokens, s->len + n, sizeof *s->tokens));
-    FR_TRY(grow((void **)&s->pages, &s->cap_pages, total, sizeof *s->pages));
-    FR_TRY(grow((void **)&c->copies, &c->cap_copies, c->n_copies + 1, sizeof *c->copies));
+    FR_TRY(fr_grow((void **)&s->tokens, &s->cap_tokens, s->len + n, sizeof *s->tokens));
+    FR_TRY(fr_grow((void **)&s->pages, &s->cap_pages, total, sizeof *s->pages));
+    FR_TRY(fr_grow((void **)&c->copies, &c->cap_copies, c->n_copies + 1, sizeof *c->copies));
     if (copy) {
         int32_t *last = &s->pages[s->n_pages - 1], own = page_take(c);
         c->copies[c->n_copies++] = (fr_page_copy){.from = *last, .to = own, .n = part};

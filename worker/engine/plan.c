@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "grow.h"
 
 void fr_plan_free(fr_plan *p)
 {
@@ -20,28 +21,12 @@ void fr_plan_clear(fr_plan *p)
     p->n_rows = p->n_pages = p->n_queries = p->n_copies = 0;
 }
 
-static fr_status reserve(void **array, int *cap, int used, int more, size_t size)
-{
-    int want = used + more;
-    if (want <= *cap)
-        return FR_OK;
-    int n = *cap ? *cap : 64;
-    while (n < want)
-        n *= 2;
-    void *a = realloc(*array, (size_t)n * size);
-    if (!a)
-        return fr_no_memory();
-    *array = a;
-    *cap = n;
-    return FR_OK;
-}
-
 fr_status fr_plan_reserve(fr_plan *p, int rows, int pages, int queries, int copies)
 {
-    FR_TRY(reserve((void **)&p->rows, &p->cap_rows, p->n_rows, rows, sizeof *p->rows));
-    FR_TRY(reserve((void **)&p->pages, &p->cap_pages, p->n_pages, pages, sizeof *p->pages));
-    FR_TRY(reserve((void **)&p->queries, &p->cap_queries, p->n_queries, queries, sizeof *p->queries));
-    return reserve((void **)&p->copies, &p->cap_copies, p->n_copies, copies, sizeof *p->copies);
+    FR_TRY(fr_grow((void **)&p->rows, &p->cap_rows, p->n_rows + rows, sizeof *p->rows));
+    FR_TRY(fr_grow((void **)&p->pages, &p->cap_pages, p->n_pages + pages, sizeof *p->pages));
+    FR_TRY(fr_grow((void **)&p->queries, &p->cap_queries, p->n_queries + queries, sizeof *p->queries));
+    return fr_grow((void **)&p->copies, &p->cap_copies, p->n_copies + copies, sizeof *p->copies);
 }
 
 fr_status fr_plan_encode(fr_command command, const fr_plan *p, fr_buf *out)

@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "forward.h"
+#include "grow.h"
 
 /* A sequence's length before this pass, to undo it. */
 typedef struct undo {
@@ -278,29 +279,13 @@ static fr_status check_room(const fr_session *s, int n)
     return FR_OK;
 }
 
-/* Grows an array of the session to hold `want` elements. */
-static fr_status hold(void **array, int *cap, int want, size_t size)
-{
-    if (want <= *cap)
-        return FR_OK;
-    int n = *cap ? *cap : 16;
-    while (n < want)
-        n *= 2;
-    void *p = realloc(*array, (size_t)n * size);
-    if (!p)
-        return fr_no_memory();
-    *array = p;
-    *cap = n;
-    return FR_OK;
-}
-
 fr_status fr_pass_append(fr_session *s, int seq, const int32_t *tokens, int n, int *first_row_out)
 {
     FR_TRY(check_tokens(s, tokens, n));
     FR_TRY(check_room(s, n));
     int from = fr_kv_seq_len(s->cache, seq), n_pages = (from + n) / FR_PAGE + 1;
     FR_TRY(fr_plan_reserve(&s->plan, n, n_pages, 0, 0));
-    FR_TRY(hold((void **)&s->undos, &s->cap_undos, s->n_undos + 1, sizeof *s->undos));
+    FR_TRY(fr_grow((void **)&s->undos, &s->cap_undos, s->n_undos + 1, sizeof *s->undos));
     FR_TRY(fr_kv_seq_append(s->cache, seq, tokens, n));
     s->undos[s->n_undos++] = (undo){seq, from};
     fr_plan *p = &s->plan;
@@ -331,7 +316,7 @@ fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t 
                        s->info.max_context);
     int trunk_pages = (n_positions + FR_PAGE - 1) / FR_PAGE, own = (n + FR_PAGE - 1) / FR_PAGE, all = 0;
     FR_TRY(fr_plan_reserve(&s->plan, n, trunk_pages + own, 0, 0));
-    FR_TRY(hold((void **)&s->branch_pages, &s->cap_branch_pages, s->n_branch_pages + own, sizeof *s->branch_pages));
+    FR_TRY(fr_grow((void **)&s->branch_pages, &s->cap_branch_pages, s->n_branch_pages + own, sizeof *s->branch_pages));
     int32_t *mine = s->branch_pages + s->n_branch_pages;
     FR_TRY(fr_kv_pages_get(s->cache, own, mine));
     s->n_branch_pages += own;
@@ -359,7 +344,7 @@ fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *an
         return fr_fail(FR_EINVAL, "a query for %d candidates and %d tokens is over the limits of %d and %d",
                        query->n_top, query->n_wanted, FR_TOP_MAX, FR_WANTED_MAX);
     FR_TRY(fr_plan_reserve(&s->plan, 0, 0, 1, 0));
-    FR_TRY(hold((void **)&s->answers, &s->cap_answers, s->plan.n_queries + 1, sizeof *s->answers));
+    FR_TRY(fr_grow((void **)&s->answers, &s->cap_answers, s->plan.n_queries + 1, sizeof *s->answers));
     *answer_out = s->plan.n_queries;
     s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .query = *query};
     return FR_OK;
