@@ -262,7 +262,7 @@ void fr_place_tell(const fr_place *p)
         stderr,
         "forerun: no model given, so the embedded tiny pair works: it solves multi-step integer "
         "arithmetic told in English, nothing else.\n"
-        "forerun: deploy/models fetches real models; then --target NAME --draft NAME.\n");
+        "forerun: deploy/models/fetch brings real models; then --target NAME --draft NAME.\n");
 }
 
 #define DEFAULT_SYSTEM "You are a helpful assistant."
