@@ -12,6 +12,11 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
+bool fr_tiles_super(fr_dtype t)
+{
+    return t == FR_Q4_K || t == FR_Q5_K || t == FR_Q6_K;
+}
+
 int fr_tiles_lane_bytes(fr_dtype t)
 {
     switch (t) {
@@ -83,41 +88,49 @@ static void put_codes(uint8_t *quants, int lanes, int lane, const uint8_t codes[
         for (int g = 0; g < 8; g++)
             high |= (group[g] >> 4 & 0x01010101u) << g;
         put_group(quants, lanes, 4, lane, high);
-    } else if (lane_bytes == 24) {
-        for (int v = 0; v < 2; v++) {
-            uint32_t high = 0;
-            for (int g = 0; g < 4; g++)
-                high |= (group[4 * v + g] >> 4 & 0x03030303u) << 2 * g;
-            put_group(quants, lanes, 4 + v, lane, high);
-        }
     }
 }
 
-/* The scales of one block of a row, where they belong in the tile's scales. `at` is the block's
- * share of them. */
+/* The scales of one block of 32, where they belong in the tile's scales. `at` is the block's share
+ * of them. */
 static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
 {
     uint8_t *f16 = at + 2 * lane;
+    memcpy(f16, block, 2);
+    if (t == FR_Q4_1 || t == FR_Q5_1)
+        memcpy(f16 + 2 * lanes, block + 2, 2);
+}
+
+/* The same of a super-block. */
+static void put_super_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
+{
     if (t == FR_Q6_K) {
-        fr_block_q6_k b;
-        memcpy(&b, block, sizeof b);
-        memcpy(f16, &b.d, 2);
-        for (int i = 0; i < 16; i++)
-            at[(2 + i) * lanes + lane] = (uint8_t)b.scales[i];
+        memcpy(at + 2 * lane, block + offsetof(fr_block_q6_k, d), 2);
+        for (int pair = 0; pair < 8; pair++)
+            memcpy(at + (2 + 2 * pair) * lanes + 2 * lane,
+                   block + offsetof(fr_block_q6_k, scales) + 2 * pair, 2);
         return;
     }
-    memcpy(f16, block, 2);
-    if (t == FR_Q4_1 || t == FR_Q5_1) {
-        memcpy(f16 + 2 * lanes, block + 2, 2);
-    } else if (t == FR_Q4_K || t == FR_Q5_K) {
-        uint8_t scales[8], mins[8];
-        memcpy(f16 + 2 * lanes, block + 2, 2);
-        fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
-        for (int g = 0; g < 8; g++) {
-            at[(4 + 2 * g) * lanes + lane] = scales[g];
-            at[(5 + 2 * g) * lanes + lane] = mins[g];
-        }
-    }
+    uint8_t scales[8], mins[8];
+    fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
+    memcpy(at + 2 * lane, block, 2);
+    memcpy(at + 2 * lanes + 2 * lane, block + 2, 2);
+    for (int g = 0; g < 8; g++)
+        at[(4 + g) * lanes + lane] = scales[g];
+    for (int pair = 0; pair < 4; pair++)
+        memcpy(at + (12 + 2 * pair) * lanes + 2 * lane, mins + 2 * pair, 2);
+}
+
+/* Where a super-block's words of codes lie in the file. */
+static size_t first_word_at(fr_dtype t)
+{
+    _Static_assert(offsetof(fr_block_q5_k, qs) == offsetof(fr_block_q5_k, qh) + 32,
+                   "one run of words");
+    _Static_assert(offsetof(fr_block_q6_k, qh) == offsetof(fr_block_q6_k, ql) + 128,
+                   "one run of words");
+    return t == FR_Q4_K   ? offsetof(fr_block_q4_k, qs)
+           : t == FR_Q5_K ? offsetof(fr_block_q5_k, qh)
+                          : offsetof(fr_block_q6_k, ql);
 }
 
 typedef struct pack_job {
@@ -150,19 +163,34 @@ static void pack_plain_tile(const pack_job *job, int64_t tile, uint8_t *quants)
 static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants,
                             uint8_t *scales, int lanes, int lane)
 {
-    const fr_dtype_info *info = fr_dtype_find(t);
-    const int lane_bytes = fr_tiles_lane_bytes(t), values = info->block_values;
-    const size_t scale_step = lane_scale_bytes(t, values) * (size_t)lanes;
+    const int lane_bytes = fr_tiles_lane_bytes(t);
+    const size_t block_bytes = fr_dtype_find(t)->block_bytes;
+    const size_t scale_step = lane_scale_bytes(t, FR_TILE_BLOCK) * (size_t)lanes;
     uint8_t codes[FR_BLOCK_MAX];
     for (int64_t b = 0; b < blocks; b++) {
         fr_block_codes(t, src, codes);
-        for (int i = 0; i < values; i += 32) {
-            put_codes(quants, lanes, lane, codes + i, lane_bytes);
-            quants += lane_bytes * lanes;
-        }
+        put_codes(quants, lanes, lane, codes, lane_bytes);
         put_scales(t, src, scales, lanes, lane);
+        quants += lane_bytes * lanes;
         scales += scale_step;
-        src += info->block_bytes;
+        src += block_bytes;
+    }
+}
+
+/* The same of super-blocks. */
+static inline void pack_super_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants,
+                                  uint8_t *scales, int lanes, int lane)
+{
+    const int words = fr_tiles_lane_bytes(t) * (FR_TILE_SUPER / FR_TILE_BLOCK) / 4;
+    const size_t block_bytes = fr_dtype_find(t)->block_bytes, first_word = first_word_at(t);
+    const size_t scale_step = lane_scale_bytes(t, FR_TILE_SUPER) * (size_t)lanes;
+    for (int64_t b = 0; b < blocks; b++) {
+        for (int w = 0; w < words; w++)
+            memcpy(quants + (w * lanes + lane) * 4, src + first_word + 4 * w, 4);
+        put_super_scales(t, src, scales, lanes, lane);
+        quants += words * lanes * 4;
+        scales += scale_step;
+        src += block_bytes;
     }
 }
 
@@ -179,8 +207,9 @@ static void pack_quantised_tile(const pack_job *job, int64_t tile, uint8_t *quan
         for (int lane = 0; lane < w->lanes; lane++) {
             const uint8_t *src = source_row(job, tile, lane);
             if (src)
-                pack_run(w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants,
-                         scales, w->lanes, lane);
+                (fr_tiles_super(w->dtype) ? pack_super_run : pack_run)(
+                    w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants, scales,
+                    w->lanes, lane);
         }
         quants += (size_t)fr_tiles_lane_bytes(w->dtype) * (size_t)(cols / 32 * w->lanes);
         scales += lane_scale_bytes(w->dtype, cols) * (size_t)w->lanes;
@@ -217,9 +246,11 @@ static uint8_t *alloc_tiles(size_t bytes)
 fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weight **out)
 {
     FR_TRY(fr_cpu_check_matrix(src));
-    size_t blocks = (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK);
+    size_t acts = fr_tiles_super(src->dtype)
+                      ? (size_t)(src->cols / FR_TILE_SUPER) * sizeof(fr_act_k)
+                      : (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK) * sizeof(fr_act);
     void *scratch = NULL;
-    FR_TRY(fr_cpu_scratch(dev, blocks * sizeof(fr_act) * FR_TILE_TOKENS, &scratch));
+    FR_TRY(fr_cpu_scratch(dev, acts * FR_TILE_TOKENS, &scratch));
     fr_weight *w = calloc(1, sizeof *w);
     if (!w)
         return fr_no_memory();
