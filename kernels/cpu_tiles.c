@@ -1,5 +1,6 @@
 /* cpu_tiles.c: repacks matrices into tiles (cpu_tiles.h). A model is repacked at every start, so
- * this works on four codes at a time (a group of one row is a 32-bit word) and on all threads. */
+ * this works on eight codes at a time, without spelling them out (a group of one row is a 32-bit
+ * word), and on all threads. */
 #include "cpu_tiles.h"
 
 #include <stdbool.h>
@@ -60,36 +61,141 @@ static size_t lane_scale_bytes(fr_dtype t, int64_t cols)
     return 0;
 }
 
-static void put_group(uint8_t *quants, int lanes, int vector, int lane, uint32_t codes)
+/* Where the next word of one row goes: words of a row are a vector apart. */
+typedef struct row_out {
+    uint8_t *at;
+    size_t step;
+} row_out;
+
+static inline void put(row_out *out, uint32_t word)
 {
-    memcpy(quants + (vector * lanes + lane) * 4, &codes, sizeof codes);
+    memcpy(out->at, &word, sizeof word);
+    out->at += out->step;
 }
 
-/* The codes of 32 columns of one row into a block's planes. */
-static void put_codes(uint8_t *quants, int lanes, int lane, const uint8_t codes[32], int lane_bytes)
+static inline uint64_t load_8(const uint8_t *p)
 {
-    uint32_t group[8];
-    memcpy(group, codes, sizeof group);
-    if (lane_bytes == 32) {
-        for (int g = 0; g < 8; g++)
-            put_group(quants, lanes, g, lane, group[g]);
-        return;
-    }
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+#define NIBBLES 0x0f0f0f0f0f0f0f0fu
+#define BITS_0 0x0101010101010101u
+#define BITS_01 0x0303030303030303u
+
+/* Eight codes -> the word with the first four in the low nibbles, the others in the high ones. */
+static inline uint32_t join_nibbles(uint64_t codes)
+{
+    return (uint32_t)codes | (uint32_t)(codes >> 28);
+}
+
+/* The nibble planes of 32 codes. `shift` 0: the low nibbles of 32 bytes, 4: the high ones. */
+static inline void put_nibbles(row_out *out, const uint8_t *qs, int shift)
+{
     for (int v = 0; v < 4; v++)
-        put_group(quants, lanes, v, lane,
-                  (group[2 * v] & 0x0f0f0f0fu) | (group[2 * v + 1] & 0x0f0f0f0fu) << 4);
-    if (lane_bytes == 20) {
-        uint32_t high = 0;
-        for (int g = 0; g < 8; g++)
-            high |= (group[g] >> 4 & 0x01010101u) << g;
-        put_group(quants, lanes, 4, lane, high);
-    } else if (lane_bytes == 24) {
-        for (int v = 0; v < 2; v++) {
-            uint32_t high = 0;
-            for (int g = 0; g < 4; g++)
-                high |= (group[4 * v + g] >> 4 & 0x03030303u) << 2 * g;
-            put_group(quants, lanes, 4 + v, lane, high);
+        put(out, join_nibbles(load_8(qs + 8 * v) >> shift & NIBBLES));
+}
+
+static inline uint32_t swap_bits(uint32_t x, uint32_t mask, int distance)
+{
+    uint32_t differ = (x ^ x >> distance) & mask;
+    return x ^ differ ^ differ << distance;
+}
+
+/* Bit 4 g + c -> bit 8 c + g: the fifth bits in the order of columns -> the plane's word. In the
+ * number of a bit, its own bits 4 and 1 change places, then 3 and 0, 2 and 1, 1 and 0. */
+static inline uint32_t transpose_bits(uint32_t x)
+{
+    x = swap_bits(x, 0x0000ccccu, 14);
+    x = swap_bits(x, 0x00aa00aau, 7);
+    x = swap_bits(x, 0x0c0c0c0cu, 2);
+    return swap_bits(x, 0x22222222u, 1);
+}
+
+/* Q4_0, Q4_1, Q5_0, Q5_1: columns i and i + 16 share a byte. `qh`: fifth bits, or NULL. */
+static inline void put_codes_32(row_out *out, const uint8_t *qs, const uint8_t *qh)
+{
+    for (int shift = 0; shift <= 4; shift += 4)
+        for (int v = 0; v < 2; v++)
+            put(out, join_nibbles(load_8(qs + 8 * v) >> shift & NIBBLES));
+    if (qh) {
+        uint32_t high;
+        memcpy(&high, qh, sizeof high);
+        put(out, transpose_bits(high));
+    }
+}
+
+static inline void put_codes_8(row_out *out, const uint8_t *qs)
+{
+    for (int v = 0; v < 4; v++) {
+        uint64_t codes = load_8(qs + 8 * v) ^ 0x8080808080808080u; /* two's complement + 128 */
+        put(out, (uint32_t)codes);
+        put(out, (uint32_t)(codes >> 32));
+    }
+}
+
+/* Q4_K and Q5_K: blocks 2j and 2j + 1 share 32 bytes; bit g of qh[i] belongs to block g. */
+static inline void put_codes_k(row_out *out, const uint8_t *qs, const uint8_t *qh)
+{
+    for (int g = 0; g < 8; g++) {
+        put_nibbles(out, qs + g / 2 * 32, g % 2 * 4);
+        if (qh) {
+            uint64_t high = 0; /* groups 0, 2, 4, 6 in the lower half, 1, 3, 5, 7 in the upper */
+            for (int v = 0; v < 4; v++)
+                high |= (load_8(qh + 8 * v) >> g & BITS_0) << 2 * v;
+            put(out, (uint32_t)high | (uint32_t)(high >> 31));
         }
+    }
+}
+
+/* Q6_K: two bits of qh go with one nibble of ql. */
+static inline void put_codes_q6_k(row_out *out, const uint8_t *block)
+{
+    for (int g = 0; g < 8; g++) {
+        const uint8_t *ql = block + offsetof(fr_block_q6_k, ql) + g / 4 * 64 + g % 2 * 32;
+        const uint8_t *qh = block + offsetof(fr_block_q6_k, qh) + g / 4 * 32;
+        put_nibbles(out, ql, g / 2 % 2 * 4);
+        for (int v = 0; v < 2; v++) {
+            uint64_t high = (load_8(qh + 16 * v) >> g % 4 * 2 & BITS_01) |
+                            (load_8(qh + 16 * v + 8) >> g % 4 * 2 & BITS_01) << 4;
+            put(out, (uint32_t)high | (uint32_t)(high >> 30));
+        }
+    }
+}
+
+/* The codes of one block of a row into the planes. */
+static inline void put_codes(fr_dtype t, row_out *out, const uint8_t *block)
+{
+    switch (t) {
+    case FR_Q4_0:
+        put_codes_32(out, block + offsetof(fr_block_q4_0, qs), NULL);
+        break;
+    case FR_Q4_1:
+        put_codes_32(out, block + offsetof(fr_block_q4_1, qs), NULL);
+        break;
+    case FR_Q5_0:
+        put_codes_32(out, block + offsetof(fr_block_q5_0, qs), block + offsetof(fr_block_q5_0, qh));
+        break;
+    case FR_Q5_1:
+        put_codes_32(out, block + offsetof(fr_block_q5_1, qs), block + offsetof(fr_block_q5_1, qh));
+        break;
+    case FR_Q8_0:
+        put_codes_8(out, block + offsetof(fr_block_q8_0, qs));
+        break;
+    case FR_Q4_K:
+        put_codes_k(out, block + offsetof(fr_block_q4_k, qs), NULL);
+        break;
+    case FR_Q5_K:
+        put_codes_k(out, block + offsetof(fr_block_q5_k, qs), block + offsetof(fr_block_q5_k, qh));
+        break;
+    case FR_Q6_K:
+        put_codes_q6_k(out, block);
+        break;
+    case FR_F32:
+    case FR_F16:
+    case FR_BF16:
+        break; /* not quantised */
     }
 }
 
@@ -151,15 +257,10 @@ static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint
                             uint8_t *scales, int lanes, int lane)
 {
     const fr_dtype_info *info = fr_dtype_find(t);
-    const int lane_bytes = fr_tiles_lane_bytes(t), values = info->block_values;
-    const size_t scale_step = lane_scale_bytes(t, values) * (size_t)lanes;
-    uint8_t codes[FR_BLOCK_MAX];
+    const size_t scale_step = lane_scale_bytes(t, info->block_values) * (size_t)lanes;
+    row_out out = {quants + 4 * lane, 4 * (size_t)lanes};
     for (int64_t b = 0; b < blocks; b++) {
-        fr_block_codes(t, src, codes);
-        for (int i = 0; i < values; i += 32) {
-            put_codes(quants, lanes, lane, codes + i, lane_bytes);
-            quants += lane_bytes * lanes;
-        }
+        put_codes(t, &out, src);
         put_scales(t, src, scales, lanes, lane);
         scales += scale_step;
         src += info->block_bytes;
