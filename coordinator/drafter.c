@@ -36,6 +36,7 @@ static fr_status load_and_serve(fr_drafter *d)
     snprintf(name, sizeof name, "drafter-%ld", (long)getpid());
     FR_TRY(fr_comm_self_open(&comm));
     FR_TRY_GOTO(st, fr_session_open(o->model, comm, &session_options, &session), done);
+    fr_log(FR_LOG_INFO, "drafter: model loaded in %.2f s", fr_session_info_of(session)->load_s);
     d->loaded = 1;
     const fr_serve_options serve = {
         .endpoint = o->endpoint, .role = "draft", .name = name, .stop = &d->stop};

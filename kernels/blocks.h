@@ -1,5 +1,5 @@
-/* blocks.h: the block structs of the quantised types, as they lie in a GGUF file, and their integer
- * codes. Internal to kernels/: dtype.c widens blocks with it, cpu_tiles.c repacks them.
+/* blocks.h: the block structs of the quantised types, as they lie in a GGUF file, and what their
+ * fields mean. Internal to kernels/: dtype.c widens blocks with it, cpu_tiles.c repacks them.
  *
  * Every type is value = scale * (code - offset) + shift, with the code an unsigned integer. A
  * "group" is the run of values that shares a scale: 32 values, but 16 in Q6_K. */
@@ -68,8 +68,6 @@ _Static_assert(sizeof(fr_block_q6_k) == 210, "q6_k block");
 
 #define FR_BLOCK_MAX 256 /* most values in a block */
 
-/* The unsigned codes of one block of a quantised type, in the order of the values. */
-void fr_block_codes(fr_dtype t, const void *block, uint8_t codes[FR_BLOCK_MAX]);
 /* The eight scales and mins of a Q4_K or Q5_K block, 0 .. 63 each. */
 void fr_block_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]);
 

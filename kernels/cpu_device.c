@@ -1,6 +1,7 @@
 /* cpu_device.c: see cpu_device.h. */
 #include "cpu_device.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,13 +43,17 @@ void fr_cpu_close(fr_device **pdev)
     *pdev = NULL;
 }
 
+/* By calloc, whose large blocks are zero without being written: a page that is never used costs
+ * nothing, and most of a KV cache never is. What calloc gave lies right before the aligned start. */
 fr_status fr_cpu_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
     (void)dev;
-    void *mem = alloc_aligned(bytes);
-    if (!mem)
+    char *raw = bytes <= SIZE_MAX / 2 ? calloc(1, bytes + ALIGNMENT + sizeof raw) : NULL;
+    if (!raw)
         return fr_no_memory();
-    memset(mem, 0, bytes);
+    uintptr_t first = (uintptr_t)raw + sizeof raw;
+    char *mem = raw + sizeof raw + (ALIGNMENT - first % ALIGNMENT) % ALIGNMENT;
+    memcpy(mem - sizeof raw, &raw, sizeof raw);
     *out = mem;
     return FR_OK;
 }
@@ -56,7 +61,10 @@ fr_status fr_cpu_mem_alloc(fr_device *dev, size_t bytes, void **out)
 void fr_cpu_mem_free(fr_device *dev, void *mem)
 {
     (void)dev;
-    free(mem);
+    char *raw = NULL;
+    if (mem)
+        memcpy(&raw, (char *)mem - sizeof raw, sizeof raw);
+    free(raw);
 }
 
 fr_status fr_cpu_copy(fr_device *dev, void *dst, const void *src, size_t bytes)

@@ -1,5 +1,6 @@
 /* cpu_tiles.c: repacks matrices into tiles (cpu_tiles.h). A model is repacked at every start, so
- * this works on four codes at a time (a group of one row is a 32-bit word) and on all threads. */
+ * this works on eight codes at a time, without spelling them out (a group of one row is a 32-bit
+ * word), and on all threads. */
 #include "cpu_tiles.h"
 
 #include <stdbool.h>
@@ -65,72 +66,145 @@ static size_t lane_scale_bytes(fr_dtype t, int64_t cols)
     return 0;
 }
 
-static void put_group(uint8_t *quants, int lanes, int vector, int lane, uint32_t codes)
+/* Where the next word of one row goes: words of a row are a vector apart. */
+typedef struct row_out {
+    uint8_t *at;
+    size_t step;
+} row_out;
+
+static inline void put(row_out *out, uint32_t word)
 {
-    memcpy(quants + (vector * lanes + lane) * 4, &codes, sizeof codes);
+    memcpy(out->at, &word, sizeof word);
+    out->at += out->step;
 }
 
-/* The codes of 32 columns of one row into a block's planes. */
-static void put_codes(uint8_t *quants, int lanes, int lane, const uint8_t codes[32], int lane_bytes)
+static inline uint64_t load_8(const uint8_t *p)
 {
-    uint32_t group[8];
-    memcpy(group, codes, sizeof group);
-    if (lane_bytes == 32) {
-        for (int g = 0; g < 8; g++)
-            put_group(quants, lanes, g, lane, group[g]);
-        return;
-    }
-    for (int v = 0; v < 4; v++)
-        put_group(quants, lanes, v, lane,
-                  (group[2 * v] & 0x0f0f0f0fu) | (group[2 * v + 1] & 0x0f0f0f0fu) << 4);
-    if (lane_bytes == 20) {
-        uint32_t high = 0;
-        for (int g = 0; g < 8; g++)
-            high |= (group[g] >> 4 & 0x01010101u) << g;
-        put_group(quants, lanes, 4, lane, high);
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+#define NIBBLES 0x0f0f0f0f0f0f0f0fu
+#define BITS_0 0x0101010101010101u
+
+/* Eight codes -> the word with the first four in the low nibbles, the others in the high ones. */
+static inline uint32_t join_nibbles(uint64_t codes)
+{
+    return (uint32_t)codes | (uint32_t)(codes >> 28);
+}
+
+static inline uint32_t swap_bits(uint32_t x, uint32_t mask, int distance)
+{
+    uint32_t differ = (x ^ x >> distance) & mask;
+    return x ^ differ ^ differ << distance;
+}
+
+/* Bit 4 g + c -> bit 8 c + g: the fifth bits in the order of columns -> the plane's word. In the
+ * number of a bit, its own bits 4 and 1 change places, then 3 and 0, 2 and 1, 1 and 0. */
+static inline uint32_t transpose_bits(uint32_t x)
+{
+    x = swap_bits(x, 0x0000ccccu, 14);
+    x = swap_bits(x, 0x00aa00aau, 7);
+    x = swap_bits(x, 0x0c0c0c0cu, 2);
+    return swap_bits(x, 0x22222222u, 1);
+}
+
+/* Q4_0, Q4_1, Q5_0, Q5_1: columns i and i + 16 share a byte. `qh`: fifth bits, or NULL. */
+static inline void put_codes_32(row_out *out, const uint8_t *qs, const uint8_t *qh)
+{
+    for (int shift = 0; shift <= 4; shift += 4)
+        for (int v = 0; v < 2; v++)
+            put(out, join_nibbles(load_8(qs + 8 * v) >> shift & NIBBLES));
+    if (qh) {
+        uint32_t high;
+        memcpy(&high, qh, sizeof high);
+        put(out, transpose_bits(high));
     }
 }
 
-/* The scales of one block of 32, where they belong in the tile's scales. `at` is the block's share
- * of them. */
+static inline void put_codes_8(row_out *out, const uint8_t *qs)
+{
+    for (int v = 0; v < 4; v++) {
+        uint64_t codes = load_8(qs + 8 * v) ^ 0x8080808080808080u; /* two's complement + 128 */
+        put(out, (uint32_t)codes);
+        put(out, (uint32_t)(codes >> 32));
+    }
+}
+
+/* A super-block's codes, as they are. */
+static inline void put_words(row_out *out, const uint8_t *from, int n)
+{
+    for (int w = 0; w < n; w++) {
+        uint32_t word;
+        memcpy(&word, from + 4 * w, sizeof word);
+        put(out, word);
+    }
+}
+
+_Static_assert(offsetof(fr_block_q5_k, qs) == offsetof(fr_block_q5_k, qh) + 32, "one run of words");
+_Static_assert(offsetof(fr_block_q6_k, qh) == offsetof(fr_block_q6_k, ql) + 128,
+               "one run of words");
+
+/* The codes of one block of a row into the planes. */
+static inline void put_codes(fr_dtype t, row_out *out, const uint8_t *block)
+{
+    switch (t) {
+    case FR_Q4_0:
+        put_codes_32(out, block + offsetof(fr_block_q4_0, qs), NULL);
+        break;
+    case FR_Q4_1:
+        put_codes_32(out, block + offsetof(fr_block_q4_1, qs), NULL);
+        break;
+    case FR_Q5_0:
+        put_codes_32(out, block + offsetof(fr_block_q5_0, qs), block + offsetof(fr_block_q5_0, qh));
+        break;
+    case FR_Q5_1:
+        put_codes_32(out, block + offsetof(fr_block_q5_1, qs), block + offsetof(fr_block_q5_1, qh));
+        break;
+    case FR_Q8_0:
+        put_codes_8(out, block + offsetof(fr_block_q8_0, qs));
+        break;
+    case FR_Q4_K:
+        put_words(out, block + offsetof(fr_block_q4_k, qs), 32);
+        break;
+    case FR_Q5_K:
+        put_words(out, block + offsetof(fr_block_q5_k, qh), 40);
+        break;
+    case FR_Q6_K:
+        put_words(out, block + offsetof(fr_block_q6_k, ql), 48);
+        break;
+    case FR_F32:
+    case FR_F16:
+    case FR_BF16:
+        break; /* not quantised */
+    }
+}
+
+/* The scales of one block of a row, where they belong in the tile's scales. `at` is the block's
+ * share of them. */
 static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
 {
     uint8_t *f16 = at + 2 * lane;
-    memcpy(f16, block, 2);
-    if (t == FR_Q4_1 || t == FR_Q5_1)
-        memcpy(f16 + 2 * lanes, block + 2, 2);
-}
-
-/* The same of a super-block. */
-static void put_super_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes, int lane)
-{
     if (t == FR_Q6_K) {
-        memcpy(at + 2 * lane, block + offsetof(fr_block_q6_k, d), 2);
+        memcpy(f16, block + offsetof(fr_block_q6_k, d), 2);
         for (int pair = 0; pair < 8; pair++)
             memcpy(at + (2 + 2 * pair) * lanes + 2 * lane,
                    block + offsetof(fr_block_q6_k, scales) + 2 * pair, 2);
         return;
     }
-    uint8_t scales[8], mins[8];
-    fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
-    memcpy(at + 2 * lane, block, 2);
-    memcpy(at + 2 * lanes + 2 * lane, block + 2, 2);
-    for (int g = 0; g < 8; g++)
-        at[(4 + g) * lanes + lane] = scales[g];
-    for (int pair = 0; pair < 4; pair++)
-        memcpy(at + (12 + 2 * pair) * lanes + 2 * lane, mins + 2 * pair, 2);
-}
-
-/* Where a super-block's words of codes lie in the file. */
-static size_t first_word_at(fr_dtype t)
-{
-    _Static_assert(offsetof(fr_block_q5_k, qs) == offsetof(fr_block_q5_k, qh) + 32,
-                   "one run of words");
-    _Static_assert(offsetof(fr_block_q6_k, qh) == offsetof(fr_block_q6_k, ql) + 128,
-                   "one run of words");
-    return t == FR_Q4_K   ? offsetof(fr_block_q4_k, qs)
-           : t == FR_Q5_K ? offsetof(fr_block_q5_k, qh)
-                          : offsetof(fr_block_q6_k, ql);
+    memcpy(f16, block, 2);
+    if (t == FR_Q4_1 || t == FR_Q5_1) {
+        memcpy(f16 + 2 * lanes, block + 2, 2);
+    } else if (t == FR_Q4_K || t == FR_Q5_K) {
+        uint8_t scales[8], mins[8];
+        memcpy(f16 + 2 * lanes, block + 2, 2);
+        fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
+        for (int g = 0; g < 8; g++)
+            at[(4 + g) * lanes + lane] = scales[g];
+        for (int pair = 0; pair < 4; pair++)
+            memcpy(at + (12 + 2 * pair) * lanes + 2 * lane, mins + 2 * pair, 2);
+    }
 }
 
 typedef struct pack_job {
@@ -163,34 +237,14 @@ static void pack_plain_tile(const pack_job *job, int64_t tile, uint8_t *quants)
 static inline void pack_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants,
                             uint8_t *scales, int lanes, int lane)
 {
-    const int lane_bytes = fr_tiles_lane_bytes(t);
-    const size_t block_bytes = fr_dtype_find(t)->block_bytes;
-    const size_t scale_step = lane_scale_bytes(t, FR_TILE_BLOCK) * (size_t)lanes;
-    uint8_t codes[FR_BLOCK_MAX];
+    const fr_dtype_info *info = fr_dtype_find(t);
+    const size_t scale_step = lane_scale_bytes(t, info->block_values) * (size_t)lanes;
+    row_out out = {quants + 4 * lane, 4 * (size_t)lanes};
     for (int64_t b = 0; b < blocks; b++) {
-        fr_block_codes(t, src, codes);
-        put_codes(quants, lanes, lane, codes, lane_bytes);
+        put_codes(t, &out, src);
         put_scales(t, src, scales, lanes, lane);
-        quants += lane_bytes * lanes;
         scales += scale_step;
-        src += block_bytes;
-    }
-}
-
-/* The same of super-blocks. */
-static inline void pack_super_run(fr_dtype t, const uint8_t *src, int64_t blocks, uint8_t *quants,
-                                  uint8_t *scales, int lanes, int lane)
-{
-    const int words = fr_tiles_lane_bytes(t) * (FR_TILE_SUPER / FR_TILE_BLOCK) / 4;
-    const size_t block_bytes = fr_dtype_find(t)->block_bytes, first_word = first_word_at(t);
-    const size_t scale_step = lane_scale_bytes(t, FR_TILE_SUPER) * (size_t)lanes;
-    for (int64_t b = 0; b < blocks; b++) {
-        for (int w = 0; w < words; w++)
-            memcpy(quants + (w * lanes + lane) * 4, src + first_word + 4 * w, 4);
-        put_super_scales(t, src, scales, lanes, lane);
-        quants += words * lanes * 4;
-        scales += scale_step;
-        src += block_bytes;
+        src += info->block_bytes;
     }
 }
 
@@ -207,9 +261,8 @@ static void pack_quantised_tile(const pack_job *job, int64_t tile, uint8_t *quan
         for (int lane = 0; lane < w->lanes; lane++) {
             const uint8_t *src = source_row(job, tile, lane);
             if (src)
-                (fr_tiles_super(w->dtype) ? pack_super_run : pack_run)(
-                    w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants, scales,
-                    w->lanes, lane);
+                pack_run(w->dtype, src + fr_dtype_row_bytes(w->dtype, c), cols / values, quants,
+                         scales, w->lanes, lane);
         }
         quants += (size_t)fr_tiles_lane_bytes(w->dtype) * (size_t)(cols / 32 * w->lanes);
         scales += lane_scale_bytes(w->dtype, cols) * (size_t)w->lanes;

@@ -205,6 +205,8 @@ static fr_status run(const args *a, fr_comm *comm)
     if (!a->endpoint[0])
         return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
+           fr_session_info_of(session)->load_s);
     const fr_serve_options serve = {.endpoint = a->endpoint, .role = a->role, .name = a->name,
                                     .give_up_ms = a->give_up_ms, .stop = &stop};
     fr_status st = comm->rank == 0 ? fr_serve(session, &serve) : fr_session_follow(session);

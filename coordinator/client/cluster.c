@@ -19,6 +19,7 @@
 #define ENDPOINT_MS 20000
 #define MODELS_MS 300000 /* a cold 40 GB model from a disk */
 #define STOP_MS 3000
+#define POLL_MS 10
 #define DIR_PREFIX "forerun-run-"
 
 struct fr_cluster {
@@ -177,7 +178,7 @@ fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms,
                                 fr_status (*check)(void *ctx), void *ctx)
 {
     double end = fr_now_s() + timeout_ms / 1e3;
-    for (unsigned wait_ms = 5;; wait_ms = wait_ms < 100 ? wait_ms * 2 : wait_ms) {
+    for (;;) {
         fr_msg query = {.kind = FR_MSG_STATUS_QUERY}, reply = {0};
         fr_status st = fr_call_ask(call, &query, FR_MSG_STATUS_REPLY, 1000, &reply);
         int ready = st == FR_OK && is_ready(&reply.body.status_reply, want_draft);
@@ -192,7 +193,7 @@ fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms,
         if (fr_now_s() > end)
             return fr_fail(FR_ETIMEDOUT, "cluster at %s: no model serves after %d s",
                            call->endpoint, timeout_ms / 1000);
-        fr_sleep_ms(wait_ms);
+        fr_sleep_ms(POLL_MS); /* the first token waits for this */
     }
 }
 

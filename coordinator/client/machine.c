@@ -42,12 +42,21 @@ void fr_machine_read(fr_machine *out)
         out->memory_gb = kb * 1024 / 1e9;
 }
 
-double fr_machine_rss_mb(void)
+static double status_mb(const char *key)
 {
     char text[64];
     double kb = 0;
-    if (!find_line("/proc/self/status", "VmRSS", text, sizeof text) ||
-        sscanf(text, "%lf", &kb) != 1)
+    if (!find_line("/proc/self/status", key, text, sizeof text) || sscanf(text, "%lf", &kb) != 1)
         return 0;
     return kb * 1024 / 1e6;
+}
+
+double fr_machine_rss_mb(void)
+{
+    return status_mb("VmRSS");
+}
+
+double fr_machine_rss_peak_mb(void)
+{
+    return status_mb("VmHWM");
 }

@@ -9,7 +9,8 @@ typedef struct fr_machine {
 } fr_machine;
 
 void fr_machine_read(fr_machine *out);
-/* Resident memory of this process in MB; 0 when unknown. */
+/* Resident memory of this process in MB: now, and the most there ever was. 0 when unknown. */
 double fr_machine_rss_mb(void);
+double fr_machine_rss_peak_mb(void);
 
 #endif

@@ -13,7 +13,8 @@
 typedef struct perf_report {
     fr_perf perf;
     int has_spec;
-    double decode_gb_s, read_gb_s, rss_mb;
+    double decode_gb_s, read_gb_s;
+    double rss_mb, rss_peak_mb; /* of this rank, after the passes, before draft and read buffer */
 } perf_report;
 
 static fr_status add_numbers(cJSON *o, const perf_report *r)
@@ -35,7 +36,8 @@ static fr_status add_numbers(cJSON *o, const perf_report *r)
         FR_TRY(depth ? fr_json_number(depth, "tok_s", r->perf.spec_tok_s[i]) : fr_no_memory());
         FR_TRY(fr_json_number(depth, "tokens_per_pass", r->perf.spec_tokens_per_pass[i]));
     }
-    return spec ? fr_json_number(o, "rss_mb", r->rss_mb) : fr_no_memory();
+    FR_TRY(spec ? fr_json_number(o, "rss_mb", r->rss_mb) : fr_no_memory());
+    return fr_json_number(o, "rss_peak_mb", r->rss_peak_mb);
 }
 
 static fr_status print_json(const perf_report *r, const fr_session_info *info)
@@ -43,6 +45,8 @@ static fr_status print_json(const perf_report *r, const fr_session_info *info)
     cJSON *o = NULL;
     FR_TRY(fr_json_object(&o));
     fr_status st = add_numbers(o, r);
+    if (st == FR_OK)
+        st = fr_json_number(o, "load_s", info->load_s);
     if (st == FR_OK)
         st = fr_json_text(o, "backend", info->backend);
     if (st == FR_OK)
@@ -61,7 +65,9 @@ static void print_text(const perf_report *r, const fr_session_info *info)
            info->threads);
     printf("decode   %8.1f tok/s  (%.1f GB/s of weights; memory reads at %.1f GB/s)\n",
            r->perf.decode_tok_s, r->decode_gb_s, r->read_gb_s);
-    printf("prefill  %8.1f tok/s\nmemory   %8.0f MB\n", r->perf.prefill_tok_s, r->rss_mb);
+    printf("prefill  %8.1f tok/s\n", r->perf.prefill_tok_s);
+    printf("memory   %8.0f MB     (%.0f MB at most)\n", r->rss_mb, r->rss_peak_mb);
+    printf("load     %8.2f s\n", info->load_s);
     for (int i = 0; i < FR_PERF_WIDTHS; i++)
         printf("verify %2d %7.2f ms\n", fr_perf_width[i], r->perf.verify_ms[i]);
     for (int i = 0; r->has_spec && i < FR_PERF_DEPTHS; i++)
@@ -93,9 +99,10 @@ static fr_status measure(const fr_model_options *o, fr_session *s)
     const fr_session_info *info = fr_session_info_of(s);
     perf_report r = {0};
     FR_TRY(fr_perf_passes(s, o->runs, &r.perf));
+    r.rss_mb = fr_machine_rss_mb();
+    r.rss_peak_mb = fr_machine_rss_peak_mb();
     if (o->draft)
         FR_TRY(measure_draft(o, s, &r));
-    r.rss_mb = fr_machine_rss_mb();
     r.decode_gb_s = r.perf.decode_tok_s * (double)info->weight_bytes * info->n_ranks / 1e9;
     FR_TRY(fr_perf_read_gb_s(info->threads * info->n_ranks, &r.read_gb_s));
     if (o->json)

@@ -91,20 +91,22 @@ static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, f
     return fr_seq_truncate(s, seq, DECODE_PROMPT);
 }
 
+/* The widths take turns, so that a machine that slows down meanwhile slows all of them. seconds
+ * [FR_PERF_WIDTHS * runs]. */
 static fr_status measure_verify(fr_session *s, int seq, const int32_t *tokens, int runs,
                                 double *seconds, fr_perf *out)
 {
     int32_t own[64];
-    for (int w = 0; w < FR_PERF_WIDTHS; w++) {
-        int n = fr_perf_width[w];
-        for (int r = 0; r < runs; r++) {
+    for (int r = 0; r < runs; r++)
+        for (int w = 0; w < FR_PERF_WIDTHS; w++) {
+            int n = fr_perf_width[w];
             double start = fr_now_s();
             FR_TRY(step(s, seq, tokens + DECODE_PROMPT, n, n, own));
-            seconds[r] = fr_now_s() - start;
+            seconds[w * runs + r] = fr_now_s() - start;
             FR_TRY(fr_seq_truncate(s, seq, DECODE_PROMPT));
         }
-        out->verify_ms[w] = 1e3 * median(seconds, runs);
-    }
+    for (int w = 0; w < FR_PERF_WIDTHS; w++)
+        out->verify_ms[w] = 1e3 * median(seconds + w * runs, runs);
     return FR_OK;
 }
 
@@ -141,7 +143,7 @@ static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int runs, d
 fr_status fr_perf_passes(fr_session *s, int runs, fr_perf *out)
 {
     fr_ids tokens = {0};
-    double *seconds = calloc((size_t)runs, sizeof *seconds);
+    double *seconds = calloc((size_t)runs * FR_PERF_WIDTHS, sizeof *seconds);
     fr_status st = seconds ? sample_tokens(s, PREFILL_TOKENS, &tokens) : fr_no_memory();
     if (st == FR_OK)
         st = measure_passes(s, &tokens, runs, seconds, out);

@@ -289,12 +289,15 @@ static int usable_cores(void)
 
 /* Settings that Open MPI reads when it starts, for ranks whose launcher did not decide. Without yielding, ranks beyond
  * the cores spin against each other: an all-reduce takes 30 ms instead of 20 us. The eager limit speeds messages of
- * 16-64 KB within a host threefold. */
+ * 16-64 KB within a host threefold. Ranks that are all on one host meet in its memory: looking for network fabrics
+ * first, as Open MPI does unless it is told ob1, takes 0.2 s. */
 static void set_mpi_defaults(void)
 {
-    const char *ranks = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    const char *ranks = getenv("OMPI_COMM_WORLD_LOCAL_SIZE"), *all = getenv("OMPI_COMM_WORLD_SIZE");
     if (ranks && strtol(ranks, NULL, 10) >= usable_cores())
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+    if (ranks && all && strcmp(ranks, all) == 0)
+        setenv("OMPI_MCA_pml", "ob1", 0);
     setenv("OMPI_MCA_btl_vader_eager_limit", "65536", 0);
 }
 

@@ -159,9 +159,10 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, 
     }
     FR_TRY_GOTO(st, map_heads(m), fail);
     FR_TRY_GOTO(st, load_rope(m), fail);
+    /* The largest matrix first: while a matrix is repacked it is in memory twice. */
+    FR_TRY_GOTO(st, load_head(m), fail);
     for (int l = 0; l < m->config.n_layers; l++)
         FR_TRY_GOTO(st, load_layer(m, l), fail);
-    FR_TRY_GOTO(st, load_head(m), fail);
     *out = m;
     return FR_OK;
 fail:

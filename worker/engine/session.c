@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "clock.h"
 #include "forward.h"
 #include "grow.h"
 
@@ -123,6 +124,7 @@ static fr_status load(fr_session *s, const char *path, const fr_session_options 
 fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
                           fr_session **out)
 {
+    double start = fr_now_s();
     fr_session *s = calloc(1, sizeof *s);
     fr_status st = s ? FR_OK : fr_no_memory();
     FR_TRY_GOTO(st, agree(comm, st), fail);
@@ -131,6 +133,7 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
     if (threads <= 0)
         FR_TRY_GOTO(st, default_threads(comm, &threads), fail);
     FR_TRY_GOTO(st, agree(comm, load(s, model_path, options, threads)), fail);
+    s->info.load_s = fr_now_s() - start;
     *out = s;
     return FR_OK;
 fail:

@@ -32,6 +32,7 @@ typedef struct fr_session_info {
     int64_t kv_positions;
     const char *backend;
     int64_t weight_bytes;     /* read by one single-token pass on this rank */
+    double load_s;            /* seconds that opening took, on this rank */
 } fr_session_info;
 
 /* All ranks: loads this rank's slices. When one rank fails, all return its status and cause. Refuses a degree that the

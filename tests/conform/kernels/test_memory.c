@@ -1,6 +1,7 @@
 /* test_memory.c: every allocation of a backend fails once; each time the call says FR_ENOMEM,
  * leaves nothing behind, and works when asked again. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "fault_alloc.h"
 #include "suite.h"
@@ -78,6 +79,28 @@ static void test_mem_alloc(void **state)
     suite_ops->close(&dev);
 }
 
+/* Memory that nobody has written takes no pages: a KV cache is made for the longest context. */
+static void test_mem_alloc_is_lazy(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, PAGES = 16384 };
+    static unsigned char resident[PAGES];
+    fr_device *dev = suite_open(suite_ops, 1);
+    void *mem = NULL;
+    assert_int_equal(suite_ops->mem_alloc(dev, (size_t)PAGE * PAGES, &mem), FR_OK);
+    assert_int_equal((uintptr_t)mem % 64, 0);
+    char *whole = (char *)mem + (PAGE - (uintptr_t)mem % PAGE) % PAGE;
+    int used = 0;
+    assert_int_equal(mincore(whole, (size_t)PAGE * (PAGES - 1), resident), 0);
+    for (int i = 0; i < PAGES - 1; i++)
+        used += resident[i] & 1;
+    assert_int_equal(used, 0);
+    assert_int_equal(whole[(size_t)PAGE * (PAGES - 2)], 0);
+    suite_ops->mem_free(dev, mem);
+    suite_ops->mem_free(dev, NULL);
+    suite_ops->close(&dev);
+}
+
 static void test_weight_new(void **state)
 {
     (void)state;
@@ -95,6 +118,7 @@ int suite_run_memory(void)
     const struct CMUnitTest memory_tests[] = {
         cmocka_unit_test(test_open),
         cmocka_unit_test(test_mem_alloc),
+        cmocka_unit_test(test_mem_alloc_is_lazy),
         cmocka_unit_test(test_weight_new),
         cmocka_unit_test(test_the_rest),
     };
