@@ -86,10 +86,13 @@ static void matmul_rows(void *ctx, int64_t begin, int64_t end)
     }
 }
 
-static fr_status ref_matmul(fr_device *dev, float *y, const float *x, const fr_weight *w, int n)
+static fr_status ref_matmul(fr_device *dev, const fr_product *products, int n_products,
+                            const float *x, int n)
 {
-    matmul_job job = {y, x, w, n};
-    fr_pool_run(dev->pool, w->rows, 16, matmul_rows, &job);
+    for (int i = 0; i < n_products; i++) {
+        matmul_job job = {products[i].y, x, products[i].w, n};
+        fr_pool_run(dev->pool, job.w->rows, 16, matmul_rows, &job);
+    }
     return FR_OK;
 }
 

@@ -18,6 +18,11 @@ bool fr_tiles_super(fr_dtype t)
     return t == FR_Q4_K || t == FR_Q5_K || t == FR_Q6_K;
 }
 
+size_t fr_tiles_acts_k_bytes(int64_t cols)
+{
+    return (size_t)(cols / FR_TILE_SUPER) * sizeof(fr_act_k) * FR_TILE_TOKENS;
+}
+
 int fr_tiles_lane_bytes(fr_dtype t)
 {
     switch (t) {
@@ -86,7 +91,6 @@ static inline uint64_t load_8(const uint8_t *p)
 }
 
 #define NIBBLES 0x0f0f0f0f0f0f0f0fu
-#define BITS_0 0x0101010101010101u
 
 /* Eight codes -> the word with the first four in the low nibbles, the others in the high ones. */
 static inline uint32_t join_nibbles(uint64_t codes)
@@ -299,11 +303,11 @@ static uint8_t *alloc_tiles(size_t bytes)
 fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weight **out)
 {
     FR_TRY(fr_cpu_check_matrix(src));
-    size_t acts = fr_tiles_super(src->dtype)
-                      ? (size_t)(src->cols / FR_TILE_SUPER) * sizeof(fr_act_k)
-                      : (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK) * sizeof(fr_act);
+    size_t blocks = (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK);
     void *scratch = NULL;
-    FR_TRY(fr_cpu_scratch(dev, acts * FR_TILE_TOKENS, &scratch));
+    FR_TRY(fr_cpu_scratch(
+        dev, fr_tiles_acts_k_bytes(src->cols) + blocks * sizeof(fr_act) * FR_TILE_TOKENS,
+        &scratch));
     fr_weight *w = calloc(1, sizeof *w);
     if (!w)
         return fr_no_memory();

@@ -61,6 +61,8 @@ fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weigh
 void fr_tiles_free(fr_device *dev, fr_weight **w);
 /* Is it a type of super-blocks: Q4_K, Q5_K, Q6_K? */
 bool fr_tiles_super(fr_dtype t);
+/* Where in matmul's scratch the fr_act of FR_TILE_TOKENS tokens begin: behind their fr_act_k. */
+size_t fr_tiles_acts_k_bytes(int64_t cols);
 /* Bytes of quants a block of 32 columns takes in one lane; of an F32, F16 or BF16 matrix too. */
 int fr_tiles_lane_bytes(fr_dtype t);
 

@@ -235,72 +235,91 @@ LANES_INLINE void quantise_super(const float *x, fr_act_k *out)
     memcpy(out->sums32, sums32, sizeof sums32);
 }
 
+/* Activations of up to FR_TILE_TOKENS tokens and all that they are multiplied with. */
 typedef struct matmul_job {
-    const fr_weight *w;
+    const fr_product *products;
+    int n_products;
+    int first; /* token: row of every y */
     const float *x;
-    void *acts; /* fr_act or, of K types, fr_act_k; NULL for plain types */
-    float *y;
+    int64_t cols;
+    fr_act *acts; /* NULL when no product needs them, as below */
+    fr_act_k *acts_k;
     int tokens;
 } matmul_job;
 
 static void quantise_rows(void *ctx, int64_t begin, int64_t end)
 {
     const matmul_job *job = ctx;
-    const int64_t cols = job->w->cols;
+    const int64_t blocks = job->cols / FR_TILE_BLOCK, supers = job->cols / FR_TILE_SUPER;
     for (int64_t m = begin; m < end; m++) {
-        const float *x = job->x + m * cols;
-        if (!fr_tiles_super(job->w->dtype)) {
-            fr_act *acts = (fr_act *)job->acts + m * (cols / FR_TILE_BLOCK);
-            for (int64_t b = 0; b < cols / FR_TILE_BLOCK; b++)
-                quantise_block(x + b * FR_TILE_BLOCK, acts + b);
-            continue;
-        }
-        fr_act_k *acts =
-            (fr_act_k *)job->acts + m / DOT_TOKENS * DOT_TOKENS * (cols / SUPER) + m % DOT_TOKENS;
-        for (int64_t s = 0; s < cols / SUPER; s++)
-            quantise_super(x + s * SUPER, acts + s * DOT_TOKENS);
+        const float *x = job->x + m * job->cols;
+        for (int64_t b = 0; job->acts && b < blocks; b++)
+            quantise_block(x + b * FR_TILE_BLOCK, job->acts + m * blocks + b);
+        int64_t group = m / DOT_TOKENS * DOT_TOKENS;
+        for (int64_t s = 0; job->acts_k && s < supers; s++)
+            quantise_super(x + s * FR_TILE_SUPER,
+                           job->acts_k + group * supers + s * DOT_TOKENS + (m - group));
     }
 }
 
+static void matmul_tile(const matmul_job *job, const fr_product *product, int64_t tile)
+{
+    const fr_weight *w = product->w;
+    float *y = product->y + job->first * w->rows + tile * LANES;
+    for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
+        int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
+        tile_task task = {.w = w, .tile = tile, .x = job->x + m * w->cols, .y = y + m * w->rows};
+        if (job->acts)
+            task.acts = job->acts + m * (w->cols / FR_TILE_BLOCK);
+        if (job->acts_k)
+            task.acts_k = job->acts_k + m * (w->cols / FR_TILE_SUPER);
+        tile_fns[w->dtype][tokens - 1](&task);
+    }
+}
+
+/* Tiles begin .. end-1, counted through all products. */
 static void matmul_tiles(void *ctx, int64_t begin, int64_t end)
 {
     const matmul_job *job = ctx;
-    const fr_weight *w = job->w;
-    const tile_fn *fns = tile_fns[w->dtype];
-    for (int64_t t = begin; t < end; t++)
-        for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
-            int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
-            tile_task task = {.w = w,
-                              .tile = t,
-                              .x = job->x + m * w->cols,
-                              .y = job->y + m * w->rows + t * LANES};
-            if (fr_tiles_super(w->dtype))
-                task.acts_k = (const fr_act_k *)job->acts + m * (w->cols / SUPER);
-            else if (job->acts)
-                task.acts = (const fr_act *)job->acts + m * (w->cols / FR_TILE_BLOCK);
-            fns[tokens - 1](&task);
-        }
+    const fr_product *product = job->products;
+    int64_t before = 0;
+    for (int64_t t = begin; t < end; t++) {
+        while (t - before >= product->w->tiles)
+            before += product++->w->tiles;
+        matmul_tile(job, product, t - before);
+    }
 }
 
 /* Pieces of at least 64 KiB, so that memory is streamed, and up to 64 a thread, so that none waits
  * long for the last one. */
-static int64_t tile_grain(const fr_device *dev, const fr_weight *w)
+static int64_t tile_grain(const fr_device *dev, const fr_weight *w, int64_t tiles)
 {
     int64_t streamed = (int64_t)(65536 / (w->tile_quants + w->tile_scales)) + 1;
-    int64_t shared = w->tiles / (fr_pool_threads(dev->pool) * 64);
+    int64_t shared = tiles / (fr_pool_threads(dev->pool) * 64);
     return streamed > shared ? streamed : shared;
 }
 
-static fr_status fast_matmul(fr_device *dev, float *y, const float *x, const fr_weight *w, int n)
+static fr_status fast_matmul(fr_device *dev, const fr_product *products, int n_products,
+                             const float *x, int n)
 {
-    bool quantised = w->tile_scales > 0;
+    const int64_t cols = products[0].w->cols;
+    matmul_job job = {.products = products, .n_products = n_products, .cols = cols};
+    int64_t tiles = 0;
+    for (int i = 0; i < n_products; i++) {
+        const fr_weight *w = products[i].w;
+        tiles += w->tiles;
+        if (fr_tiles_super(w->dtype))
+            job.acts_k = dev->scratch;
+        else if (w->tile_scales > 0)
+            job.acts = (fr_act *)((char *)dev->scratch + fr_tiles_acts_k_bytes(cols));
+    }
     for (int first = 0; first < n; first += FR_TILE_TOKENS) {
-        matmul_job job = {w, x + first * w->cols, quantised ? dev->scratch : NULL,
-                          y + first * w->rows,
-                          n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS};
-        if (quantised)
+        job.first = first;
+        job.x = x + first * cols;
+        job.tokens = n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS;
+        if (job.acts || job.acts_k)
             fr_pool_run(dev->pool, job.tokens, 4, quantise_rows, &job);
-        fr_pool_run(dev->pool, w->tiles, tile_grain(dev, w), matmul_tiles, &job);
+        fr_pool_run(dev->pool, tiles, tile_grain(dev, products[0].w, tiles), matmul_tiles, &job);
     }
     return FR_OK;
 }

@@ -142,9 +142,7 @@ static fr_status attention(fr_forward *f, int l, int n)
     int hd = c->head_dim, heads = n_local(m->slice.heads), kv_heads = n_local(m->slice.kv_heads);
     const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq, .scale = 1};
     FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
-    FR_TRY(ops->matmul(dev, f->q, f->h, y->q, n));
-    FR_TRY(ops->matmul(dev, f->k, f->h, y->k, n));
-    FR_TRY(ops->matmul(dev, f->v, f->h, y->v, n));
+    FR_TRY(ops->matmul(dev, (fr_product[]){{f->q, y->q}, {f->k, y->k}, {f->v, y->v}}, 3, f->h, n));
     FR_TRY(bias(f, f->q, y->q_bias, n, heads * hd));
     FR_TRY(bias(f, f->k, y->k_bias, n, kv_heads * hd));
     FR_TRY(bias(f, f->v, y->v_bias, n, kv_heads * hd));
@@ -155,7 +153,7 @@ static fr_status attention(fr_forward *f, int l, int n)
     FR_TRY(ops->kv_write(dev, &f->kv[l], f->k, f->v, f->slots, n));
     FR_TRY(ops->attention(dev, f->attn, f->q, &f->kv[l], f->views, m->kv_of_head, n, heads,
                           1 / sqrtf((float)hd)));
-    FR_TRY(ops->matmul(dev, f->h, f->attn, y->out, n));
+    FR_TRY(ops->matmul(dev, &(fr_product){f->h, y->out}, 1, f->attn, n));
     return sum_into_x(f, n);
 }
 
@@ -165,10 +163,9 @@ static fr_status mlp(fr_forward *f, int l, int n)
     const fr_model *m = f->model;
     const fr_layer *y = &m->layers[l];
     FR_TRY(m->ops->rms_norm(m->dev, f->h, f->x, y->ffn_norm, n, m->config.dim, m->config.eps));
-    FR_TRY(m->ops->matmul(m->dev, f->gate, f->h, y->gate, n));
-    FR_TRY(m->ops->matmul(m->dev, f->up, f->h, y->up, n));
+    FR_TRY(m->ops->matmul(m->dev, (fr_product[]){{f->gate, y->gate}, {f->up, y->up}}, 2, f->h, n));
     FR_TRY(m->ops->silu_mul(m->dev, f->gate, f->up, n, n_local(m->slice.ff)));
-    FR_TRY(m->ops->matmul(m->dev, f->h, f->gate, y->down, n));
+    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->h, y->down}, 1, f->gate, n));
     return sum_into_x(f, n);
 }
 
@@ -231,7 +228,7 @@ static fr_status answer_queries(fr_forward *f, const fr_plan *plan, fr_row_answe
             FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * (size_t)dim, f->x + (size_t)q->row * (size_t)dim,
                                     m->out_norm, 1, dim, m->config.eps));
         }
-        FR_TRY(m->ops->matmul(m->dev, f->logits, f->head_x, m->head, n));
+        FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, m->head}, 1, f->head_x, n));
         FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, f->queries,
                                   f->answers));
         FR_TRY(gather_answers(f, n, out ? out + first : NULL));
