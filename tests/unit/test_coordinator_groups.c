@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -72,6 +73,35 @@ static void goes_on_without_the_draft(void **state)
     fr_sleep_ms(50);
     fake_engine_kill(&f->draft);
     follow_to(f->client, &f->expected);
+}
+
+/* Where the text depends on the draft a lost one is waited for, but not for ever: then the target
+ * writes the steps alone. */
+static void steps_go_on_without_the_draft(void **state)
+{
+    fixture *f = *state;
+    const fake_options doomed = {.endpoint = f->server.endpoint,
+                                 .role = "draft",
+                                 .name = "d",
+                                 .model_digest = 22,
+                                 .tokenizer = f->tokenizer,
+                                 .dies_after = 12};
+    f->target = engine(f, "target", "t", 0);
+    f->draft = fake_engine_start(&doomed);
+    await_groups(f->client, 2);
+    submit(f->client, "step", 1);
+    int drafted = 0, alone = 0;
+    fr_msg m;
+    for (hear(f->client, &m); m.kind != FR_MSG_DONE; hear(f->client, &m)) {
+        drafted += m.kind == FR_MSG_STEP && !strcmp(m.body.step.origin, "draft");
+        alone += m.kind == FR_MSG_STEP && !strcmp(m.body.step.origin, "target");
+        fr_msg_free(&m);
+    }
+    assert_string_equal(m.body.done.job.state, "done");
+    assert_string_equal(m.body.done.job.stop, "end");
+    assert_int_equal(drafted, 1);
+    assert_true(alone > 1);
+    fr_msg_free(&m);
 }
 
 static void resends_what_an_engine_forgot(void **state)
@@ -151,10 +181,15 @@ int main(void)
     fr_log_open("test_coordinator_groups", FR_LOG_ERROR);
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(survives_a_killed_group),        T(survives_a_hanging_group),
-        T(waits_for_a_group_to_come_back), T(goes_on_without_the_draft),
-        T(resends_what_an_engine_forgot),  T(sends_only_what_is_new),
-        T(engine_errors_reach_the_client), T(refuses_a_second_model),
+        T(survives_a_killed_group),
+        T(survives_a_hanging_group),
+        T(waits_for_a_group_to_come_back),
+        T(goes_on_without_the_draft),
+        T(steps_go_on_without_the_draft),
+        T(resends_what_an_engine_forgot),
+        T(sends_only_what_is_new),
+        T(engine_errors_reach_the_client),
+        T(refuses_a_second_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
