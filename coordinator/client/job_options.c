@@ -297,6 +297,14 @@ fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, in
     return FR_OK;
 }
 
+fr_status fr_arg_problem(const char *arg, const char **problem)
+{
+    if (*problem)
+        return fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)");
+    *problem = arg;
+    return FR_OK;
+}
+
 static fr_status read_stdin(fr_buf *out)
 {
     char block[65536];

@@ -100,6 +100,7 @@ typedef struct fr_policy_ops {
     const char *name;
     int exact;                /* output equals plain decoding of the target; tested as such */
     int needs_draft;          /* a draft group must be there to begin */
+    int outlives_draft;       /* the target goes on alone when the draft group is lost later */
     int needs_same_tokenizer;
     /* The chain may already hold steps (a resumed job). Host, chain and params outlive the
      * policy. */

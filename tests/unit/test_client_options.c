@@ -203,6 +203,10 @@ static void test_problem(void **state)
 {
     (void)state;
     fr_buf b = {0};
+    const char *problem = NULL;
+    assert_int_equal(fr_arg_problem("x", &problem), FR_OK);
+    assert_int_equal(fr_arg_problem("y", &problem), FR_EINVAL);
+    assert_string_equal(problem, "x");
     assert_int_equal(fr_read_problem("x\xc3\xbc", &b), FR_OK);
     assert_int_equal(b.len, 3);
     fr_buf_free(&b);

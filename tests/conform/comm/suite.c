@@ -128,6 +128,24 @@ static void check_broadcast(fr_comm *c)
     free(data);
 }
 
+/* Every run of ranks fails once: the word of its first one is everyone's. */
+static void check_agreement(fr_comm *c)
+{
+    char want[64];
+    OK(c->ops->agree(c, FR_OK));
+    for (int first = 0; first < c->size; first++) {
+        for (int last = first; last < c->size; last++) {
+            const int fails = c->rank >= first && c->rank <= last;
+            fr_fail(FR_EIO, "of before");
+            fr_status st = fails ? fr_fail(FR_EBUSY, "rank %d of %d", c->rank, c->size) : FR_OK;
+            st = c->ops->agree(c, st);
+            snprintf(want, sizeof want, "rank %d of %d", first, c->size);
+            CHECK(st == FR_EBUSY && strcmp(fr_cause(), want) == 0, "status %d, want %s", st, want);
+        }
+    }
+    OK(c->ops->agree(c, FR_OK));
+}
+
 /* One command with content of its own from the leader to all. */
 static void exchange_command(fr_comm *c, uint8_t *data, size_t bytes, int salt)
 {
@@ -252,6 +270,7 @@ static void check_groups(fr_comm *world)
     OK(fr_comm_mpi_open(colour, &group));
     CHECK(group->size == (colour == 0 ? 1 : world->size - 1), "size %d", group->size);
     CHECK(group->rank == (colour == 0 ? 0 : world->rank - 1), "rank %d", group->rank);
+    CHECK(group->n_here == group->size, "%d ranks on this host", group->n_here);
     check_sums(group);
     check_commands(group);
     group->ops->close(&group);
@@ -264,6 +283,7 @@ static void check_all(fr_comm *c)
     check_sums(c);
     check_gathers(c);
     check_broadcast(c);
+    check_agreement(c);
     check_commands(c);
     check_sleep(c);
     check_misuse(c);

@@ -350,6 +350,30 @@ static void an_end_token_is_judged_with_its_step(void **state)
     }
 }
 
+/* The target writes the steps that no draft is there for, and only those. */
+static void drafts_are_used_again_when_a_draft_is_back(void **state)
+{
+    (void)state;
+    models m = open_models(tiny, 13);
+    m.accepts = 100;
+    m.never_declines = 1;
+    m.ends = 0;
+    sim_options o = options("step", &m);
+    o.params.max_tokens = 600;
+    o.missing = 400;
+    sim_result r = run(&o);
+    int own = 0, back = 0;
+    for (int i = 0; i < r.n_steps; i++) {
+        own += r.steps[i].origin == FR_ORIGIN_TARGET;
+        back += i && r.steps[i].origin == FR_ORIGIN_DRAFT &&
+                r.steps[i - 1].origin == FR_ORIGIN_TARGET;
+    }
+    assert_true(own > 2 && back > 2);
+    assert_int_equal(chain_tokens(&r), 600);
+    sim_result_free(&r);
+    models_close(&m);
+}
+
 static void refused_parameters(void **state)
 {
     (void)state;
@@ -379,6 +403,7 @@ int main(void)
         cmocka_unit_test(an_unfinished_step_at_the_cap_is_judged_like_any_other),
         cmocka_unit_test(a_budget_is_of_the_whole_chain),
         cmocka_unit_test(an_end_token_is_judged_with_its_step),
+        cmocka_unit_test(drafts_are_used_again_when_a_draft_is_back),
         cmocka_unit_test(refused_parameters),
     };
     return cmocka_run_group_tests(tests, load_tokenizers, free_tokenizers);
