@@ -232,8 +232,8 @@ static fr_status answer_queries(fr_forward *f, const fr_plan *plan, fr_row_answe
                                     m->out_norm, 1, dim, m->config.eps));
         }
         FR_TRY(m->ops->matmul(m->dev, f->logits, f->head_x, m->head, n));
-        FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, f->queries,
-                                  f->answers));
+        FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, NULL,
+                                  f->queries, f->answers));
         FR_TRY(gather_answers(f, n, out ? out + first : NULL));
     }
     return FR_OK;
