@@ -9,14 +9,13 @@
 
 #include "check.h"
 
-#define SIZE 32768
 #define LARGE 65536 /* vocabularies up to here keep their whole head */
 
 int fr_draft_vocab_size(const fr_tokenizer *t, int wanted)
 {
     int n_vocab = fr_tokenizer_n_vocab(t);
     if (wanted == FR_DRAFT_VOCAB_AUTO)
-        wanted = n_vocab > LARGE ? SIZE : 0;
+        wanted = n_vocab > LARGE ? FR_DRAFT_VOCAB : 0;
     return wanted < n_vocab ? wanted : 0;
 }
 

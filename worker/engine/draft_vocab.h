@@ -12,11 +12,11 @@
 
 #include "tokenizer.h"
 
+#define FR_DRAFT_VOCAB 32768     /* the size unless told */
 #define FR_DRAFT_VOCAB_AUTO (-1) /* as a size: fr_draft_vocab_size() decides */
-#define FR_DRAFT_VOCAB_LEAST 256 /* the smallest size that may be asked for */
 
-/* The size to use: `wanted`; when that is FR_DRAFT_VOCAB_AUTO, 32768 for vocabularies of more than
- * 65536 tokens. 0: the head is small enough as it is. */
+/* The size to use: `wanted`; when that is FR_DRAFT_VOCAB_AUTO, FR_DRAFT_VOCAB for vocabularies of
+ * more than 65536 tokens. 0: the head is small enough as it is. */
 int fr_draft_vocab_size(const fr_tokenizer *t, int wanted);
 
 /* The ids, ascending: `size` of them, more only when the tokens that are always in are more, fewer

@@ -23,7 +23,7 @@ typedef struct fr_session_options {
     int max_rows;         /* most rows of a pass; 0: 256 */
     int max_context;      /* positions of one sequence; 0: the model's own limit */
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
-    int draft_vocab;      /* tokens of a rough head beside the whole one (draft_vocab.h); 0: none */
+    int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h); 0: none */
 } fr_session_options;
 
 typedef struct fr_session_info {
