@@ -242,6 +242,7 @@ typedef struct candidates_job {
     const float *logits;
     int vocab;
     int32_t first_token;
+    const int32_t *tokens;
     const fr_row_query *queries;
     fr_row_answer *answers;
 } candidates_job;
@@ -250,15 +251,15 @@ static void answer_rows(void *ctx, int64_t begin, int64_t end)
 {
     const candidates_job *job = ctx;
     for (int64_t r = begin; r < end; r++)
-        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token,
+        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token, job->tokens,
                             &job->queries[r], &job->answers[r]);
 }
 
 static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int vocab,
-                                int32_t first_token, const fr_row_query *queries,
-                                fr_row_answer *answers)
+                                int32_t first_token, const int32_t *tokens,
+                                const fr_row_query *queries, fr_row_answer *answers)
 {
-    candidates_job job = {logits, vocab, first_token, queries, answers};
+    candidates_job job = {logits, vocab, first_token, tokens, queries, answers};
     fr_pool_run(dev->pool, n, 1, answer_rows, &job);
     return FR_OK;
 }

@@ -114,11 +114,11 @@ typedef struct fr_ops {
     fr_status (*attention)(fr_device *dev, float *out, const float *q, const fr_kv *kv,
                            const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads,
                            float scale);
-    /* Answers queries [n] about logits [n, vocab] whose column 0 is token `first_token`
-     * (candidates.h). */
+    /* Answers queries [n] about logits [n, vocab]: column i is token tokens[i] (host memory
+     * [vocab], ascending), or first_token + i when tokens is NULL (candidates.h). */
     fr_status (*candidates)(fr_device *dev, const float *logits, int n, int vocab,
-                            int32_t first_token, const fr_row_query *queries,
-                            fr_row_answer *answers);
+                            int32_t first_token, const int32_t *tokens,
+                            const fr_row_query *queries, fr_row_answer *answers);
     fr_status (*sync)(fr_device *dev);
 } fr_ops;
 

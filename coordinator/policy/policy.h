@@ -50,6 +50,7 @@ typedef struct fr_generate_call {
     int step_from;
     float min_logprob;    /* 0: off */
     int stream;           /* FR_EVENT_TOKENS as they come */
+    int rough;            /* a guess that will be verified: the engine may approximate */
 } fr_generate_call;
 
 typedef struct fr_verify_call { /* always the target */

@@ -112,7 +112,9 @@ static void test_programs(void **state)
     g.ranks = 3;
     g.hosts = "n1,n2";
     g.threads = 2;
+    g.draft_vocab = "0";
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
+    assert_true(has(&a, "--draft-vocab") && has(&a, "0"));
     assert_string_equal(a.v[0], "mpirun");
     assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
                 has(&a, "mpi_yield_when_idle"));

@@ -60,7 +60,7 @@ static fr_status alloc_scratch(fr_forward *f)
     FR_TRY(alloc_f32(f, n, ff, &f->gate));
     FR_TRY(alloc_f32(f, n, ff, &f->up));
     FR_TRY(alloc_f32(f, FR_HEAD_ROWS, dim, &f->head_x));
-    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, n_local(m->slice.vocab), &f->logits));
+    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, m->head.n > m->rough_head.n ? m->head.n : m->rough_head.n, &f->logits));
     f->tokens = calloc((size_t)n, sizeof *f->tokens);
     f->pos = calloc((size_t)n, sizeof *f->pos);
     f->slots = calloc((size_t)n, sizeof *f->slots);
@@ -194,8 +194,8 @@ static void unpack(const fr_row_query *q, const uint8_t *in, fr_row_answer *a)
     memcpy(a->wanted_logit, in, (size_t)q->n_wanted * sizeof *a->wanted_logit);
 }
 
-/* Brings every rank's answers about queries [n] to the leader and merges them there. */
-static fr_status gather_answers(fr_forward *f, int n, fr_row_answer *out)
+/* Brings every rank's answers about queries [n] to the leader and merges them there, the i-th into out[places[i]]. */
+static fr_status gather_answers(fr_forward *f, const int *places, int n, fr_row_answer *out)
 {
     f->packed.len = f->gathered.len = 0;
     for (int i = 0; i < n; i++)
@@ -209,29 +209,42 @@ static fr_status gather_answers(fr_forward *f, int n, fr_row_answer *out)
     for (int i = 0; i < n; i++) {
         for (int r = 0; r < f->comm->size; r++)
             unpack(&f->queries[i], f->gathered.data + (size_t)r * bytes + at, &f->slices[r]);
-        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[i]);
+        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[places[i]]);
         at += packed_bytes(&f->queries[i]);
     }
     return FR_OK;
 }
 
-/* The rows asked about, through the final norm and the vocabulary head. */
-static fr_status answer_queries(fr_forward *f, const fr_plan *plan, fr_row_answer *out)
+/* The rows of the plan's queries at places [n], through the final norm and one of the vocabulary heads. */
+static fr_status ask_head(fr_forward *f, const fr_plan *plan, const fr_head *head, const int *places, int n,
+                          fr_row_answer *out)
 {
     const fr_model *m = f->model;
-    int dim = m->config.dim;
-    for (int first = 0; first < plan->n_queries; first += FR_HEAD_ROWS) {
-        int n = plan->n_queries - first < FR_HEAD_ROWS ? plan->n_queries - first : FR_HEAD_ROWS;
-        for (int i = 0; i < n; i++) {
-            const fr_plan_query *q = &plan->queries[first + i];
-            f->queries[i] = q->query;
-            FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * (size_t)dim, f->x + (size_t)q->row * (size_t)dim,
-                                    m->out_norm, 1, dim, m->config.eps));
+    size_t dim = (size_t)m->config.dim;
+    for (int i = 0; i < n; i++) {
+        const fr_plan_query *q = &plan->queries[places[i]];
+        f->queries[i] = q->query;
+        FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * dim, f->x + (size_t)q->row * dim, m->out_norm, 1,
+                                m->config.dim, m->config.eps));
+    }
+    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, head->weight}, 1, f->head_x, n));
+    FR_TRY(m->ops->candidates(m->dev, f->logits, n, head->n, head->first_token, head->tokens, f->queries,
+                              f->answers));
+    return gather_answers(f, places, n, out);
+}
+
+/* All queries of one head, FR_HEAD_ROWS at a time. */
+static fr_status answer_queries(fr_forward *f, const fr_plan *plan, int rough, fr_row_answer *out)
+{
+    const fr_head *head = rough ? &f->model->rough_head : &f->model->head;
+    int places[FR_HEAD_ROWS], n = 0;
+    for (int i = 0; i < plan->n_queries; i++) {
+        if (plan->queries[i].rough == rough)
+            places[n++] = i;
+        if (n == FR_HEAD_ROWS || (n > 0 && i == plan->n_queries - 1)) {
+            FR_TRY(ask_head(f, plan, head, places, n, out));
+            n = 0;
         }
-        FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, m->head}, 1, f->head_x, n));
-        FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, f->queries,
-                                  f->answers));
-        FR_TRY(gather_answers(f, n, out ? out + first : NULL));
     }
     return FR_OK;
 }
@@ -266,5 +279,6 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
         if (f->progress)
             f->progress(f->progress_ctx);
     }
-    return answer_queries(f, plan, answers_out);
+    FR_TRY(answer_queries(f, plan, 0, answers_out));
+    return answer_queries(f, plan, 1, answers_out);
 }

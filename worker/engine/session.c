@@ -55,6 +55,17 @@ static int default_threads(const fr_comm *comm)
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
+static fr_status load_model(fr_session *s, const char *path, const fr_session_options *o)
+{
+    fr_ids rough = {0};
+    int size = fr_draft_vocab_size(s->tokenizer, o->draft_vocab);
+    fr_status st = size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &rough) : FR_OK;
+    if (st == FR_OK)
+        st = fr_model_load(s->file, s->ops, s->dev, s->comm->rank, s->comm->size, &rough, &s->model);
+    fr_ids_free(&rough);
+    return st;
+}
+
 /* What each rank does by itself: there is no collective in it. */
 static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_session_options *o)
 {
@@ -65,7 +76,7 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
     const fr_device_options dev = {.threads = threads};
     FR_TRY(s->ops->open(&dev, &s->dev));
-    FR_TRY(fr_model_load(s->file, s->ops, s->dev, comm->rank, comm->size, &s->model));
+    FR_TRY(load_model(s, path, o));
     const fr_config *c = &s->model->config;
     int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
     int64_t positions = o->kv_positions;
@@ -82,7 +93,8 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
         .model_digest = fr_model_file_digest(s->file), .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
         .max_rows = max_rows, .n_ranks = comm->size, .threads = threads,
-        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes};
+        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,
+        .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
     const char *base = strrchr(path, '/');
@@ -303,7 +315,7 @@ fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t 
     return FR_OK;
 }
 
-fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+static fr_status ask(fr_session *s, int row, int rough, const fr_row_query *query, int *answer_out)
 {
     if (row < 0 || row >= s->plan.n_rows)
         return fr_fail(FR_EINVAL, "row %d is not among the %d of this pass", row, s->plan.n_rows);
@@ -313,8 +325,18 @@ fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *an
     FR_TRY(fr_plan_reserve(&s->plan, 0, 0, 1, 0));
     FR_TRY(fr_grow((void **)&s->answers, &s->cap_answers, s->plan.n_queries + 1, sizeof *s->answers));
     *answer_out = s->plan.n_queries;
-    s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .query = *query};
+    s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .rough = rough, .query = *query};
     return FR_OK;
+}
+
+fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+{
+    return ask(s, row, 0, query, answer_out);
+}
+
+fr_status fr_pass_ask_rough(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+{
+    return ask(s, row, s->model->rough_vocab > 0, query, answer_out);
 }
 
 static fr_status run(fr_session *s)

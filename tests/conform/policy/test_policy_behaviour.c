@@ -117,6 +117,29 @@ static void a_perfect_draft_saves_passes(void **state)
 
 /* What the draft wrote behind tokens that were then rejected, or behind a wrong guess, must not
  * be offered. */
+/* A guess may be rough; the draft's own text, alone or as a step, may not. */
+static void only_guesses_are_rough(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"target", "draft", "token", "step"};
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
+        models m = open_models(tiny, 8);
+        m.never_declines = 1;
+        m.accepts = 100; /* no step has to be written by the target */
+        sim_options o = options(policies[i], &m);
+        sim_result r = run(&o);
+        assert_true(r.n_draft_calls > 0 || i == 0);
+        assert_int_equal(r.n_rough_calls, i == 2 ? r.n_draft_calls : 0);
+        sim_result_free(&r);
+        m.accepts = 0; /* every step has to be */
+        r = run(&o);
+        assert_true(i < 2 ? r.n_rough_calls == 0 : r.n_rough_calls > 0);
+        assert_true(i != 3 || r.n_rough_calls < r.n_draft_calls);
+        sim_result_free(&r);
+        models_close(&m);
+    }
+}
+
 static void every_draft_is_for_its_own_prefix(void **state)
 {
     (void)state;
@@ -392,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_repeated_in_other_words),
         cmocka_unit_test(a_perfect_draft_saves_passes),
+        cmocka_unit_test(only_guesses_are_rough),
         cmocka_unit_test(every_draft_is_for_its_own_prefix),
         cmocka_unit_test(a_useless_draft_costs_no_passes),
         cmocka_unit_test(n_grams_alone_save_passes),
