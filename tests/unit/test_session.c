@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "model.h"
 #include "ops.h"
 #include "sampler.h"
 #include "session.h"
@@ -268,6 +269,31 @@ static void without_a_rough_head_the_whole_one_answers(void **state)
     }
 }
 
+/* Lists that no tokenizer gives to a model that fits it. */
+static void a_rough_head_that_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    const fr_ops *ops = NULL;
+    fr_device *dev = NULL;
+    fr_model_file *file = NULL;
+    fr_model *model = NULL;
+    int32_t list[20] = {0};
+    for (int i = 0; i < 20; i++)
+        list[i] = 2 * i;
+    fr_ids ids = {.data = list, .len = 20};
+    ok(fr_ops_choose(backend, &ops));
+    ok(ops->open(&(fr_device_options){.threads = 1}, &dev));
+    ok(fr_model_file_open(TARGET, &file));
+    assert_int_equal(fr_model_load(file, ops, dev, 0, 4, &ids, &model), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "20 tokens"));
+    list[19] = 512;
+    assert_int_equal(fr_model_load(file, ops, dev, 0, 1, &ids, &model), FR_EFORMAT);
+    assert_non_null(strstr(fr_cause(), "head of 512"));
+    assert_null(model);
+    fr_model_file_close(&file);
+    ops->close(&dev);
+}
+
 static void bad_requests_are_refused(void **state)
 {
     (void)state;
@@ -307,6 +333,7 @@ int main(void)
         cmocka_unit_test(an_abandoned_pass_leaves_no_trace),
         cmocka_unit_test(a_rough_head_answers_about_its_tokens),
         cmocka_unit_test(without_a_rough_head_the_whole_one_answers),
+        cmocka_unit_test(a_rough_head_that_cannot_be_is_refused),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_missing_model_is_named),
     };

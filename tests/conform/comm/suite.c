@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "comm.h"
@@ -111,6 +112,19 @@ static void check_gathers(fr_comm *c)
             check_filled(all + (size_t)r * n, n, r);
     }
     free(mine);
+    free(all);
+}
+
+/* Hosts are told apart by their names. */
+static void check_here(fr_comm *c)
+{
+    char name[64] = "", *all = must_alloc((size_t)c->size * sizeof name);
+    int here = 0;
+    gethostname(name, sizeof name - 1);
+    OK(c->ops->all_gather(c, name, sizeof name, all));
+    for (int r = 0; r < c->size; r++)
+        here += strcmp(all + (size_t)r * sizeof name, name) == 0;
+    CHECK(c->n_here == here, "%d ranks on this host, want %d", c->n_here, here);
     free(all);
 }
 
@@ -270,7 +284,7 @@ static void check_groups(fr_comm *world)
     OK(fr_comm_mpi_open(colour, &group));
     CHECK(group->size == (colour == 0 ? 1 : world->size - 1), "size %d", group->size);
     CHECK(group->rank == (colour == 0 ? 0 : world->rank - 1), "rank %d", group->rank);
-    CHECK(group->n_here == group->size, "%d ranks on this host", group->n_here);
+    check_here(group);
     check_sums(group);
     check_commands(group);
     group->ops->close(&group);
@@ -282,6 +296,7 @@ static void check_all(fr_comm *c)
 {
     check_sums(c);
     check_gathers(c);
+    check_here(c);
     check_broadcast(c);
     check_agreement(c);
     check_commands(c);
