@@ -176,15 +176,23 @@ void fr_calls_drop_job(fr_calls *c, uint64_t job)
     fr_mirror_drop(&c->mirror, 0, job);
 }
 
-/* Ends a call with an event that says it failed. */
+/* The job goes on without a draft group. */
+static int outlives_draft(const fr_engine_call *k)
+{
+    return k->role == FR_ROLE_DRAFT && (k->terms->exact || k->terms->outlives_draft);
+}
+
+/* Ends a call: with an event that says it failed, or with its job. A draft that answers with an
+ * error is not lost: a job whose text would change does not go on without it. */
 static void fail_call(fr_calls *c, fr_engine_call *k, fr_status status, const char *cause)
 {
     uint64_t job = k->terms->job;
     fr_policy_event e = {.kind = FR_EVENT_FAILED, .call = k->id, .status = status, .cause = cause};
-    int helps_only = k->role == FR_ROLE_DRAFT && k->terms->exact;
+    int is_lost = status == FR_EUNAVAILABLE || status == FR_EPEER;
+    int goes_on = outlives_draft(k) && (k->terms->exact || is_lost);
     unlist(c, k);
     fr_engine_call_free(k);
-    if (helps_only)
+    if (goes_on)
         c->host.event(c->host.ctx, job, &e);
     else
         c->host.fail(c->host.ctx, job, status, cause);
@@ -347,10 +355,10 @@ static void dispatch_call(fr_calls *c, fr_engine_call *k, double now)
     fr_group *g = choose_group(c, k);
     if (!g) {
         double since = fr_registry_absent_since(c->registry, k->role);
-        int other_model =
-            isinf(since); /* there are groups, of another model: the job's own may come back */
-        if (k->role == FR_ROLE_DRAFT && k->terms->exact &&
-            (other_model || now - since >= c->grace_s))
+        /* There are groups, of another model: an exact job does not wait for its own to come back,
+         * and any other is ended (job.h). */
+        int other_model = isinf(since) && k->terms->exact;
+        if (outlives_draft(k) && (other_model || now - since >= c->grace_s))
             fail_call(c, k, FR_EUNAVAILABLE, "no draft group is there");
         return;
     }
@@ -389,7 +397,7 @@ double fr_calls_deadline(const fr_calls *c)
             continue;
         if (k->id >= c->seen)
             return 0;
-        if (k->role == FR_ROLE_DRAFT && k->terms->exact)
+        if (outlives_draft(k))
             first = fmin(first, fr_registry_absent_since(c->registry, k->role) + c->grace_s);
     }
     return first;

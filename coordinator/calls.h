@@ -21,8 +21,9 @@ typedef struct fr_call_terms {
     uint32_t group[2]; /* by role: the group it stays with; kept by calls.c, 0 at first */
     fr_sampling sampling;
     const char *delimiter;
-    int exact;       /* the draft is a help only: without one its calls fail instead of waiting */
-    uint64_t passes; /* target passes that its calls took part in; counted by calls.c */
+    int exact;          /* the draft is a help only: when its calls fail the job goes on */
+    int outlives_draft; /* if not exact: it goes on when the draft group is lost, and only then */
+    uint64_t passes;    /* target passes that its calls took part in; counted by calls.c */
 } fr_call_terms;
 
 typedef struct fr_calls_host {
@@ -37,7 +38,7 @@ typedef struct fr_calls_host {
 
 typedef struct fr_calls fr_calls;
 
-/* A draft role without a group for grace_s fails the draft calls of exact jobs. */
+/* A draft role without a group for grace_s fails the draft calls of jobs that go on without. */
 fr_status fr_calls_new(fr_registry *registry, const fr_calls_host *host, double grace_s,
                        fr_calls **out);
 void fr_calls_free(fr_calls **c);

@@ -30,8 +30,10 @@ static fr_status load_and_serve(fr_drafter *d)
     fr_comm *comm = NULL;
     fr_session *session = NULL;
     fr_status st = FR_OK;
-    const fr_session_options session_options = {
-        .backend = o->backend, .threads = o->threads, .max_context = o->max_context};
+    const fr_session_options session_options = {.backend = o->backend,
+                                                .threads = o->threads,
+                                                .max_context = o->max_context,
+                                                .draft_vocab = o->draft_vocab};
     char name[64];
     snprintf(name, sizeof name, "drafter-%ld", (long)getpid());
     FR_TRY(fr_comm_self_open(&comm));

@@ -14,6 +14,7 @@ typedef struct fr_drafter_options {
     const char *backend;  /* NULL: the fastest here */
     int threads;          /* 0: as the session decides */
     int max_context;      /* 0: the model's own */
+    int draft_vocab;      /* tokens it chooses guesses from; 0: all (session.h) */
     int wake_fd;          /* an eventfd, written to when the thread has ended */
 } fr_drafter_options;
 

@@ -139,7 +139,8 @@ fr_msg fr_engine_call_message(const fr_engine_call *k, const fr_group *g, int st
                                             .delimiter = k->terms->delimiter,
                                             .step_from = (uint32_t)q->step_from,
                                             .min_logprob = q->min_logprob,
-                                            .stream = q->stream};
+                                            .stream = q->stream,
+                                            .rough = q->rough};
     }
     return m;
 }

@@ -388,6 +388,7 @@ static void fill_terms(fr_job *job, const fr_group *target, const fr_group *draf
         .sampling = job->params.sampling,
         .delimiter = job->params.delimiter,
         .exact = job->ops->exact,
+        .outlives_draft = job->ops->outlives_draft,
     };
     job->host = (fr_policy_host){.ctx = job,
                                  .generate = host_generate,

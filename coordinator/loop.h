@@ -17,7 +17,7 @@ typedef struct fr_coordinator_options {
     int dead_after_ms; /* 0: three heartbeats */
     int max_running;   /* jobs at once */
     int overlap;  /* draft while the target verifies: 0, 1; -1: when there are cores for both */
-    int grace_ms; /* how long an exact job waits for a draft group */
+    int grace_ms; /* how long a job that can do without a draft group waits for one */
     int wake_fd;  /* readable: woken() is called; -1: none */
     void (*woken)(void *ctx);
     void *ctx;

@@ -155,6 +155,7 @@ static fr_status start_drafter(program *p)
                                         .backend = o->draft_backend,
                                         .threads = o->draft_threads,
                                         .max_context = o->draft_context,
+                                        .draft_vocab = o->draft_vocab,
                                         .wake_fd = wake_fd};
     return fr_drafter_start(&drafter, &p->drafter);
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "draft_vocab.h"
+
 enum {
     BIND = 1000,
     STORE,
@@ -13,6 +15,7 @@ enum {
     DRAFT_THREADS,
     DRAFT_BACKEND,
     DRAFT_CONTEXT,
+    DRAFT_VOCAB,
     HEARTBEAT_MS,
     DEAD_AFTER_MS,
     MAX_RUNNING,
@@ -39,6 +42,10 @@ static const struct argp_option option_list[] = {
     {"draft-context", DRAFT_CONTEXT, "N", 0,
      "its longest sequence (default: the model's own limit)", 2},
     {"draft-backend", DRAFT_BACKEND, "NAME", 0, "its compute backend (default: the fastest here)",
+     2},
+    {"draft-vocab", DRAFT_VOCAB, "N", 0,
+     "tokens that it chooses its guesses from, the frequent ones; 0: all (default: 32768 where there "
+     "are more than 65536)",
      2},
     {"max-running", MAX_RUNNING, "N", 0, "jobs that run at once (default 8)", 3},
     {"overlap", OVERLAP, "auto|on|off", 0,
@@ -120,6 +127,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case DRAFT_CONTEXT:
         o->draft_context = number(state, "draft-context", arg, 16, 1 << 24);
         return 0;
+    case DRAFT_VOCAB:
+        o->draft_vocab = number(state, "draft-vocab", arg, 0, 1 << 24);
+        return 0;
     case DRAFT_BACKEND:
         o->draft_backend = arg;
         return 0;
@@ -153,6 +163,8 @@ void fr_options_parse(int argc, char **argv, fr_options *out)
     };
     argp_program_version = "forerun 0.1.0";
     argp_err_exit_status = 2;
-    *out = (fr_options){.coordinator = FR_COORDINATOR_OPTIONS, .log = FR_LOG_INFO};
+    *out = (fr_options){.coordinator = FR_COORDINATOR_OPTIONS,
+                        .draft_vocab = FR_DRAFT_VOCAB_AUTO,
+                        .log = FR_LOG_INFO};
     argp_parse(&argp, argc, argv, 0, NULL, out);
 }

@@ -8,7 +8,7 @@
 typedef struct fr_options {
     fr_coordinator_options coordinator;
     const char *draft, *draft_backend; /* model file; NULL: no drafter here */
-    int draft_threads, draft_context;
+    int draft_threads, draft_context, draft_vocab;
     const char *ready_file;
     const char *advertise; /* host that others reach this one by */
     fr_log_level log;

@@ -4,6 +4,8 @@
  * What is easy to get wrong:
  *  - Padding columns (ids at or above n_vocab) are as if the slice ended before them: not in max,
  *    sum_exp, top or wanted.
+ *  - Columns of listed tokens ascend as any others do, so the first column wins a tie here too; and
+ *    the noise is that of the token, wherever its column lies.
  *  - A NaN logit never wins, is never the maximum and is never in `top`. Where no logit is above
  *    -INFINITY the winner is the first token, its value -INFINITY and sum_exp 0. An empty slice has
  *    winner -1.
@@ -15,9 +17,29 @@
 #include "candidates_rows.h"
 #include "rng.h"
 
-int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token)
+/* How many of the ascending tokens [n] lie below `token`. */
+static int n_below(const int32_t *tokens, int n, int32_t token)
 {
-    if (q->n_vocab <= 0 || (int64_t)first_token + vocab <= q->n_vocab)
+    int low = 0;
+    if (n > 0 && tokens[n - 1] < token)
+        return n;
+    while (low < n) {
+        int middle = low + (n - low) / 2;
+        if (tokens[middle] < token)
+            low = middle + 1;
+        else
+            n = middle;
+    }
+    return low;
+}
+
+int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token, const int32_t *tokens)
+{
+    if (q->n_vocab <= 0)
+        return vocab;
+    if (tokens)
+        return n_below(tokens, vocab, q->n_vocab);
+    if ((int64_t)first_token + vocab <= q->n_vocab)
         return vocab;
     return first_token < q->n_vocab ? q->n_vocab - first_token : 0;
 }
@@ -29,12 +51,21 @@ float fr_query_value(const fr_row_query *q, float logit, int32_t token)
     return logit / q->temperature + fr_gumbel(q->seed, q->sample, q->position, (uint32_t)token);
 }
 
-void fr_query_wanted(const float *logits, int columns, int32_t first_token, const fr_row_query *q,
-                     fr_row_answer *out)
+/* The column of a token; -1: it has none. */
+static int64_t column_of(int32_t token, int columns, int32_t first_token, const int32_t *tokens)
+{
+    int64_t column = tokens ? n_below(tokens, columns, token) : (int64_t)token - first_token;
+    if (column < 0 || column >= columns || fr_column_token(first_token, tokens, column) != token)
+        return -1;
+    return column;
+}
+
+void fr_query_wanted(const float *logits, int columns, int32_t first_token, const int32_t *tokens,
+                     const fr_row_query *q, fr_row_answer *out)
 {
     for (int i = 0; i < q->n_wanted && i < FR_WANTED_MAX; i++) {
-        int64_t column = (int64_t)q->wanted[i] - first_token;
-        out->wanted_logit[i] = column >= 0 && column < columns ? logits[column] : -INFINITY;
+        int64_t column = column_of(q->wanted[i], columns, first_token, tokens);
+        out->wanted_logit[i] = column >= 0 ? logits[column] : -INFINITY;
     }
 }
 
@@ -88,17 +119,17 @@ void fr_top_sort(fr_candidate *heap, int n)
     }
 }
 
-void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const fr_row_query *q,
-                         fr_row_answer *out)
+void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const int32_t *tokens,
+                         const fr_row_query *q, fr_row_answer *out)
 {
-    int columns = fr_query_columns(q, vocab, first_token);
+    int columns = fr_query_columns(q, vocab, first_token, tokens);
     int n_top = q->n_top < FR_TOP_MAX ? q->n_top : FR_TOP_MAX;
     out->max = out->winner_value = out->winner_logit = -INFINITY;
     out->sum_exp = 0;
-    out->winner = columns > 0 ? first_token : -1;
+    out->winner = columns > 0 ? fr_column_token(first_token, tokens, 0) : -1;
     out->n_top = 0;
     for (int i = 0; i < columns; i++) {
-        int32_t token = first_token + i;
+        int32_t token = fr_column_token(first_token, tokens, i);
         if (logits[i] > out->max)
             out->max = logits[i];
         float value = fr_query_value(q, logits[i], token);
@@ -114,5 +145,5 @@ void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, co
     for (int i = 0; i < columns && out->max > -INFINITY; i += FR_CHUNK)
         out->sum_exp +=
             fr_chunk_sum_exp(logits + i, columns - i < FR_CHUNK ? columns - i : FR_CHUNK, out->max);
-    fr_query_wanted(logits, columns, first_token, q, out);
+    fr_query_wanted(logits, columns, first_token, tokens, q, out);
 }

@@ -24,11 +24,11 @@ typedef struct fr_candidate {
     float logit;
 } fr_candidate;
 
-/* About one slice, which ends before the first padding id. `max` and `sum_exp` give the
- * log-sum-exp: max + log(sum_exp). The winner maximises logit / temperature + fr_gumbel(seed,
+/* About one slice, which ends before the first padding id, or about a list of ids. `max` and
+ * `sum_exp` give the log-sum-exp: max + log(sum_exp). The winner maximises logit / temperature + fr_gumbel(seed,
  * sample, position, token), or the logit when temperature is 0; ties go to the lowest id. `top` is
- * sorted by logit descending, then id ascending. wanted_logit[i] is -INFINITY when the id lies
- * outside the slice. A NaN logit counts nowhere. An empty slice has winner -1, max and winner_value
+ * sorted by logit descending, then id ascending. wanted_logit[i] is -INFINITY when the id is not
+ * among the columns. A NaN logit counts nowhere. An empty slice has winner -1, max and winner_value
  * -INFINITY, sum_exp 0. */
 typedef struct fr_row_answer {
     float max;
@@ -41,9 +41,9 @@ typedef struct fr_row_answer {
     float wanted_logit[FR_WANTED_MAX];
 } fr_row_answer;
 
-/* The plain definition, which every backend must equal to the bit: logits [vocab], column 0 is
- * token first_token. */
-void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const fr_row_query *q,
-                         fr_row_answer *out);
+/* The plain definition, which every backend must equal to the bit: logits [vocab], column i is
+ * token tokens[i] (ascending), or first_token + i when tokens is NULL. */
+void fr_row_query_answer(const float *logits, int vocab, int32_t first_token, const int32_t *tokens,
+                         const fr_row_query *q, fr_row_answer *out);
 
 #endif

@@ -6,13 +6,19 @@
 #include "candidates.h"
 #include "candidates_lanes.h"
 
-/* How many of a slice's columns are real tokens. */
-int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token);
+/* The token of a column. */
+static inline int32_t fr_column_token(int32_t first_token, const int32_t *tokens, int64_t column)
+{
+    return tokens ? tokens[column] : (int32_t)(first_token + column);
+}
+
+/* How many of the columns, which come first, are real tokens. */
+int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token, const int32_t *tokens);
 /* What the winner maximises. */
 float fr_query_value(const fr_row_query *q, float logit, int32_t token);
 /* Fills out->wanted_logit. */
-void fr_query_wanted(const float *logits, int columns, int32_t first_token, const fr_row_query *q,
-                     fr_row_answer *out);
+void fr_query_wanted(const float *logits, int columns, int32_t first_token, const int32_t *tokens,
+                     const fr_row_query *q, fr_row_answer *out);
 /* A bounded heap of the best n_max candidates: offer all, then sort once. */
 void fr_top_offer(fr_candidate *heap, int *n, int n_max, fr_candidate c);
 void fr_top_sort(fr_candidate *heap, int n);

@@ -86,10 +86,13 @@ static void matmul_rows(void *ctx, int64_t begin, int64_t end)
     }
 }
 
-static fr_status ref_matmul(fr_device *dev, float *y, const float *x, const fr_weight *w, int n)
+static fr_status ref_matmul(fr_device *dev, const fr_product *products, int n_products,
+                            const float *x, int n)
 {
-    matmul_job job = {y, x, w, n};
-    fr_pool_run(dev->pool, w->rows, 16, matmul_rows, &job);
+    for (int i = 0; i < n_products; i++) {
+        matmul_job job = {products[i].y, x, products[i].w, n};
+        fr_pool_run(dev->pool, job.w->rows, 16, matmul_rows, &job);
+    }
     return FR_OK;
 }
 
@@ -239,6 +242,7 @@ typedef struct candidates_job {
     const float *logits;
     int vocab;
     int32_t first_token;
+    const int32_t *tokens;
     const fr_row_query *queries;
     fr_row_answer *answers;
 } candidates_job;
@@ -247,15 +251,15 @@ static void answer_rows(void *ctx, int64_t begin, int64_t end)
 {
     const candidates_job *job = ctx;
     for (int64_t r = begin; r < end; r++)
-        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token,
+        fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token, job->tokens,
                             &job->queries[r], &job->answers[r]);
 }
 
 static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int vocab,
-                                int32_t first_token, const fr_row_query *queries,
-                                fr_row_answer *answers)
+                                int32_t first_token, const int32_t *tokens,
+                                const fr_row_query *queries, fr_row_answer *answers)
 {
-    candidates_job job = {logits, vocab, first_token, queries, answers};
+    candidates_job job = {logits, vocab, first_token, tokens, queries, answers};
     fr_pool_run(dev->pool, n, 1, answer_rows, &job);
     return FR_OK;
 }

@@ -13,6 +13,16 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
+bool fr_tiles_super(fr_dtype t)
+{
+    return t == FR_Q4_K || t == FR_Q5_K || t == FR_Q6_K;
+}
+
+size_t fr_tiles_acts_k_bytes(int64_t cols)
+{
+    return (size_t)(cols / FR_TILE_SUPER) * sizeof(fr_act_k) * FR_TILE_TOKENS;
+}
+
 int fr_tiles_lane_bytes(fr_dtype t)
 {
     switch (t) {
@@ -81,20 +91,11 @@ static inline uint64_t load_8(const uint8_t *p)
 }
 
 #define NIBBLES 0x0f0f0f0f0f0f0f0fu
-#define BITS_0 0x0101010101010101u
-#define BITS_01 0x0303030303030303u
 
 /* Eight codes -> the word with the first four in the low nibbles, the others in the high ones. */
 static inline uint32_t join_nibbles(uint64_t codes)
 {
     return (uint32_t)codes | (uint32_t)(codes >> 28);
-}
-
-/* The nibble planes of 32 codes. `shift` 0: the low nibbles of 32 bytes, 4: the high ones. */
-static inline void put_nibbles(row_out *out, const uint8_t *qs, int shift)
-{
-    for (int v = 0; v < 4; v++)
-        put(out, join_nibbles(load_8(qs + 8 * v) >> shift & NIBBLES));
 }
 
 static inline uint32_t swap_bits(uint32_t x, uint32_t mask, int distance)
@@ -135,34 +136,19 @@ static inline void put_codes_8(row_out *out, const uint8_t *qs)
     }
 }
 
-/* Q4_K and Q5_K: blocks 2j and 2j + 1 share 32 bytes; bit g of qh[i] belongs to block g. */
-static inline void put_codes_k(row_out *out, const uint8_t *qs, const uint8_t *qh)
+/* A super-block's codes, as they are. */
+static inline void put_words(row_out *out, const uint8_t *from, int n)
 {
-    for (int g = 0; g < 8; g++) {
-        put_nibbles(out, qs + g / 2 * 32, g % 2 * 4);
-        if (qh) {
-            uint64_t high = 0; /* groups 0, 2, 4, 6 in the lower half, 1, 3, 5, 7 in the upper */
-            for (int v = 0; v < 4; v++)
-                high |= (load_8(qh + 8 * v) >> g & BITS_0) << 2 * v;
-            put(out, (uint32_t)high | (uint32_t)(high >> 31));
-        }
+    for (int w = 0; w < n; w++) {
+        uint32_t word;
+        memcpy(&word, from + 4 * w, sizeof word);
+        put(out, word);
     }
 }
 
-/* Q6_K: two bits of qh go with one nibble of ql. */
-static inline void put_codes_q6_k(row_out *out, const uint8_t *block)
-{
-    for (int g = 0; g < 8; g++) {
-        const uint8_t *ql = block + offsetof(fr_block_q6_k, ql) + g / 4 * 64 + g % 2 * 32;
-        const uint8_t *qh = block + offsetof(fr_block_q6_k, qh) + g / 4 * 32;
-        put_nibbles(out, ql, g / 2 % 2 * 4);
-        for (int v = 0; v < 2; v++) {
-            uint64_t high = (load_8(qh + 16 * v) >> g % 4 * 2 & BITS_01) |
-                            (load_8(qh + 16 * v + 8) >> g % 4 * 2 & BITS_01) << 4;
-            put(out, (uint32_t)high | (uint32_t)(high >> 30));
-        }
-    }
-}
+_Static_assert(offsetof(fr_block_q5_k, qs) == offsetof(fr_block_q5_k, qh) + 32, "one run of words");
+_Static_assert(offsetof(fr_block_q6_k, qh) == offsetof(fr_block_q6_k, ql) + 128,
+               "one run of words");
 
 /* The codes of one block of a row into the planes. */
 static inline void put_codes(fr_dtype t, row_out *out, const uint8_t *block)
@@ -184,13 +170,13 @@ static inline void put_codes(fr_dtype t, row_out *out, const uint8_t *block)
         put_codes_8(out, block + offsetof(fr_block_q8_0, qs));
         break;
     case FR_Q4_K:
-        put_codes_k(out, block + offsetof(fr_block_q4_k, qs), NULL);
+        put_words(out, block + offsetof(fr_block_q4_k, qs), 32);
         break;
     case FR_Q5_K:
-        put_codes_k(out, block + offsetof(fr_block_q5_k, qs), block + offsetof(fr_block_q5_k, qh));
+        put_words(out, block + offsetof(fr_block_q5_k, qh), 40);
         break;
     case FR_Q6_K:
-        put_codes_q6_k(out, block);
+        put_words(out, block + offsetof(fr_block_q6_k, ql), 48);
         break;
     case FR_F32:
     case FR_F16:
@@ -205,11 +191,10 @@ static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes,
 {
     uint8_t *f16 = at + 2 * lane;
     if (t == FR_Q6_K) {
-        fr_block_q6_k b;
-        memcpy(&b, block, sizeof b);
-        memcpy(f16, &b.d, 2);
-        for (int i = 0; i < 16; i++)
-            at[(2 + i) * lanes + lane] = (uint8_t)b.scales[i];
+        memcpy(f16, block + offsetof(fr_block_q6_k, d), 2);
+        for (int pair = 0; pair < 8; pair++)
+            memcpy(at + (2 + 2 * pair) * lanes + 2 * lane,
+                   block + offsetof(fr_block_q6_k, scales) + 2 * pair, 2);
         return;
     }
     memcpy(f16, block, 2);
@@ -219,10 +204,10 @@ static void put_scales(fr_dtype t, const uint8_t *block, uint8_t *at, int lanes,
         uint8_t scales[8], mins[8];
         memcpy(f16 + 2 * lanes, block + 2, 2);
         fr_block_k_scales(block + offsetof(fr_block_q4_k, scales), scales, mins);
-        for (int g = 0; g < 8; g++) {
-            at[(4 + 2 * g) * lanes + lane] = scales[g];
-            at[(5 + 2 * g) * lanes + lane] = mins[g];
-        }
+        for (int g = 0; g < 8; g++)
+            at[(4 + g) * lanes + lane] = scales[g];
+        for (int pair = 0; pair < 4; pair++)
+            memcpy(at + (12 + 2 * pair) * lanes + 2 * lane, mins + 2 * pair, 2);
     }
 }
 
@@ -320,7 +305,9 @@ fr_status fr_tiles_new(fr_device *dev, const fr_matrix *src, int lanes, fr_weigh
     FR_TRY(fr_cpu_check_matrix(src));
     size_t blocks = (size_t)((src->cols + FR_TILE_BLOCK - 1) / FR_TILE_BLOCK);
     void *scratch = NULL;
-    FR_TRY(fr_cpu_scratch(dev, blocks * sizeof(fr_act) * FR_TILE_TOKENS, &scratch));
+    FR_TRY(fr_cpu_scratch(
+        dev, fr_tiles_acts_k_bytes(src->cols) + blocks * sizeof(fr_act) * FR_TILE_TOKENS,
+        &scratch));
     fr_weight *w = calloc(1, sizeof *w);
     if (!w)
         return fr_no_memory();

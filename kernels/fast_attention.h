@@ -1,11 +1,11 @@
 /* fast_attention.h: attention over the paged cache, a template for one instruction set: included by
  * cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
  *
- * A task is one row and a run of query heads that read the same KV head. It goes through the row's
- * logical positions by chunks of 16, counted from 0: widen the chunk's keys and values once, then
- * for each head the online softmax (running maximum, total and weighted sum, rescaled when the
- * maximum grows). Where the trunk ends, which pages are used and which heads share a task change
- * nothing in the arithmetic of a (row, head). */
+ * A task is a few rows of one sequence and a run of query heads that read the same KV head. It goes
+ * through their logical positions by chunks of 16, counted from 0: widen the chunk's keys and values
+ * once, then for each row and head the online softmax (running maximum, total and weighted sum,
+ * rescaled when the maximum grows). Where the trunk ends, which pages are used and which rows and
+ * heads share a task change nothing in the arithmetic of a (row, head). */
 #ifndef FR_FAST_ATTENTION_H
 #define FR_FAST_ATTENTION_H
 
@@ -15,7 +15,7 @@
 #include "cpu_device.h"
 #include "fast_ops.h"
 
-enum { CHUNK = 16, RUN_MAX = 8 };
+enum { CHUNK = 16, RUN_MAX = 8, ROWS_MAX = 8 };
 
 typedef struct attention_job {
     float *out;
@@ -23,7 +23,8 @@ typedef struct attention_job {
     const fr_kv *kv;
     const fr_attn_view *views;
     const int32_t *kv_of_head;
-    const int32_t *runs; /* [n_runs + 1]: first heads of the runs, then `heads` */
+    const int32_t *runs;   /* [n_runs + 1]: first heads of the runs, then `heads` */
+    const int32_t *groups; /* [n_groups + 1]: first rows of those that share tasks, then n */
     int n_runs, heads;
     float scale;
 } attention_job;
@@ -106,52 +107,95 @@ static void add_chunk(softmax_state *s, float *scores, const float *values, int 
         add_values(s->sum + i, rescale[0], scores, values + i, count, padded, 1);
 }
 
-static void attend_run(const attention_job *job, int64_t row, int first, int n_heads)
+/* One head of one row over one chunk, of which the row sees the first `count` positions. */
+static void attend_chunk(softmax_state *s, const float *keys, const float *values, int count,
+                         int padded, float scale)
+{
+    float scores[CHUNK];
+    score_chunk(s, keys, count, padded, scale, scores);
+    add_chunk(s, scores, values, count, padded);
+}
+
+static int view_positions(const fr_attn_view *view)
+{
+    return view->n_trunk + view->n_branch;
+}
+
+static void open_state(softmax_state *s, const float *q, int dim, int padded)
+{
+    s->max = -INFINITY;
+    s->total = 0;
+    for (int i = 0; i < padded; i += LANES) {
+        vf_store(s->q + i, vf_load_n(q + i, dim - i, 0));
+        vf_store(s->sum + i, vf_set1(0));
+    }
+}
+
+static void close_state(const softmax_state *s, float *out, int dim, int padded)
+{
+    vf total = vf_set1(s->total);
+    for (int i = 0; i < padded; i += LANES)
+        vf_store_n(out + i, dim - i, vf_div(vf_load(s->sum + i), total));
+}
+
+/* Rows [n_rows] from `row` on, whose views differ in their lengths only, and heads [n_heads] from
+ * `head` on. */
+static void attend_group(const attention_job *job, int64_t row, int n_rows, int head, int n_heads)
 {
     const fr_kv *kv = job->kv;
-    const fr_attn_view *view = &job->views[row];
     const int dim = kv->head_dim, padded = (dim + LANES - 1) / LANES * LANES;
-    const int kv_head = job->kv_of_head[first], positions = view->n_trunk + view->n_branch;
-    softmax_state states[RUN_MAX];
+    softmax_state states[ROWS_MAX * RUN_MAX];
     float keys[CHUNK * FR_HEAD_MAX] __attribute__((aligned(64)));
     float values[CHUNK * FR_HEAD_MAX] __attribute__((aligned(64)));
-    for (int h = 0; h < n_heads; h++) {
-        states[h].max = -INFINITY;
-        states[h].total = 0;
-        for (int i = 0; i < padded; i += LANES) {
-            vf_store(states[h].q + i,
-                     vf_load_n(job->q + (row * job->heads + first + h) * dim + i, dim - i, 0));
-            vf_store(states[h].sum + i, vf_set1(0));
-        }
+    const fr_attn_view *longest = &job->views[row];
+    for (int r = 0; r < n_rows; r++) {
+        if (view_positions(&job->views[row + r]) > view_positions(longest))
+            longest = &job->views[row + r];
+        for (int h = 0; h < n_heads; h++)
+            open_state(&states[r * n_heads + h], job->q + ((row + r) * job->heads + head + h) * dim,
+                       dim, padded);
     }
+    const int positions = view_positions(longest);
     for (int at = 0; at < positions; at += CHUNK) {
         int count = positions - at < CHUNK ? positions - at : CHUNK;
         int64_t slots[CHUNK];
         for (int p = 0; p < count; p++)
-            slots[p] = fr_view_slot(view, at + p);
-        widen_chunk(kv->k, slots, count, kv, kv_head, padded, keys);
-        widen_chunk(kv->v, slots, count, kv, kv_head, padded, values);
-        for (int h = 0; h < n_heads; h++) {
-            float scores[CHUNK];
-            score_chunk(&states[h], keys, count, padded, job->scale, scores);
-            add_chunk(&states[h], scores, values, count, padded);
+            slots[p] = fr_view_slot(longest, at + p);
+        widen_chunk(kv->k, slots, count, kv, job->kv_of_head[head], padded, keys);
+        widen_chunk(kv->v, slots, count, kv, job->kv_of_head[head], padded, values);
+        for (int r = 0; r < n_rows; r++) {
+            int seen = view_positions(&job->views[row + r]) - at;
+            for (int h = 0; h < n_heads && seen > 0; h++)
+                attend_chunk(&states[r * n_heads + h], keys, values, seen < CHUNK ? seen : CHUNK,
+                             padded, job->scale);
         }
     }
-    for (int h = 0; h < n_heads; h++) {
-        vf total = vf_set1(states[h].total);
-        for (int i = 0; i < padded; i += LANES)
-            vf_store_n(job->out + (row * job->heads + first + h) * dim + i, dim - i,
-                       vf_div(vf_load(states[h].sum + i), total));
-    }
+    for (int r = 0; r < n_rows; r++)
+        for (int h = 0; h < n_heads; h++)
+            close_state(&states[r * n_heads + h],
+                        job->out + ((row + r) * job->heads + head + h) * dim, dim, padded);
 }
 
-static void attend_runs(void *ctx, int64_t begin, int64_t end)
+static void attend_tasks(void *ctx, int64_t begin, int64_t end)
 {
     const attention_job *job = ctx;
     for (int64_t i = begin; i < end; i++) {
-        const int32_t *run = job->runs + i % job->n_runs;
-        attend_run(job, i / job->n_runs, run[0], run[1] - run[0]);
+        const int32_t *run = job->runs + i % job->n_runs, *group = job->groups + i / job->n_runs;
+        attend_group(job, group[0], group[1] - group[0], run[0], run[1] - run[0]);
     }
+}
+
+/* Splits the rows into groups of neighbours of one sequence, at most `most` long: rows of one append
+ * share their list of pages. A probe's rows see a branch of their own, and go alone. */
+static int find_groups(const fr_attn_view *views, int n, int most, int32_t *groups)
+{
+    int n_groups = 0;
+    for (int r = 0; r < n; r++)
+        if (r == 0 || views[r].trunk_pages != views[r - 1].trunk_pages || views[r].n_branch > 0 ||
+            views[r - 1].n_branch > 0 || r - groups[n_groups - 1] == most)
+            groups[n_groups++] = r;
+    groups[n_groups] = n;
+    return n_groups;
 }
 
 /* Splits the heads into runs of neighbours with one KV head, at most RUN_MAX long. */
@@ -170,11 +214,14 @@ static fr_status fast_attention(fr_device *dev, float *out, const float *q, cons
                                 int heads, float scale)
 {
     FR_TRY(fr_cpu_check_head(kv->head_dim));
-    void *runs = NULL;
-    FR_TRY(fr_cpu_scratch(dev, ((size_t)heads + 1) * sizeof(int32_t), &runs));
+    void *scratch = NULL;
+    FR_TRY(fr_cpu_scratch(dev, ((size_t)heads + (size_t)n + 2) * sizeof(int32_t), &scratch));
+    int32_t *runs = scratch, *groups = runs + heads + 1;
     int n_runs = find_runs(kv_of_head, heads, runs);
-    attention_job job = {out, q, kv, views, kv_of_head, runs, n_runs, heads, scale};
-    fr_pool_run(dev->pool, (int64_t)n * n_runs, 1, attend_runs, &job);
+    int most = n * n_runs / (2 * fr_pool_threads(dev->pool)); /* two tasks a thread, if it goes */
+    int n_groups = find_groups(views, n, most < 1 ? 1 : most > ROWS_MAX ? ROWS_MAX : most, groups);
+    attention_job job = {out, q, kv, views, kv_of_head, runs, groups, n_runs, heads, scale};
+    fr_pool_run(dev->pool, (int64_t)n_groups * n_runs, 1, attend_tasks, &job);
     return FR_OK;
 }
 

@@ -16,6 +16,7 @@
 #define FR_FAST_CANDIDATES_H
 
 #include <math.h>
+#include <string.h>
 
 #include "candidates_rows.h"
 #include "check.h"
@@ -33,6 +34,7 @@ typedef struct candidates_job {
     const float *logits;
     int vocab, chunks; /* chunks of a row */
     int32_t first_token;
+    const int32_t *tokens;
     const fr_row_query *queries;
     fr_row_answer *answers;
     chunk_part *parts; /* [rows, chunks] */
@@ -46,20 +48,22 @@ typedef struct chunk_ref {
     const float *logits;
     int columns; /* 0: beyond the slice's real tokens */
     int32_t first_token;
+    const int32_t *tokens; /* [columns]; NULL: first_token + column */
 } chunk_ref;
 
 static chunk_ref chunk_at(const candidates_job *job, int64_t i)
 {
     int64_t row = i / job->chunks, start = i % job->chunks * FR_CHUNK;
     const fr_row_query *q = &job->queries[row];
-    int64_t columns = fr_query_columns(q, job->vocab, job->first_token) - start;
+    int64_t columns = fr_query_columns(q, job->vocab, job->first_token, job->tokens) - start;
     columns = columns < 0 ? 0 : columns > FR_CHUNK ? FR_CHUNK : columns;
     return (chunk_ref){q,
                        &job->answers[row],
                        &job->parts[i],
                        job->logits + row * job->vocab + start,
                        (int)columns,
-                       (int32_t)(job->first_token + start)};
+                       (int32_t)(job->first_token + start),
+                       job->tokens ? job->tokens + start : NULL};
 }
 
 static void find_maxima(void *ctx, int64_t begin, int64_t end)
@@ -80,7 +84,8 @@ static void set_bar(const candidates_job *job, int64_t row)
     const chunk_part *parts = job->parts + row * job->chunks, *top = parts;
     a->max = a->winner_value = a->winner_logit = -INFINITY;
     a->sum_exp = 0;
-    a->winner = fr_query_columns(q, job->vocab, job->first_token) > 0 ? job->first_token : -1;
+    int columns = fr_query_columns(q, job->vocab, job->first_token, job->tokens);
+    a->winner = columns > 0 ? fr_column_token(job->first_token, job->tokens, 0) : -1;
     a->n_top = 0;
     for (int c = 1; c < job->chunks; c++)
         if (parts[c].max > top->max)
@@ -92,16 +97,28 @@ static void set_bar(const candidates_job *job, int64_t row)
     while (logits[at] != top->max)
         at++;
     a->max = a->winner_logit = logits[at];
-    a->winner = (int32_t)(job->first_token + at);
+    a->winner = fr_column_token(job->first_token, job->tokens, at);
     a->winner_value = fr_query_value(q, logits[at], a->winner);
 }
 
-/* First output of Philox 4x32-10 for the counters {token + lane, position, sample, 0}, as
- * fr_gumbel() uses it. */
-LANES_INLINE vi philox_bits(const fr_row_query *q, int32_t token)
+/* The tokens of the columns from `at` on; lanes behind the last column hold anything. */
+LANES_INLINE vi tokens_from(const chunk_ref *ref, int at)
 {
-    vi c0 = vi_count_from(token), c1 = vi_set1((int32_t)q->position),
-       c2 = vi_set1((int32_t)q->sample), c3 = vi_set1(0);
+    if (!ref->tokens)
+        return vi_count_from(ref->first_token + at);
+    if (ref->columns - at >= LANES)
+        return vi_load(ref->tokens + at);
+    int32_t last[LANES] = {0};
+    memcpy(last, ref->tokens + at, (size_t)(ref->columns - at) * sizeof *last);
+    return vi_load(last);
+}
+
+/* First output of Philox 4x32-10 for the counters {token, position, sample, 0}, as fr_gumbel() uses
+ * it. */
+LANES_INLINE vi philox_bits(const fr_row_query *q, vi tokens)
+{
+    vi c0 = tokens, c1 = vi_set1((int32_t)q->position), c2 = vi_set1((int32_t)q->sample),
+       c3 = vi_set1(0);
     uint32_t k0 = (uint32_t)q->seed, k1 = (uint32_t)(q->seed >> 32);
     for (int round = 0; round < 10; round++) {
         vi low0, high0, low1, high1;
@@ -117,11 +134,12 @@ LANES_INLINE vi philox_bits(const fr_row_query *q, int32_t token)
     return c0;
 }
 
-/* Bit i: column i may reach `bar`. */
-LANES_INLINE uint32_t may_reach(const fr_row_query *q, const float *logits, int n, int32_t token,
-                                float bar)
+/* Bit i: column at + i may reach `bar`. */
+LANES_INLINE uint32_t may_reach(const chunk_ref *ref, int at, float bar)
 {
-    vf value = vf_div(vf_load_n(logits, n, -INFINITY), vf_set1(q->temperature));
+    const fr_row_query *q = ref->query;
+    const int n = ref->columns - at;
+    vf value = vf_div(vf_load_n(ref->logits + at, n, -INFINITY), vf_set1(q->temperature));
     vf slack = vf_add(vf_abs(value), vf_abs(vf_set1(bar)));
     slack = vf_fma(slack, vf_set1(0x1p-22f), vf_set1(1e-3f));
     vf need = vf_sub(vf_sub(vf_set1(bar), value), slack);
@@ -129,7 +147,8 @@ LANES_INLINE uint32_t may_reach(const fr_row_query *q, const float *logits, int 
     uint32_t passes = all & ~vf_gt(need, vf_set1(FR_GUMBEL_MAX)); /* an undefined need passes */
     if (!passes)
         return 0;
-    vi inverted = vi_xor(philox_bits(q, token), vi_set1(-1)); /* 1 - u is (this + 1/2) / 2^32 */
+    /* 1 - u is (this + 1/2) / 2^32 */
+    vi inverted = vi_xor(philox_bits(q, tokens_from(ref, at)), vi_set1(-1));
     vf distance = vf_mul(vf_from_i32(vi_shr(inverted, 8)), vf_set1(0x1p-24f));
     uint32_t far_off = vf_gt(distance, vf_exp(vf_sub(vf_set1(0), need)));
     return passes & ~(far_off & vf_gt(need, vf_set1(0)));
@@ -137,17 +156,16 @@ LANES_INLINE uint32_t may_reach(const fr_row_query *q, const float *logits, int 
 
 static void find_winner(chunk_ref ref)
 {
-    const fr_row_query *q = ref.query;
     float bar = ref.answer->winner_value;
     for (int i = 0; i < ref.columns; i += LANES) {
-        uint32_t passes = may_reach(q, ref.logits + i, ref.columns - i, ref.first_token + i, bar);
+        uint32_t passes = may_reach(&ref, i, bar);
         for (; passes; passes &= passes - 1) {
             int at = i + __builtin_ctz(passes);
-            float value = fr_query_value(q, ref.logits[at], ref.first_token + at);
+            int32_t token = fr_column_token(ref.first_token, ref.tokens, at);
+            float value = fr_query_value(ref.query, ref.logits[at], token);
             if (ref.part->token < 0 ? value >= bar : value > bar) {
                 bar = value;
-                *ref.part =
-                    (chunk_part){ref.part->max, value, ref.logits[at], ref.first_token + at, 0};
+                *ref.part = (chunk_part){ref.part->max, value, ref.logits[at], token, 0};
             }
         }
     }
@@ -171,7 +189,8 @@ static void offer_chunk(chunk_ref ref, int n_top)
     for (int i = 0; i < ref.columns; i++) {
         float x = ref.logits[i];
         if (a->n_top < n_top ? x == x : x > a->top[0].logit)
-            fr_top_offer(a->top, &a->n_top, n_top, (fr_candidate){ref.first_token + i, x});
+            fr_top_offer(a->top, &a->n_top, n_top,
+                         (fr_candidate){fr_column_token(ref.first_token, ref.tokens, i), x});
     }
 }
 
@@ -197,14 +216,15 @@ static void finish_rows(void *ctx, int64_t begin, int64_t end)
             a->winner = ref.part->token;
         }
         fr_top_sort(a->top, a->n_top);
-        fr_query_wanted(job->logits + row * job->vocab,
-                        fr_query_columns(q, job->vocab, job->first_token), job->first_token, q, a);
+        int columns = fr_query_columns(q, job->vocab, job->first_token, job->tokens);
+        fr_query_wanted(job->logits + row * job->vocab, columns, job->first_token, job->tokens, q,
+                        a);
     }
 }
 
 static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int vocab,
-                                 int32_t first_token, const fr_row_query *queries,
-                                 fr_row_answer *answers)
+                                 int32_t first_token, const int32_t *tokens,
+                                 const fr_row_query *queries, fr_row_answer *answers)
 {
     enum { ROWS = 32 };
     int chunks = (vocab + FR_CHUNK - 1) / FR_CHUNK;
@@ -216,6 +236,7 @@ static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int
                               vocab,
                               chunks,
                               first_token,
+                              tokens,
                               queries + first,
                               answers + first,
                               parts};

@@ -14,33 +14,30 @@
 
 #include "cpu_tiles.h"
 
-/* One tile for tokens acts[m * blocks ..], or x[m * cols ..] of plain types; y [tokens, rows] at
- * the tile's first row. */
+/* One tile for tokens acts[m * blocks ..], of K types acts_k[s * DOT_TOKENS + m], or x[m * cols ..]
+ * of plain types; y [tokens, rows] at the tile's first row. */
 typedef struct tile_task {
     const fr_weight *w;
     int64_t tile;
     const fr_act *acts;
+    const fr_act_k *acts_k;
     const float *x;
     float *y;
 } tile_task;
 
 LANES_INLINE int code_bits(fr_dtype t)
 {
-    if (t == FR_Q8_0)
-        return 8;
-    if (t == FR_Q6_K)
-        return 6;
-    return t == FR_Q5_0 || t == FR_Q5_1 || t == FR_Q5_K ? 5 : 4;
+    return t == FR_Q8_0 ? 8 : t == FR_Q5_0 || t == FR_Q5_1 ? 5 : 4;
 }
 
 /* Bytes ahead of the block in work that are asked for: while a wide pass computes, the next blocks
- * come in. */
-#define AHEAD 4096
+ * come in. Into the second cache: the first one cannot wait for enough lines at a time. */
+#define AHEAD 8192
 
 LANES_INLINE void prefetch_block(const uint8_t *quants, int bytes)
 {
     for (int at = 0; at < bytes; at += 64)
-        _mm_prefetch((const char *)quants + AHEAD + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)quants + AHEAD + at, _MM_HINT_T1);
 }
 
 LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
@@ -52,7 +49,7 @@ LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
             q[g] = vi_load(quants + g * vector);
         return;
     }
-    const vi nibble = vi_set1_8(15), bit4 = vi_set1_8(0x10), bits45 = vi_set1_8(0x30);
+    const vi nibble = vi_set1_8(15), bit4 = vi_set1_8(0x10);
     for (int v = 0; v < 4; v++) {
         vi pair = vi_load(quants + v * vector);
         q[2 * v] = vi_and(pair, nibble);
@@ -61,14 +58,7 @@ LANES_INLINE void unpack(fr_dtype t, const uint8_t *quants, vi q[8])
     if (bits == 5) {
         vi high = vi_load(quants + 4 * vector);
         for (int g = 0; g < 8; g++)
-            q[g] = vi_or(q[g], vi_and(g < 4 ? vi_shl(high, 4 - g) : vi_shr(high, g - 4), bit4));
-    } else if (bits == 6) {
-        for (int g = 0; g < 8; g++) {
-            vi high = vi_load(quants + (4 + g / 4) * vector);
-            int at = g % 4 * 2;
-            q[g] =
-                vi_or(q[g], vi_and(at < 4 ? vi_shl(high, 4 - at) : vi_shr(high, at - 4), bits45));
-        }
+            q[g] = vi_or_and(q[g], g < 4 ? vi_shl(high, 4 - g) : vi_shr(high, g - 4), bit4);
     }
 }
 
@@ -81,19 +71,6 @@ LANES_INLINE void add_block(const vi q[8], int bits, vf scale, vf shift, const f
         vf dot = vf_from_i32(vi_dot(q, a->q, 8, bits));
         sums[m] = vf_fma(dot, vf_mul(scale, vf_set1(a->scale)), sums[m]);
         sums[m] = vf_fma(shift, vf_set1(a->sum), sums[m]);
-    }
-}
-
-/* The same with a scale for each 16 columns and the offset of 32 that Q6_K has. */
-LANES_INLINE void add_block_halves(const vi q[8], const vf scale[2], const fr_act *acts,
-                                   int64_t blocks, int tokens, vf *sums)
-{
-    for (int m = 0; m < tokens; m++) {
-        const fr_act *a = acts + m * blocks;
-        for (int h = 0; h < 2; h++) {
-            vi dot = vi_sub(vi_dot(q + 4 * h, a->q + 16 * h, 4, 6), vi_set1(a->half[h] * 32));
-            sums[m] = vf_fma(vf_from_i32(dot), vf_mul(scale[h], vf_set1(a->scale)), sums[m]);
-        }
     }
 }
 
@@ -128,56 +105,7 @@ LANES_INLINE void tile_32(const tile_task *task, fr_dtype t, int tokens)
     store_sums(task, tokens, sums);
 }
 
-/* Q4_K and Q5_K. */
-LANES_INLINE void tile_k(const tile_task *task, fr_dtype t, int tokens)
-{
-    const fr_weight *w = task->w;
-    const uint8_t *quants = w->quants + (size_t)task->tile * w->tile_quants;
-    const uint8_t *scales = w->scales + (size_t)task->tile * w->tile_scales;
-    const int bits = code_bits(t);
-    int64_t blocks = w->cols / 32;
-    vf sums[DOT_TOKENS];
-    for (int m = 0; m < tokens; m++)
-        sums[m] = vf_set1(0);
-    for (int64_t b = 0; b < blocks; b += 8) {
-        vf d = vf_load_f16(scales), dmin = vf_sub(vf_set1(0), vf_load_f16(scales + 2 * LANES));
-        scales += 4 * LANES;
-        for (int g = 0; g < 8; g++) {
-            vi q[8];
-            unpack(t, quants, q);
-            vf scale = vf_mul(d, vf_load_u8(scales)),
-               shift = vf_mul(dmin, vf_load_u8(scales + LANES));
-            add_block(q, bits, scale, shift, task->acts + b + g, blocks, tokens, sums);
-            quants += bits * 4 * LANES;
-            scales += 2 * LANES;
-        }
-    }
-    store_sums(task, tokens, sums);
-}
-
-LANES_INLINE void tile_q6_k(const tile_task *task, int tokens)
-{
-    const fr_weight *w = task->w;
-    const uint8_t *quants = w->quants + (size_t)task->tile * w->tile_quants;
-    const uint8_t *scales = w->scales + (size_t)task->tile * w->tile_scales;
-    int64_t blocks = w->cols / 32;
-    vf sums[DOT_TOKENS];
-    for (int m = 0; m < tokens; m++)
-        sums[m] = vf_set1(0);
-    for (int64_t b = 0; b < blocks; b += 8) {
-        vf d = vf_load_f16(scales);
-        scales += 2 * LANES;
-        for (int g = 0; g < 8; g++) {
-            vi q[8];
-            unpack(FR_Q6_K, quants, q);
-            vf scale[2] = {vf_mul(d, vf_load_i8(scales)), vf_mul(d, vf_load_i8(scales + LANES))};
-            add_block_halves(q, scale, task->acts + b + g, blocks, tokens, sums);
-            quants += 24 * LANES;
-            scales += 2 * LANES;
-        }
-    }
-    store_sums(task, tokens, sums);
-}
+#include "fast_tiles_k.h"
 
 LANES_INLINE vf load_plain(fr_dtype t, const uint8_t *p)
 {
@@ -243,7 +171,6 @@ typedef void (*tile_fn)(const tile_task *task);
 
 #define CALL_32(type, tokens) tile_32(task, type, tokens)
 #define CALL_K(type, tokens) tile_k(task, type, tokens)
-#define CALL_Q6_K(type, tokens) tile_q6_k(task, tokens)
 #define CALL_PLAIN(type, tokens) tile_plain(task, type, tokens)
 
 TILE_FNS(FR_F32, CALL_PLAIN)
@@ -256,7 +183,7 @@ TILE_FNS(FR_Q5_1, CALL_32)
 TILE_FNS(FR_Q8_0, CALL_32)
 TILE_FNS(FR_Q4_K, CALL_K)
 TILE_FNS(FR_Q5_K, CALL_K)
-TILE_FNS(FR_Q6_K, CALL_Q6_K)
+TILE_FNS(FR_Q6_K, CALL_K)
 
 static const tile_fn tile_fns[][DOT_TOKENS] = {
     TILE_ROW(FR_F32),  TILE_ROW(FR_F16),  TILE_ROW(FR_BF16), TILE_ROW(FR_Q4_0),
@@ -284,55 +211,115 @@ LANES_INLINE void quantise_block(const float *x, fr_act *out)
     out->sum = out->scale * (float)(out->half[0] + out->half[1]);
 }
 
+/* x [256] -> one super-block of activations. */
+LANES_INLINE void quantise_super(const float *x, fr_act_k *out)
+{
+    vf high = vf_set1(0);
+    for (int i = 0; i < FR_TILE_SUPER; i += LANES)
+        high = vf_max(vf_abs(vf_load(x + i)), high);
+    float largest = vf_highest(high);
+    vf inverse = vf_set1(largest > 0 ? 127.0f / largest : 0);
+    for (int i = 0; i < FR_TILE_SUPER; i += LANES)
+        vf_store_i8(out->q + i, vf_mul(vf_load(x + i), inverse));
+    out->scale = largest / 127.0f;
+    int16_t sums16[16], sums32[8];
+    for (int run = 0; run < 16; run++) {
+        int sum = 0;
+        for (int i = 0; i < 16; i++)
+            sum += out->q[run * 16 + i];
+        sums16[run] = (int16_t)sum;
+    }
+    for (int block = 0; block < 8; block++)
+        sums32[block] = (int16_t)(sums16[2 * block] + sums16[2 * block + 1]);
+    memcpy(out->sums16, sums16, sizeof sums16);
+    memcpy(out->sums32, sums32, sizeof sums32);
+}
+
+/* Activations of up to FR_TILE_TOKENS tokens and all that they are multiplied with. */
 typedef struct matmul_job {
-    const fr_weight *w;
+    const fr_product *products;
+    int n_products;
+    int first; /* token: row of every y */
     const float *x;
-    fr_act *acts; /* NULL for plain types */
-    float *y;
+    int64_t cols;
+    fr_act *acts; /* NULL when no product needs them, as below */
+    fr_act_k *acts_k;
     int tokens;
 } matmul_job;
 
 static void quantise_rows(void *ctx, int64_t begin, int64_t end)
 {
     const matmul_job *job = ctx;
-    int64_t blocks = job->w->cols / 32;
-    for (int64_t b = begin * blocks; b < end * blocks; b++)
-        quantise_block(job->x + b * 32, job->acts + b);
+    const int64_t blocks = job->cols / FR_TILE_BLOCK, supers = job->cols / FR_TILE_SUPER;
+    for (int64_t m = begin; m < end; m++) {
+        const float *x = job->x + m * job->cols;
+        for (int64_t b = 0; job->acts && b < blocks; b++)
+            quantise_block(x + b * FR_TILE_BLOCK, job->acts + m * blocks + b);
+        int64_t group = m / DOT_TOKENS * DOT_TOKENS;
+        for (int64_t s = 0; job->acts_k && s < supers; s++)
+            quantise_super(x + s * FR_TILE_SUPER,
+                           job->acts_k + group * supers + s * DOT_TOKENS + (m - group));
+    }
 }
 
+static void matmul_tile(const matmul_job *job, const fr_product *product, int64_t tile)
+{
+    const fr_weight *w = product->w;
+    float *y = product->y + job->first * w->rows + tile * LANES;
+    for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
+        int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
+        tile_task task = {.w = w, .tile = tile, .x = job->x + m * w->cols, .y = y + m * w->rows};
+        if (job->acts)
+            task.acts = job->acts + m * (w->cols / FR_TILE_BLOCK);
+        if (job->acts_k)
+            task.acts_k = job->acts_k + m * (w->cols / FR_TILE_SUPER);
+        tile_fns[w->dtype][tokens - 1](&task);
+    }
+}
+
+/* Tiles begin .. end-1, counted through all products. */
 static void matmul_tiles(void *ctx, int64_t begin, int64_t end)
 {
     const matmul_job *job = ctx;
-    const fr_weight *w = job->w;
-    const tile_fn *fns = tile_fns[w->dtype];
-    for (int64_t t = begin; t < end; t++)
-        for (int m = 0; m < job->tokens; m += DOT_TOKENS) {
-            int tokens = job->tokens - m < DOT_TOKENS ? job->tokens - m : DOT_TOKENS;
-            tile_task task = {w, t, job->acts ? job->acts + m * (w->cols / 32) : NULL,
-                              job->x + m * w->cols, job->y + m * w->rows + t * LANES};
-            fns[tokens - 1](&task);
-        }
+    const fr_product *product = job->products;
+    int64_t before = 0;
+    for (int64_t t = begin; t < end; t++) {
+        while (t - before >= product->w->tiles)
+            before += product++->w->tiles;
+        matmul_tile(job, product, t - before);
+    }
 }
 
-/* Pieces of at least 64 KiB, so that memory is streamed, and sixteen a thread, so that one that is
- * interrupted by another process does not hold up the rest. */
-static int64_t tile_grain(const fr_device *dev, const fr_weight *w)
+/* Pieces of at least 64 KiB, so that memory is streamed, and up to 64 a thread, so that none waits
+ * long for the last one. */
+static int64_t tile_grain(const fr_device *dev, const fr_weight *w, int64_t tiles)
 {
     int64_t streamed = (int64_t)(65536 / (w->tile_quants + w->tile_scales)) + 1;
-    int64_t shared = w->tiles / (fr_pool_threads(dev->pool) * 16);
+    int64_t shared = tiles / (fr_pool_threads(dev->pool) * 64);
     return streamed > shared ? streamed : shared;
 }
 
-static fr_status fast_matmul(fr_device *dev, float *y, const float *x, const fr_weight *w, int n)
+static fr_status fast_matmul(fr_device *dev, const fr_product *products, int n_products,
+                             const float *x, int n)
 {
-    bool quantised = w->tile_scales > 0;
+    const int64_t cols = products[0].w->cols;
+    matmul_job job = {.products = products, .n_products = n_products, .cols = cols};
+    int64_t tiles = 0;
+    for (int i = 0; i < n_products; i++) {
+        const fr_weight *w = products[i].w;
+        tiles += w->tiles;
+        if (fr_tiles_super(w->dtype))
+            job.acts_k = dev->scratch;
+        else if (w->tile_scales > 0)
+            job.acts = (fr_act *)((char *)dev->scratch + fr_tiles_acts_k_bytes(cols));
+    }
     for (int first = 0; first < n; first += FR_TILE_TOKENS) {
-        matmul_job job = {w, x + first * w->cols, quantised ? dev->scratch : NULL,
-                          y + first * w->rows,
-                          n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS};
-        if (quantised)
+        job.first = first;
+        job.x = x + first * cols;
+        job.tokens = n - first < FR_TILE_TOKENS ? n - first : FR_TILE_TOKENS;
+        if (job.acts || job.acts_k)
             fr_pool_run(dev->pool, job.tokens, 4, quantise_rows, &job);
-        fr_pool_run(dev->pool, w->tiles, tile_grain(dev, w), matmul_tiles, &job);
+        fr_pool_run(dev->pool, tiles, tile_grain(dev, products[0].w, tiles), matmul_tiles, &job);
     }
     return FR_OK;
 }

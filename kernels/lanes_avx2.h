@@ -9,6 +9,13 @@
 
 #define LANES 8
 #define LANES_INLINE static inline __attribute__((always_inline))
+#if !defined(FR_UNROLL) /* debug builds: a sanitizer in every unrolled line takes minutes to compile */
+#define LANES_UNROLL
+#elif defined(__clang__)
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LANES_UNROLL _Pragma("GCC unroll 8")
+#endif
 #define DOT_TOKENS 4      /* sixteen registers: eight of weights, four sums */
 #define DOT_OFFSET_8BIT 0 /* vi_dot() of 8-bit codes takes the offset of 128 off itself */
 
@@ -243,6 +250,57 @@ LANES_INLINE void vi_mul_wide(vi a, uint32_t factor, vi *low, vi *high)
     __m256i even = _mm256_mul_epu32(a, f), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), f);
     *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
     *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+}
+
+/* a | (b & mask) */
+LANES_INLINE vi vi_or_and(vi a, vi b, vi mask)
+{
+    return _mm256_or_si256(a, _mm256_and_si256(b, mask));
+}
+
+/* The high nibbles of bytes, times HIGH_NIBBLE_FACTOR: as they are, since sums of two products of
+ * more than 7 bits would not fit 16 bits. */
+#define HIGH_NIBBLE_FACTOR 1
+LANES_INLINE vi vi_high_nibbles(vi a)
+{
+    return _mm256_and_si256(_mm256_srli_epi32(a, 4), _mm256_set1_epi8(15));
+}
+
+/* [LANES][2] bytes -> pairs of i16, one pair a lane. */
+LANES_INLINE vi vi_load_u8_pairs(const void *p)
+{
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
+}
+
+LANES_INLINE vi vi_load_i8_pairs(const void *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(p));
+}
+
+/* The first and the second of each pair of i16, as i32. */
+LANES_INLINE vi vi_low_half(vi pairs)
+{
+    return _mm256_srai_epi32(_mm256_slli_epi32(pairs, 16), 16);
+}
+
+LANES_INLINE vi vi_high_half(vi pairs)
+{
+    return _mm256_srai_epi32(pairs, 16);
+}
+
+/* sum + each lane's four unsigned codes (below 128) . the four activations at a. */
+LANES_INLINE vi vi_dot_add(vi sum, vi codes, const int8_t *a)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(four));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/* sum + each lane's pair of i16 . the pair of i16 in `pair`. */
+LANES_INLINE vi vi_dot16_add(vi sum, vi pairs, int32_t pair)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi32(pair)));
 }
 
 /* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0

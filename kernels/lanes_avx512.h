@@ -12,6 +12,13 @@
 
 #define LANES 16
 #define LANES_INLINE static inline __attribute__((always_inline))
+#if !defined(FR_UNROLL) /* debug builds: a sanitizer in every unrolled line takes minutes to compile */
+#define LANES_UNROLL
+#elif defined(__clang__)
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LANES_UNROLL _Pragma("GCC unroll 8")
+#endif
 #define DOT_TOKENS 8 /* tokens whose sums stay in registers beside an unpacked block */
 /* vi_dot() of 8-bit codes is unsigned: the offset is still to be taken off. */
 #define DOT_OFFSET_8BIT 128
@@ -255,17 +262,63 @@ LANES_INLINE void vi_mul_wide(vi a, uint32_t factor, vi *low, vi *high)
     *high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
 }
 
+/* a | (b & mask) */
+LANES_INLINE vi vi_or_and(vi a, vi b, vi mask)
+{
+    return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
+}
+
+/* The high nibbles of bytes, times HIGH_NIBBLE_FACTOR. */
+#define HIGH_NIBBLE_FACTOR 16
+LANES_INLINE vi vi_high_nibbles(vi a)
+{
+    return _mm512_and_si512(a, _mm512_set1_epi8((char)0xf0));
+}
+
+/* [LANES][2] bytes -> pairs of i16, one pair a lane. */
+LANES_INLINE vi vi_load_u8_pairs(const void *p)
+{
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256(p));
+}
+
+LANES_INLINE vi vi_load_i8_pairs(const void *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(p));
+}
+
+/* The first and the second of each pair of i16, as i32. */
+LANES_INLINE vi vi_low_half(vi pairs)
+{
+    return _mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16);
+}
+
+LANES_INLINE vi vi_high_half(vi pairs)
+{
+    return _mm512_srai_epi32(pairs, 16);
+}
+
+/* sum + each lane's four unsigned codes . the four activations at a. */
+LANES_INLINE vi vi_dot_add(vi sum, vi codes, const int8_t *a)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four));
+}
+
+/* sum + each lane's pair of i16 . the pair of i16 in `pair`. */
+LANES_INLINE vi vi_dot16_add(vi sum, vi pairs, int32_t pair)
+{
+    return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(pair));
+}
+
 /* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0
  * .. 4 groups-1]. */
 LANES_INLINE vi vi_dot(const vi *q, const int8_t *a, int groups, int bits)
 {
     (void)bits;
     __m512i sum = _mm512_setzero_si512();
-    for (int g = 0; g < groups; g++) {
-        int32_t four;
-        memcpy(&four, a + 4 * g, sizeof four);
-        sum = _mm512_dpbusd_epi32(sum, q[g], _mm512_set1_epi32(four));
-    }
+    for (int g = 0; g < groups; g++)
+        sum = vi_dot_add(sum, q[g], a + 4 * g);
     return sum;
 }
 

@@ -34,6 +34,12 @@ typedef struct fr_matrix {
     size_t row_bytes;
 } fr_matrix;
 
+/* One matrix that activations are multiplied with, and where the results go (fr_ops.matmul). */
+typedef struct fr_product {
+    float *y;
+    const fr_weight *w;
+} fr_product;
+
 typedef enum { FR_ROPE_NORM, FR_ROPE_NEOX } fr_rope_style; /* pairs (2i, 2i+1) | (i, i + n_rot/2) */
 
 typedef struct fr_rope {
@@ -78,8 +84,10 @@ typedef struct fr_ops {
     fr_status (*weight_new)(fr_device *dev, const fr_matrix *src, fr_weight **out);
     void (*weight_free)(fr_device *dev, fr_weight **w); /* NULL is fine */
 
-    /* y [n, w.rows] = x [n, w.cols] * W^T. y may not alias x. */
-    fr_status (*matmul)(fr_device *dev, float *y, const float *x, const fr_weight *w, int n);
+    /* For each product: y [n, w.rows] = x [n, w.cols] * W^T. They share x, and so their columns; no y
+     * may alias x. */
+    fr_status (*matmul)(fr_device *dev, const fr_product *products, int n_products, const float *x,
+                        int n);
     /* x [n, table.cols]: row tokens[i] of the table, widened. The table stays mapped (only touched
      * rows are read). */
     fr_status (*embed)(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens,
@@ -106,11 +114,11 @@ typedef struct fr_ops {
     fr_status (*attention)(fr_device *dev, float *out, const float *q, const fr_kv *kv,
                            const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads,
                            float scale);
-    /* Answers queries [n] about logits [n, vocab] whose column 0 is token `first_token`
-     * (candidates.h). */
+    /* Answers queries [n] about logits [n, vocab]: column i is token tokens[i] (host memory
+     * [vocab], ascending), or first_token + i when tokens is NULL (candidates.h). */
     fr_status (*candidates)(fr_device *dev, const float *logits, int n, int vocab,
-                            int32_t first_token, const fr_row_query *queries,
-                            fr_row_answer *answers);
+                            int32_t first_token, const int32_t *tokens,
+                            const fr_row_query *queries, fr_row_answer *answers);
     fr_status (*sync)(fr_device *dev);
 } fr_ops;
 

@@ -127,6 +127,7 @@ typedef struct fr_msg_generate {
     int stream;
     const char *const *stops;
     size_t n_stops;
+    int rough;
 } fr_msg_generate;
 
 typedef struct fr_msg_probe {

@@ -39,7 +39,7 @@
 #define GENERATE_FIELDS(F)                                                                   \
     F(PLAIN, request) F(SUB, prefix, prefix) F(SUB, sampling, sampling)                      \
     F(PLAIN, max_tokens) F(FLAG, stop_at_step) F(TEXT, delimiter) F(PLAIN, step_from)        \
-    F(PLAIN, min_logprob) F(FLAG, stream) F(TEXTS, stops)
+    F(PLAIN, min_logprob) F(FLAG, stream) F(TEXTS, stops) F(FLAG, rough)
 #define PROBE_FIELDS(F) F(PLAIN, at) F(NUMS, tokens) F(NUMS, wanted)
 #define VERIFY_FIELDS(F)                                                         \
     F(PLAIN, request) F(SUB, prefix, prefix) F(SUB, sampling, sampling)          \

@@ -96,7 +96,8 @@ static fr_status ask(fr_batch *b, fr_requests *t, fr_request *r, fr_ask_kind kin
     }
     fr_ask *a = &b->asks[b->n_asks];
     *a = (fr_ask){.request = r, .kind = kind, .index = index, .query = *query};
-    FR_TRY(fr_pass_ask(t->session, row, query, &a->answer));
+    int rough = kind == FR_ASK_NEXT && r->message.body.generate.rough;
+    FR_TRY((rough ? fr_pass_ask_rough : fr_pass_ask)(t->session, row, query, &a->answer));
     b->n_asks++;
     return FR_OK;
 }

@@ -24,6 +24,7 @@ typedef struct args {
     const char *model, *role, *name;
     char endpoint[256];
     fr_session_options session;
+    int draft_vocab;
     int mpi;        /* -1: as launched */
     int give_up_ms;
     fr_log_level level;
@@ -37,6 +38,7 @@ enum {
     OPT_CONTEXT,
     OPT_KV,
     OPT_ROWS,
+    OPT_DRAFT_VOCAB,
     OPT_MPI,
     OPT_NO_MPI,
     OPT_GIVE_UP,
@@ -56,6 +58,10 @@ static const struct argp_option options[] = {
     {"kv-positions", OPT_KV, "N", 0,
      "Positions cached, of all sequences together; default: twice the context", 0},
     {"max-rows", OPT_ROWS, "N", 0, "Most rows of one pass; default: 256", 0},
+    {"draft-vocab", OPT_DRAFT_VOCAB, "N", 0,
+     "Tokens that a draft chooses its guesses from, the frequent ones; 0: all; default: 32768 where "
+     "there are more than 65536",
+     0},
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},
     {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
@@ -132,6 +138,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return parse_int(option_name(key), text, 0, &a->session.max_context);
     case OPT_ROWS:
         return parse_int(option_name(key), text, 0, &a->session.max_rows);
+    case OPT_DRAFT_VOCAB:
+        return parse_int(option_name(key), text, 0, &a->draft_vocab);
     case OPT_GIVE_UP:
         return parse_int(option_name(key), text, 0, &a->give_up_ms);
     case OPT_KV:
@@ -177,6 +185,10 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
+    if (strcmp(a->role, "draft") == 0)
+        a->session.draft_vocab = a->draft_vocab;
+    else if (a->draft_vocab != FR_DRAFT_VOCAB_AUTO)
+        return fr_fail(FR_EINVAL, "--draft-vocab: a group of role %s makes no guesses", a->role);
     return FR_OK;
 }
 
@@ -247,7 +259,10 @@ static int exit_code(fr_status st)
 
 int main(int argc, char **argv)
 {
-    args a = {.role = "target", .mpi = -1, .level = FR_LOG_WARN};
+    args a = {.role = "target",
+              .draft_vocab = FR_DRAFT_VOCAB_AUTO,
+              .mpi = -1,
+              .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;
     fr_status st = parse_command_line(argc, argv, &a);

@@ -84,6 +84,17 @@ fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, f
     }
 }
 
+fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uint64_t *job_out)
+{
+    fr_msg m = {.kind = FR_MSG_SUBMIT}, reply = {0};
+    m.body.submit = (fr_msg_submit){.spec = *spec, .watch = watch};
+    /* It is answered when it is on the disk. */
+    FR_TRY(fr_call_ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply));
+    *job_out = reply.body.submitted.job;
+    fr_msg_free(&reply);
+    return FR_OK;
+}
+
 typedef struct following {
     fr_call *call;
     const fr_follower *f;

@@ -26,6 +26,8 @@ fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out);
  * coordinator's Error becomes the returned status and cause; silence FR_EUNAVAILABLE "no cluster at
  * ENDPOINT". */
 fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out);
+/* Submits a job. watch: its events follow, as fr_call_follow() takes them. */
+fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uint64_t *job_out);
 
 /* What to do with the events of a job; an error ends the following. NULL members are skipped. */
 typedef struct fr_follower {

@@ -10,7 +10,8 @@
 #include "model.h"
 
 static const fr_model_command *const commands[] = {
-    &fr_model_inspect, &fr_model_tokenize, &fr_model_perplexity, &fr_model_check, &fr_model_perf,
+    &fr_model_inspect, &fr_model_tokenize, &fr_model_perplexity,
+    &fr_model_check,   &fr_model_perf,     &fr_model_vocab,
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
@@ -37,6 +38,14 @@ static error_t take_argument(parsing *p, const char *arg)
         return fr_arg_error(fr_fail(FR_EINVAL, "'%.64s': one argument too many", arg));
     *(p->n_args++ == 0 ? &p->o->model : &p->o->text) = arg;
     return 0;
+}
+
+static fr_status add_text(fr_model_options *o, const char *path)
+{
+    if (o->n_texts == FR_MODEL_TEXTS)
+        return fr_fail(FR_EINVAL, "--text %.64s: more than %d texts", path, FR_MODEL_TEXTS);
+    o->texts[o->n_texts++] = path;
+    return FR_OK;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -66,8 +75,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case FR_MODEL_DRAFT:
         o->draft = arg;
         return 0;
+    case FR_MODEL_DRAFT_VOCAB:
+        return fr_arg_error(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &o->draft_vocab));
     case FR_MODEL_RUNS:
         return fr_arg_error(fr_arg_int("--runs", arg, 1, 1000, &o->runs));
+    case FR_MODEL_TEXT:
+        return fr_arg_error(add_text(o, arg));
+    case FR_MODEL_SIZE:
+        return fr_arg_error(fr_arg_int("--size", arg, 1, 1 << 24, &o->size));
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -115,7 +130,13 @@ static int run_command(const fr_model_command *command, int argc, char **argv)
     char title[48];
     snprintf(title, sizeof title, "forerun model %s", command->name);
     argv[0] = title;
-    fr_model_options o = {.ctx = 512, .ranks = 1, .runs = 5, .argc = argc, .argv = argv};
+    fr_model_options o = {.ctx = 512,
+                          .ranks = 1,
+                          .runs = 5,
+                          .draft_vocab = FR_DRAFT_VOCAB_AUTO,
+                          .size = FR_DRAFT_VOCAB,
+                          .argc = argc,
+                          .argv = argv};
     parsing p = {.command = command, .o = &o};
     fr_status st = fr_args_parse(&argp, argc, argv, &p);
     if (st == FR_OK)
@@ -145,11 +166,11 @@ static int run(int argc, char **argv)
     if (argc >= 2)
         return fr_exit_report(fr_fail(FR_EINVAL,
                                       "unknown command 'model %.64s'; there are inspect, tokenize, "
-                                      "perplexity, check and perf",
+                                      "perplexity, check, perf and vocab",
                                       argv[1]));
     return fr_exit_report(
-        fr_fail(FR_EINVAL, "model: inspect, tokenize, perplexity, check or perf is needed"));
+        fr_fail(FR_EINVAL, "model: inspect, tokenize, perplexity, check, perf or vocab is needed"));
 }
 
 const fr_command fr_command_model = {
-    "model", "look at a model file: inspect, tokenize, perplexity, check, perf", run};
+    "model", "look at a model file: inspect, tokenize, perplexity, check, perf, vocab", run};

@@ -58,11 +58,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->json = 1;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->problem)
-            return fr_arg_error(
-                fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
-        o->problem = arg;
-        return 0;
+        return fr_arg_error(fr_arg_problem(arg, &o->problem));
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -88,11 +84,8 @@ static fr_status idle(void *ctx)
 static fr_status run_job(solving *s, const fr_msg_job_spec *spec, fr_msg *done)
 {
     fr_call *call = s->place.call;
-    fr_msg submit = {.kind = FR_MSG_SUBMIT}, reply = {0};
-    submit.body.submit = (fr_msg_submit){.spec = *spec, .watch = 1};
-    FR_TRY(fr_call_ask(call, &submit, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply));
-    uint64_t job = reply.body.submitted.job;
-    fr_msg_free(&reply);
+    uint64_t job = 0;
+    FR_TRY(fr_call_submit(call, spec, 1, &job));
     if (!s->show.quiet)
         fr_place_tell(&s->place);
     fr_follower follower = {.ctx = s, .step = show_step, .progress = show_progress, .idle = idle};

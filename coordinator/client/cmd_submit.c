@@ -48,11 +48,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->json = 1;
         return 0;
     case ARGP_KEY_ARG:
-        if (o->problem)
-            return fr_arg_error(
-                fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)"));
-        o->problem = arg;
-        return 0;
+        return fr_arg_error(fr_arg_problem(arg, &o->problem));
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -76,14 +72,14 @@ static fr_status print_job(uint64_t job, int json)
 static fr_status submit(const submit_options *o, fr_place *place, const fr_buf *problem)
 {
     fr_buf text = {0};
-    fr_msg request = {.kind = FR_MSG_SUBMIT}, reply = {0};
+    fr_msg_job_spec spec;
+    uint64_t job = 0;
     fr_status st = fr_job_spec(&o->job, &o->place, place->embedded, (const char *)problem->data,
-                               problem->len, &text, &request.body.submit.spec);
+                               problem->len, &text, &spec);
     if (st == FR_OK)
-        st = fr_call_ask(place->call, &request, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply);
+        st = fr_call_submit(place->call, &spec, 0, &job);
     if (st == FR_OK)
-        st = print_job(reply.body.submitted.job, o->json);
-    fr_msg_free(&reply);
+        st = print_job(job, o->json);
     fr_buf_free(&text);
     return st;
 }

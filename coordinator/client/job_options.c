@@ -35,6 +35,7 @@ enum {
     OPT_THREADS,
     OPT_CONTEXT,
     OPT_BACKEND,
+    OPT_DRAFT_VOCAB,
     OPT_OVERLAP
 };
 
@@ -134,10 +135,24 @@ static const struct argp_option place_options[] = {
     {"ranks", OPT_RANKS, "N", 0, "tensor-parallel ranks of the target (default 1)", 5},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},
     {"context", OPT_CONTEXT, "N", 0, "positions of one sequence (default: the model's limit)", 5},
+    {"draft-vocab", OPT_DRAFT_VOCAB, "N", 0,
+     "tokens that the draft chooses its guesses from; 0: all (default: the 32768 most frequent "
+     "where there are more than 65536)",
+     5},
     {"overlap", OPT_OVERLAP, "auto|on|off", 0,
      "go on drafting while the target verifies (default auto)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
     {0}};
+
+/* It goes to the coordinator as it is, since 0 means something; what is wrong with it is told
+ * here. */
+static fr_status take_draft_vocab(const char *arg, const char **out)
+{
+    int n = 0;
+    FR_TRY(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &n));
+    *out = arg;
+    return FR_OK;
+}
 
 static error_t parse_place(int key, char *arg, struct argp_state *state)
 {
@@ -158,6 +173,8 @@ static error_t parse_place(int key, char *arg, struct argp_state *state)
     case OPT_BACKEND:
         o->backend = arg;
         return 0;
+    case OPT_DRAFT_VOCAB:
+        return fr_arg_error(take_draft_vocab(arg, &o->draft_vocab));
     case OPT_OVERLAP:
         o->overlap = arg;
         if (strcmp(arg, "auto") && strcmp(arg, "on") && strcmp(arg, "off"))
@@ -230,6 +247,7 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
     out->embedded = out->models.embedded;
     fr_cluster_options options = {.target = out->models.target,
                                   .backend = o->backend,
+                                  .draft_vocab = o->draft_vocab,
                                   .overlap = o->overlap,
                                   .ranks = o->ranks,
                                   .threads = o->threads,
@@ -294,6 +312,14 @@ fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, in
                                           .top_p = (float)o->top_p,
                                           .top_k = (uint32_t)o->top_k,
                                           .seed = o->seed}};
+    return FR_OK;
+}
+
+fr_status fr_arg_problem(const char *arg, const char **problem)
+{
+    if (*problem)
+        return fr_fail(FR_EINVAL, "more than one problem given (quote it as one argument)");
+    *problem = arg;
     return FR_OK;
 }
 

@@ -19,7 +19,7 @@ typedef struct fr_job_options {
 
 typedef struct fr_place_options {
     const char *connect; /* NULL: a private cluster */
-    const char *target, *draft, *backend, *overlap;
+    const char *target, *draft, *backend, *draft_vocab, *overlap;
     int ranks, threads, context;
     int max_running;     /* jobs at once; 0: the coordinator's default */
 } fr_place_options;
@@ -58,6 +58,8 @@ void fr_place_tell(const fr_place *p);
 fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded,
                       const char *problem, size_t n, fr_buf *text, fr_msg_job_spec *out);
 
+/* Takes a command's argument as its problem; FR_EINVAL when it has one. */
+fr_status fr_arg_problem(const char *arg, const char **problem);
 /* The problem argument: the text itself, or standard input for "-". FR_EINVAL when there is none,
  * FR_EFORMAT when it is not UTF-8. Appends to out. */
 fr_status fr_read_problem(const char *argument, fr_buf *out);

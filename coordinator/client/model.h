@@ -8,9 +8,13 @@
 #include "config.h"
 #include "session.h"
 
+#define FR_MODEL_TEXTS 64
+
 typedef struct fr_model_options {
     const char *model, *text, *file, *golden, *draft, *backend; /* as given; NULL: not */
-    int json, ctx, ranks, threads, runs;
+    const char *texts[FR_MODEL_TEXTS]; /* of --text */
+    int n_texts;
+    int json, ctx, ranks, threads, runs, draft_vocab, size;
     int follower; /* set on ranks other than the first: they have nothing to say */
     int argc;     /* the command line, for ranks that are started with it */
     char **argv;
@@ -25,10 +29,18 @@ typedef struct fr_model_command {
 } fr_model_command;
 
 extern const fr_model_command fr_model_inspect, fr_model_tokenize, fr_model_perplexity,
-    fr_model_check, fr_model_perf;
+    fr_model_check, fr_model_perf, fr_model_vocab;
 
 /* Keys of the options that not every one of them has. */
-enum { FR_MODEL_CTX = 0x200, FR_MODEL_GOLDEN, FR_MODEL_DRAFT, FR_MODEL_RUNS };
+enum {
+    FR_MODEL_CTX = 0x200,
+    FR_MODEL_GOLDEN,
+    FR_MODEL_DRAFT,
+    FR_MODEL_DRAFT_VOCAB,
+    FR_MODEL_RUNS,
+    FR_MODEL_TEXT,
+    FR_MODEL_SIZE
+};
 
 /* A model on its ranks. With ranks > 1 this process is replaced by mpirun with as many of its own
  * kind; each of those calls again, and all but the leader stay in here until it closes (*leader_out

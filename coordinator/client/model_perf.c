@@ -84,7 +84,8 @@ static fr_status measure_draft(const fr_model_options *o, fr_session *target, pe
     FR_TRY(fr_client_config_read(&config));
     FR_TRY(fr_client_config_model(&config, o->draft, path, sizeof path));
     FR_TRY(fr_comm_self_open(&self));
-    fr_session_options options = {.backend = o->backend, .threads = o->threads};
+    fr_session_options options = {
+        .backend = o->backend, .threads = o->threads, .draft_vocab = o->draft_vocab};
     fr_status st = fr_session_open(path, self, &options, &draft);
     if (st == FR_OK)
         st = fr_perf_speculation(target, draft, &r->perf);
@@ -99,7 +100,7 @@ static fr_status measure(const fr_model_options *o, fr_session *s)
     const fr_session_info *info = fr_session_info_of(s);
     perf_report r = {0};
     FR_TRY(fr_perf_passes(s, o->runs, &r.perf));
-    r.rss_mb = fr_machine_rss_mb();
+    r.rss_mb = fr_machine_rss_mb(); /* of this model: what the draft leaves behind does not count */
     r.rss_peak_mb = fr_machine_rss_peak_mb();
     if (o->draft)
         FR_TRY(measure_draft(o, s, &r));
@@ -123,6 +124,8 @@ static fr_status perf(fr_model_options *o, const char *path)
 
 static const struct argp_option options[] = {
     {"draft", FR_MODEL_DRAFT, "F", 0, "also measure speculation with this draft model", 1},
+    {"draft-vocab", FR_MODEL_DRAFT_VOCAB, "N", 0,
+     "tokens that the draft chooses from (default 32768 of a vocabulary over 65536); 0: all", 1},
     {"runs", FR_MODEL_RUNS, "N", 0, "runs of which the median counts (default 5)", 1},
     {0}};
 

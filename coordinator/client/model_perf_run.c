@@ -163,14 +163,26 @@ typedef struct speculation {
     int n_passes;
 } speculation;
 
+/* The draft's guess of the token behind tokens [n], which join its sequence. */
+static fr_status guess(speculation *x, const int32_t *tokens, int n, int32_t *out)
+{
+    int row = 0, answer = 0;
+    fr_row_query query = fr_model_greedy_query(x->draft);
+    fr_pass_begin(x->draft);
+    FR_TRY(fr_pass_append(x->draft, x->draft_seq, tokens, n, &row));
+    FR_TRY(fr_pass_ask_rough(x->draft, row + n - 1, &query, &answer));
+    FR_TRY(fr_pass_run(x->draft));
+    *out = fr_pass_answer(x->draft, answer)->winner;
+    return FR_OK;
+}
+
 /* Lets the draft catch up with the chain and write `depth` tokens. */
 static fr_status write_draft(speculation *x, int depth, int32_t *drafted)
 {
     int have = fr_seq_len(x->draft, x->draft_seq);
-    FR_TRY(
-        step(x->draft, x->draft_seq, x->chain.data + have, (int)x->chain.len - have, 1, drafted));
+    FR_TRY(guess(x, x->chain.data + have, (int)x->chain.len - have, drafted));
     for (int i = 1; i < depth; i++)
-        FR_TRY(step(x->draft, x->draft_seq, &drafted[i - 1], 1, 1, &drafted[i]));
+        FR_TRY(guess(x, &drafted[i - 1], 1, &drafted[i]));
     return FR_OK;
 }
 

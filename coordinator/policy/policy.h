@@ -50,6 +50,7 @@ typedef struct fr_generate_call {
     int step_from;
     float min_logprob;    /* 0: off */
     int stream;           /* FR_EVENT_TOKENS as they come */
+    int rough;            /* a guess that will be verified: the engine may approximate */
 } fr_generate_call;
 
 typedef struct fr_verify_call { /* always the target */
@@ -100,6 +101,7 @@ typedef struct fr_policy_ops {
     const char *name;
     int exact;                /* output equals plain decoding of the target; tested as such */
     int needs_draft;          /* a draft group must be there to begin */
+    int outlives_draft;       /* the target goes on alone when the draft group is lost later */
     int needs_same_tokenizer;
     /* The chain may already hold steps (a resumed job). Host, chain and params outlive the
      * policy. */

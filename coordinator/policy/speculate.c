@@ -152,7 +152,8 @@ static fr_status ask_draft(fr_speculation *s, int want, int stream)
                              .stop_at_step = s->one_step,
                              .step_from = (int)s->chain->ids.len,
                              .min_logprob = UNSURE,
-                             .stream = stream};
+                             .stream = stream,
+                             .rough = 1};
     s->draft_from = s->seq.len;
     s->drafts.len = 0;
     FR_TRY(fr_ask_generate(s->host, &call, &s->draft_call));

@@ -16,8 +16,8 @@
  * target's own. Lookahead, overlap and the order of replies move the work about, never the
  * outcome. So everything that keeps a step from being drafted must look at nothing but its
  * prefix too: `blocked` (the draft repeats itself, or there is no room for step and probe). The
- * one exception is a draft group that is gone: then the target writes on alone, rather than fail
- * the job.
+ * one exception is a draft group that is gone and does not come back within the host's grace:
+ * then the target writes on alone, step by step, until a draft is there again.
  *
  * A step cut at step_tokens, or at the chain's limit, is judged like any other. A "</think>" in
  * a step is text. */
@@ -297,6 +297,7 @@ static fr_status step_advance(fr_policy *policy, const fr_policy_event *e)
 const fr_policy_ops fr_policy_step = {
     .name = "step",
     .needs_draft = 1,
+    .outlives_draft = 1,
     .open = step_open,
     .advance = step_advance,
     .close = step_close,

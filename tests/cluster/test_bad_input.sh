@@ -52,6 +52,12 @@ for part in "inspect" "perplexity -f $0" "check --golden $T/golden.json" "perf";
     bad truncated-header.gguf "$F" model $part "$T/truncated-header.gguf"
 done
 bad truncated-data.gguf "$F" model perf --ranks 2 "$T/truncated-data.gguf"
+cp "$TINY_DRAFT" "$T/draft.gguf"
+printf '7\nx\n' >"$T/draft.gguf.vocab"
+bad draft.gguf.vocab:2 "$F" solve --target "$TINY_TARGET" --draft "$T/draft.gguf" --draft-vocab 300 x
+bad draft.gguf.vocab:2 "$F" model perf "$TINY_TARGET" --draft "$T/draft.gguf" --draft-vocab 300
+bad none.txt "$F" model vocab "$TINY_TARGET" --text "$T/none.txt"
+bad empty.gguf "$F" model vocab "$TINY_TARGET" --text "$T/empty.gguf"
 
 # --- what is asked for
 bad nonsense "$F" solve --policy nonsense x
@@ -59,6 +65,8 @@ bad nonsense "$F" solve --policy step --judge nonsense x
 bad threshold "$F" solve --policy step --threshold 77 x
 bad --temperature "$F" solve --temperature hot x
 bad --ranks "$F" solve --ranks 0 x
+bad --draft-vocab "$F" solve --draft-vocab many x
+bad --text "$F" model vocab "$TINY_TARGET"
 bad backend "$F" solve --backend nonsense x
 bad "ranks work" "$F" solve --ranks 17 x
 bad UTF-8 "$F" solve $'ab\xff'

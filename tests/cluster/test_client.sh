@@ -22,7 +22,7 @@ for command in solve submit watch status list cancel up down bench model; do
     "$F" "$command" --help >"$T/help" 2>"$T/err.log" || fail "$command --help"
     grep -q "^Usage: forerun $command" "$T/help" || fail "$command --help has no usage line"
 done
-for part in inspect tokenize perplexity check perf; do
+for part in inspect tokenize perplexity check perf vocab; do
     "$F" model "$part" --help 2>"$T/err.log" | grep -q "^Usage: forerun model $part" || fail "model $part --help"
 done
 "$F" solve --help | grep -q "Examples:" || fail "no examples in solve --help"
@@ -171,3 +171,23 @@ assert d["read_gb_s"] > 0 and d["decode_gb_s"] > 0 and d["load_s"] > 0
 assert 0 < d["rss_mb"] <= d["rss_peak_mb"] < 200, d  # a tiny model: neither the draft nor what reads memory counts
 assert all(x["tok_s"] > 0 and x["tokens_per_pass"] >= 1 for x in d["spec_tok_s"].values()) and "4" in d["spec_tok_s"]
 END
+
+say "a draft that chooses from few tokens"
+cp "$TINY_DRAFT" "$T/draft.gguf"
+code 0 "$F" model vocab "$T/draft.gguf" --text "$T/text" --text "$T/text" --size 40 --json
+python3 -c '
+import json, sys
+d = json.load(sys.stdin)
+lines = open(d["file"]).read().split()
+assert d["size"] == len(lines) == len(set(lines)) == 40 and 0 < d["distinct"] and 0 < d["covered"] < 1, d
+' <"$T/out" || fail "model vocab --json"
+code 0 "$F" model perf "$TINY_TARGET" --draft "$T/draft.gguf" --draft-vocab 300 --threads 1 --runs 1
+for policy in token step draft; do
+    for size in 0 1; do
+        code 0 "$F" solve --threads 1 --target "$TINY_TARGET" --draft "$T/draft.gguf" --draft-vocab $size \
+            --policy $policy --temperature 2 --seed 5 "$(question 1)"
+        cp "$T/out" "$T/text-$size"
+    done
+    cmp -s "$T/text-0" "$T/text-1" || fail "policy $policy: another text"
+done
+all_gone

@@ -54,6 +54,14 @@ void gguf_meta_u32(fr_buf *b, const char *key, uint32_t v)
     gguf_u32(b, v);
 }
 
+void gguf_meta_f32(fr_buf *b, const char *key, float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    gguf_key(b, key, FR_META_F32);
+    gguf_u32(b, bits);
+}
+
 void gguf_meta_bool(fr_buf *b, const char *key, int v)
 {
     uint8_t byte = (uint8_t)v;

@@ -11,6 +11,7 @@ void gguf_header(fr_buf *b, uint32_t version, uint64_t n_tensors, uint64_t n_met
 void gguf_str(fr_buf *b, const char *text); /* u64 length, then the bytes */
 void gguf_key(fr_buf *b, const char *key, fr_meta_type type);
 void gguf_meta_u32(fr_buf *b, const char *key, uint32_t v);
+void gguf_meta_f32(fr_buf *b, const char *key, float v);
 void gguf_meta_bool(fr_buf *b, const char *key, int v);
 void gguf_meta_str(fr_buf *b, const char *key, const char *v);
 void gguf_array(fr_buf *b, const char *key, fr_meta_type element,

@@ -25,15 +25,10 @@ void ok(fr_status st)
         fail_msg("%s: %s", fr_status_text(st), fr_cause());
 }
 
-static fr_session *open_session(fr_comm *comm, int context, int kv_positions, int max_rows)
+static fr_session *open_session(fr_comm *comm, const fr_session_options *options)
 {
     fr_session *s = NULL;
-    ok(fr_session_open(MODEL, comm,
-                       &(fr_session_options){.threads = 1,
-                                             .max_rows = max_rows,
-                                             .max_context = context,
-                                             .kv_positions = kv_positions},
-                       &s));
+    ok(fr_session_open(MODEL, comm, options, &s));
     return s;
 }
 
@@ -77,7 +72,7 @@ void group_welcome(group *g, int want_tokenizer)
                                              .want_tokenizer = want_tokenizer}});
 }
 
-void group_open(group *g, int context, int kv_positions, int max_rows)
+static void open_with(group *g, const fr_session_options *options)
 {
     static int n;
     static char endpoint[64];
@@ -85,12 +80,26 @@ void group_open(group *g, int context, int kv_positions, int max_rows)
     snprintf(endpoint, sizeof endpoint, "inproc://serve-%d", n++);
     ok(fr_link_listen(endpoint, 0, &g->server));
     ok(fr_comm_self_open(&g->comm));
-    g->session = open_session(g->comm, context, kv_positions, max_rows);
+    g->session = open_session(g->comm, options);
     g->options = (fr_serve_options){.endpoint = endpoint,
                                     .role = "target",
                                     .name = "test",
                                     .prefill_chunk = 16,
                                     .stop = &g->stop};
+}
+
+void group_open(group *g, int context, int kv_positions, int max_rows)
+{
+    open_with(g, &(fr_session_options){.threads = 1,
+                                       .max_rows = max_rows,
+                                       .max_context = context,
+                                       .kv_positions = kv_positions});
+}
+
+void group_open_rough(group *g, int draft_vocab)
+{
+    open_with(
+        g, &(fr_session_options){.threads = 1, .max_context = 512, .draft_vocab = draft_vocab});
 }
 
 void group_run(group *g)
@@ -145,7 +154,9 @@ void prompt(const group *g, int number, text *t)
     t->n_prompt = (int)t->ids.len;
 }
 
-void write_plainly(group *g, text *t, const fr_sampling *sampling, int n)
+typedef fr_status (*asking)(fr_session *s, int row, const fr_row_query *query, int *answer_out);
+
+static void write_by(asking ask, group *g, text *t, const fr_sampling *sampling, int n)
 {
     fr_session *s = g->session;
     int seq = -1;
@@ -156,7 +167,7 @@ void write_plainly(group *g, text *t, const fr_sampling *sampling, int n)
         fr_sampling_query(sampling, (uint32_t)i, fr_tokenizer_n_vocab(fr_session_tokenizer(s)), &q);
         fr_pass_begin(s);
         ok(fr_pass_append(s, seq, t->ids.data + from, more, &row));
-        ok(fr_pass_ask(s, row + more - 1, &q, &answer));
+        ok(ask(s, row + more - 1, &q, &answer));
         ok(fr_pass_run(s));
         const fr_row_answer *a = fr_pass_answer(s, answer);
         int32_t id = fr_sample(sampling, (uint32_t)i, a);
@@ -164,6 +175,16 @@ void write_plainly(group *g, text *t, const fr_sampling *sampling, int n)
         ok(fr_ids_put(&t->ids, &id, 1));
     }
     fr_seq_free(s, seq);
+}
+
+void write_plainly(group *g, text *t, const fr_sampling *sampling, int n)
+{
+    write_by(fr_pass_ask, g, t, sampling, n);
+}
+
+void write_roughly(group *g, text *t, const fr_sampling *sampling, int n)
+{
+    write_by(fr_pass_ask_rough, g, t, sampling, n);
 }
 
 fr_msg_sampling sampling_msg(const fr_sampling *s)

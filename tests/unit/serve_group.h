@@ -44,6 +44,8 @@ void group_welcome(group *g, int want_tokenizer);
 /* A coordinator's socket and a session, used by this thread until group_run(). Sizes as in
  * session.h. */
 void group_open(group *g, int context, int kv_positions, int max_rows);
+/* The same with a rough head, of about so many tokens. */
+void group_open_rough(group *g, int draft_vocab);
 /* Starts the thread that serves. */
 void group_run(group *g);
 /* Starts it and answers its registration. */
@@ -58,6 +60,8 @@ void group_stop(group *g);
 void prompt(const group *g, int number, text *t);
 /* Appends what the model writes, by a plain loop over the session; before group_run(). */
 void write_plainly(group *g, text *t, const fr_sampling *sampling, int n);
+/* The same by its rough head. */
+void write_roughly(group *g, text *t, const fr_sampling *sampling, int n);
 fr_msg_sampling sampling_msg(const fr_sampling *s);
 /* The first n ids, sent from `start` on. */
 fr_msg_prefix prefix_of(const text *t, uint64_t job, int start, int n);

@@ -316,6 +316,72 @@ static void exact_jobs_do_without_a_draft(void **state)
     assert_string_equal(f->last_cause, "too long");
 }
 
+/* As policy `step`: a draft that comes back in time is waited for, else the call fails, and the
+ * next one goes to a draft again. */
+static void jobs_outlive_their_draft(void **state)
+{
+    fixture *f = *state;
+    f->terms.exact = 0;
+    f->terms.outlives_draft = 1;
+    f->b = add_group(f, 2, "draft", "d", 6);
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(last(f)->group, f->b->id);
+    on_lost(f, f->b, "test"); /* at 5, with a grace of 2 */
+    fr_calls_dispatch(f->c, 6);
+    assert_int_equal(fr_calls_count(f->c), 1);
+    f->b = add_group(f, 2, "draft", "d", 6);
+    fr_calls_dispatch(f->c, 6.5);
+    assert_int_equal(last(f)->group, f->b->id);
+    on_lost(f, f->b, "test");
+    fr_calls_dispatch(f->c, 6.9);
+    assert_int_equal(f->n_events, 0);
+    assert_true(fr_calls_deadline(f->c) == 7);
+    fr_calls_dispatch(f->c, 7);
+    assert_int_equal(f->last_event, FR_EVENT_FAILED);
+    assert_int_equal(f->last_status, FR_EUNAVAILABLE);
+    assert_int_equal(fr_calls_count(f->c), 0);
+    generate(f, FR_ROLE_DRAFT, 4); /* the next step: nobody waits again */
+    fr_calls_dispatch(f->c, 8);
+    assert_int_equal(f->n_events, 2);
+    f->b = add_group(f, 2, "draft", "d", 6);
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 9);
+    assert_int_equal(last(f)->group, f->b->id);
+    reply_generated(f, f->b, last(f)->request, 1);
+    assert_int_equal(f->last_event, FR_EVENT_GENERATED);
+    assert_int_equal(f->n_failed, 0);
+}
+
+/* A draft that is there and errs is not a lost one. */
+static void draft_errors_end_jobs_that_are_not_exact(void **state)
+{
+    fixture *f = *state;
+    f->terms.exact = 0;
+    f->terms.outlives_draft = 1;
+    f->b = add_group(f, 2, "draft", "d", 6);
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 1);
+    fr_msg_engine_error e = {.request = last(f)->request, .status = FR_ELIMIT, .cause = "too long"};
+    fr_calls_error(f->c, f->b, &e);
+    assert_int_equal(f->n_events, 0);
+    assert_int_equal(f->n_failed, 1);
+    assert_string_equal(f->last_cause, "too long");
+}
+
+/* Groups of another model do not count as its draft, and it does not go on: the job is ended. */
+static void another_draft_is_no_lost_draft(void **state)
+{
+    fixture *f = *state;
+    f->terms.exact = 0;
+    f->terms.outlives_draft = 1;
+    f->b = add_group(f, 2, "draft", "d", 66);
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 1000);
+    assert_int_equal(f->n_events + f->n_failed, 0);
+    assert_true(isinf(fr_calls_deadline(f->c)));
+}
+
 static void loses_groups_that_cannot_be_reached(void **state)
 {
     fixture *f = *state;
@@ -360,6 +426,9 @@ int main(void)
         T(stays_with_its_group),
         T(cancels_without_an_event),
         T(exact_jobs_do_without_a_draft),
+        T(jobs_outlive_their_draft),
+        T(draft_errors_end_jobs_that_are_not_exact),
+        T(another_draft_is_no_lost_draft),
         T(loses_groups_that_cannot_be_reached),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,6 +67,14 @@ static void answer(server *s, fr_link *l, const fr_peer *from, const fr_msg *m)
         out.body.status_reply = (fr_msg_status_reply){.version = "v"};
         reply(l, from, m->tag, &out);
         return;
+    case FR_MSG_SUBMIT:
+        out.kind = m->body.submit.spec.problem[0] ? FR_MSG_SUBMITTED : FR_MSG_ERROR;
+        if (out.kind == FR_MSG_SUBMITTED)
+            out.body.submitted.job = m->body.submit.watch ? 7 : 8;
+        else
+            out.body.error = (fr_msg_error){.status = FR_EINVAL, .cause = "problem: it is empty"};
+        reply(l, from, m->tag, &out);
+        return;
     case FR_MSG_WATCH:
         if (atomic_fetch_add(&s->watches, 1) == 0 && s->silent_first) {
             send_step(l, from, 7, 0, "rejected"); /* counted like the others */
@@ -137,6 +145,27 @@ static void test_ask(void **state)
     stop(&s);
 }
 
+static void test_submit(void **state)
+{
+    (void)state;
+    server s = {0};
+    fr_call c = {0};
+    uint64_t job = 0;
+    fr_msg_job_spec spec = {
+        .problem = "1 + 1", .system = "", .policy = "", .judge = "", .delimiter = "", .name = ""};
+    start(&s);
+    assert_int_equal(fr_call_open(s.endpoint, &c), FR_OK);
+    assert_int_equal(fr_call_submit(&c, &spec, 1, &job), FR_OK);
+    assert_int_equal(job, 7);
+    assert_int_equal(fr_call_submit(&c, &spec, 0, &job), FR_OK);
+    assert_int_equal(job, 8);
+    spec.problem = "";
+    assert_int_equal(fr_call_submit(&c, &spec, 0, &job), FR_EINVAL);
+    assert_string_equal(fr_cause(), "problem: it is empty");
+    fr_call_close(&c, 0);
+    stop(&s);
+}
+
 static void test_nobody(void **state)
 {
     (void)state;
@@ -202,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ask),
+        cmocka_unit_test(test_submit),
         cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_follow),
         cmocka_unit_test(test_follow_over_silence),

@@ -112,7 +112,9 @@ static void test_programs(void **state)
     g.ranks = 3;
     g.hosts = "n1,n2";
     g.threads = 2;
+    g.draft_vocab = "0";
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
+    assert_true(has(&a, "--draft-vocab") && has(&a, "0"));
     assert_string_equal(a.v[0], "mpirun");
     assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
                 has(&a, "mpi_yield_when_idle"));
@@ -203,6 +205,10 @@ static void test_problem(void **state)
 {
     (void)state;
     fr_buf b = {0};
+    const char *problem = NULL;
+    assert_int_equal(fr_arg_problem("x", &problem), FR_OK);
+    assert_int_equal(fr_arg_problem("y", &problem), FR_EINVAL);
+    assert_string_equal(problem, "x");
     assert_int_equal(fr_read_problem("x\xc3\xbc", &b), FR_OK);
     assert_int_equal(b.len, 3);
     fr_buf_free(&b);

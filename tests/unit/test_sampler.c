@@ -33,10 +33,10 @@ static void slices_merge_to_the_whole(void **state)
             q.n_wanted = 2;
             q.wanted[0] = 3;
             q.wanted[1] = 900;
-            fr_row_query_answer(logits, VOCAB, 0, &q, &a[0]);
-            fr_row_query_answer(logits, 400, 0, &q, &a[1]);
-            fr_row_query_answer(logits + 400, 350, 400, &q, &a[2]);
-            fr_row_query_answer(logits + 750, 250, 750, &q, &a[3]);
+            fr_row_query_answer(logits, VOCAB, 0, NULL, &q, &a[0]);
+            fr_row_query_answer(logits, 400, 0, NULL, &q, &a[1]);
+            fr_row_query_answer(logits + 400, 350, 400, NULL, &q, &a[2]);
+            fr_row_query_answer(logits + 750, 250, 750, NULL, &q, &a[3]);
             fr_row_answer *m = malloc(sizeof *m);
             assert_non_null(m);
             fr_answer_merge(a + 1, 3, &q, m);
@@ -67,7 +67,7 @@ static void samples_follow_the_softmax(void **state)
     for (uint32_t pos = 0; pos < N; pos++) {
         fr_row_query q;
         fr_sampling_query(&p, pos, 3, &q);
-        fr_row_query_answer(logits, 3, 0, &q, a);
+        fr_row_query_answer(logits, 3, 0, NULL, &q, a);
         count[fr_sample(&p, pos, a)]++;
     }
     free(a);
@@ -88,7 +88,7 @@ static void a_nucleus_drops_the_unlikely(void **state)
     for (uint32_t pos = 0; pos < 3000; pos++) {
         fr_row_query q;
         fr_sampling_query(&p, pos, 4, &q);
-        fr_row_query_answer(logits, 4, 0, &q, a);
+        fr_row_query_answer(logits, 4, 0, NULL, &q, a);
         low += fr_sample(&p, pos, a) < 2;
     }
     free(a);

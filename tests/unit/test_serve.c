@@ -295,6 +295,41 @@ static void test_stop_rules(void **state)
     group_stop(&g);
 }
 
+/* One group writes roughly for those who ask for it, and in full for the others, in the same passes;
+ * it verifies in full. */
+static void test_rough(void **state)
+{
+    (void)state;
+    const fr_sampling wild = {.temperature = 8, .top_p = 1, .seed = 3}; /* takes any token */
+    group g;
+    fr_msg m;
+    text full, rough;
+    group_open_rough(&g, 300);
+    prompt(&g, 5, &full);
+    prompt(&g, 5, &rough);
+    write_plainly(&g, &full, &wild, 40);
+    write_roughly(&g, &rough, &wild, 30);
+    assert_memory_not_equal(full.logprobs, rough.logprobs, 30 * sizeof(float));
+    assert_memory_not_equal(full.ids.data, rough.ids.data, rough.ids.len * sizeof(int32_t));
+    group_begin(&g);
+    fr_msg ask_full = generate_msg(&g, &full, 1, &wild, 40),
+           ask_rough = generate_msg(&g, &rough, 2, &wild, 30);
+    ask_rough.body.generate.rough = 1;
+    group_tell(&g, &ask_full);
+    group_tell(&g, &ask_rough);
+    expect_generated(&g, ask_rough.body.generate.request, &rough, 30, "limit");
+    expect_generated(&g, ask_full.body.generate.request, &full, 40, "limit");
+    fr_msg check = verify_msg(&g, &full, 3, &wild, full.n_prompt, (int)full.ids.len);
+    group_tell(&g, &check);
+    expect_verified(&g, check.body.verify.request, &m);
+    assert_memory_equal(m.body.verified.own, full.ids.data + full.n_prompt, 40 * sizeof(int32_t));
+    assert_memory_equal(m.body.verified.drafted_logprobs, full.logprobs, 40 * sizeof(float));
+    fr_msg_free(&m);
+    fr_ids_free(&full.ids);
+    fr_ids_free(&rough.ids);
+    group_stop(&g);
+}
+
 static void test_context_full(void **state)
 {
     (void)state;
@@ -451,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_generate),
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_stop_rules),
+        cmocka_unit_test(test_rough),
         cmocka_unit_test(test_context_full),
         cmocka_unit_test(test_verify),
         cmocka_unit_test(test_probes),

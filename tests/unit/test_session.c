@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "model.h"
 #include "ops.h"
 #include "sampler.h"
 #include "session.h"
@@ -22,14 +23,19 @@
 static fr_comm *comm;
 static const char *backend;
 
-static fr_session *open_session(int max_rows, int64_t kv_positions)
+static fr_session *open_drafting(int draft_vocab, int max_rows, int64_t kv_positions)
 {
     fr_session *s = NULL;
     const fr_session_options o = {.backend = backend, .threads = 2, .max_rows = max_rows, .max_context = 512,
-                                  .kv_positions = kv_positions};
+                                  .kv_positions = kv_positions, .draft_vocab = draft_vocab};
     if (fr_session_open(TARGET, comm, &o, &s) != FR_OK)
         fail_msg("%s", fr_cause());
     return s;
+}
+
+static fr_session *open_session(int max_rows, int64_t kv_positions)
+{
+    return open_drafting(0, max_rows, kv_positions);
 }
 
 static fr_row_query question(void)
@@ -178,6 +184,116 @@ static void an_abandoned_pass_leaves_no_trace(void **state)
     fr_session_close(&s);
 }
 
+static int holds(const fr_ids *ids, int32_t id)
+{
+    for (size_t i = 0; i < ids->len; i++)
+        if (ids->data[i] == id)
+            return 1;
+    return 0;
+}
+
+/* What the rough head says is what the whole one says about the tokens it has. */
+static void assert_rough(const fr_row_answer *rough, const fr_row_answer *whole, const fr_ids *tokens)
+{
+    int n = 0;
+    for (int i = 0; i < whole->n_top; i++) {
+        if (!holds(tokens, whole->top[i].token))
+            continue;
+        assert_int_equal(rough->top[n].token, whole->top[i].token);
+        assert_memory_equal(&rough->top[n].logit, &whole->top[i].logit, sizeof(float));
+        n++;
+    }
+    assert_true(n > 0 && n < whole->n_top);
+    assert_int_equal(rough->winner, rough->top[0].token);
+    assert_memory_equal(&rough->max, &rough->top[0].logit, sizeof(float));
+    for (int i = 0; i < rough->n_top; i++)
+        assert_true(holds(tokens, rough->top[i].token));
+}
+
+/* Rough and other questions take turns within one pass, more of each than go through a head at once. */
+static void a_rough_head_answers_about_its_tokens(void **state)
+{
+    (void)state;
+    enum { DRAFT_VOCAB = 300 };
+    fr_session *s = open_drafting(DRAFT_VOCAB, 512, 1024);
+    fr_ids ids = {0}, tokens = {0};
+    int seq = -1, row = 0, a = 0, outside = 0;
+    ok(fr_draft_vocab_read(TARGET, fr_session_tokenizer(s), DRAFT_VOCAB, &tokens));
+    assert_int_equal(fr_session_info_of(s)->draft_vocab, tokens.len);
+    while (holds(&tokens, outside))
+        outside++;
+    while (ids.len < 80)
+        prompt_ids(s, &ids);
+    const int n = (int)ids.len;
+    fr_row_query q = {.n_top = FR_TOP_MAX, .n_wanted = 2, .wanted = {tokens.data[7], outside}};
+    ok(fr_seq_new(s, &seq));
+    fr_pass_begin(s);
+    ok(fr_pass_append(s, seq, ids.data, n, &row));
+    for (int i = 0; i < n; i++) {
+        ok(fr_pass_ask_rough(s, row + i, &q, &a));
+        assert_int_equal(a, 2 * i);
+        ok(fr_pass_ask(s, row + i, &q, &a));
+    }
+    ok(fr_pass_run(s));
+    for (int i = 0; i < n; i++) {
+        const fr_row_answer *rough = fr_pass_answer(s, 2 * i), *whole = fr_pass_answer(s, 2 * i + 1);
+        assert_rough(rough, whole, &tokens);
+        assert_memory_equal(&rough->wanted_logit[0], &whole->wanted_logit[0], sizeof(float));
+        assert_true(rough->wanted_logit[1] == -INFINITY && whole->wanted_logit[1] > -INFINITY);
+    }
+    fr_ids_free(&tokens);
+    fr_ids_free(&ids);
+    fr_session_close(&s);
+}
+
+static void without_a_rough_head_the_whole_one_answers(void **state)
+{
+    (void)state;
+    const int sizes[] = {0, FR_DRAFT_VOCAB_AUTO, 512}; /* the vocabulary is small, and has no more than 512 */
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        fr_session *s = open_drafting(sizes[k], 64, 512);
+        fr_ids ids = {0};
+        const fr_row_query q = question();
+        int seq = -1, row = 0, rough = 0, whole = 0;
+        assert_int_equal(fr_session_info_of(s)->draft_vocab, 0);
+        prompt_ids(s, &ids);
+        ok(fr_seq_new(s, &seq));
+        fr_pass_begin(s);
+        ok(fr_pass_append(s, seq, ids.data, 20, &row));
+        ok(fr_pass_ask_rough(s, row + 19, &q, &rough));
+        ok(fr_pass_ask(s, row + 19, &q, &whole));
+        ok(fr_pass_run(s));
+        assert_same(fr_pass_answer(s, rough), fr_pass_answer(s, whole));
+        fr_ids_free(&ids);
+        fr_session_close(&s);
+    }
+}
+
+/* Lists that no tokenizer gives to a model that fits it. */
+static void a_rough_head_that_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    const fr_ops *ops = NULL;
+    fr_device *dev = NULL;
+    fr_model_file *file = NULL;
+    fr_model *model = NULL;
+    int32_t list[20] = {0};
+    for (int i = 0; i < 20; i++)
+        list[i] = 2 * i;
+    fr_ids ids = {.data = list, .len = 20};
+    ok(fr_ops_choose(backend, &ops));
+    ok(ops->open(&(fr_device_options){.threads = 1}, &dev));
+    ok(fr_model_file_open(TARGET, &file));
+    assert_int_equal(fr_model_load(file, ops, dev, 0, 4, &ids, &model), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "20 tokens"));
+    list[19] = 512;
+    assert_int_equal(fr_model_load(file, ops, dev, 0, 1, &ids, &model), FR_EFORMAT);
+    assert_non_null(strstr(fr_cause(), "head of 512"));
+    assert_null(model);
+    fr_model_file_close(&file);
+    ops->close(&dev);
+}
+
 static void bad_requests_are_refused(void **state)
 {
     (void)state;
@@ -215,6 +331,9 @@ int main(void)
         cmocka_unit_test(neighbours_and_forks_do_not_matter),
         cmocka_unit_test(a_branch_is_as_if_alone),
         cmocka_unit_test(an_abandoned_pass_leaves_no_trace),
+        cmocka_unit_test(a_rough_head_answers_about_its_tokens),
+        cmocka_unit_test(without_a_rough_head_the_whole_one_answers),
+        cmocka_unit_test(a_rough_head_that_cannot_be_is_refused),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_missing_model_is_named),
     };

@@ -21,6 +21,9 @@ typedef struct fr_comm_ops {
     fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
     /* The leader's `bytes` bytes to every rank; all know the size. */
     fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
+    /* How the work that each rank does alone went: status and cause of the first rank that failed, on every rank, so
+     * that all give up together and none waits for another. Takes no memory: it may just have run out. */
+    fr_status (*agree)(fr_comm *c, fr_status mine);
     /* One command from the leader to all (any size). Followers wait in command_wait: they spin for a moment, then
      * sleep until the leader's command wakes them; an idle rank uses no CPU. */
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
@@ -31,6 +34,7 @@ typedef struct fr_comm_ops {
 struct fr_comm {
     const fr_comm_ops *ops;
     int rank, size;
+    int n_here; /* its ranks on this host */
 };
 
 /* One rank, no communication. */

@@ -181,6 +181,23 @@ static fr_status mpi_broadcast(fr_comm *c, void *data, size_t bytes)
     return mpi_check(MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, m->mpi), "broadcast");
 }
 
+static fr_status mpi_agree(fr_comm *c, fr_status mine)
+{
+    mpi_comm *m = of(c);
+    int failed = mine == FR_OK ? m->base.size : m->base.rank, first = 0;
+    struct {
+        int32_t status;
+        char cause[500];
+    } verdict = {.status = mine};
+    FR_TRY(mpi_check(MPI_Allreduce(&failed, &first, 1, MPI_INT, MPI_MIN, m->mpi), "agree"));
+    if (first == m->base.size)
+        return FR_OK;
+    if (mine != FR_OK)
+        snprintf(verdict.cause, sizeof verdict.cause, "%s", fr_cause());
+    FR_TRY(mpi_check(MPI_Bcast(&verdict, sizeof verdict, MPI_BYTE, first, m->mpi), "agree: cause"));
+    return fr_fail((fr_status)verdict.status, "%s", verdict.cause);
+}
+
 static fr_status mpi_command_send(fr_comm *c, const void *data, size_t bytes)
 {
     mpi_comm *m = of(c);
@@ -271,6 +288,7 @@ static const fr_comm_ops mpi_ops = {
     .gather = mpi_gather,
     .all_gather = mpi_all_gather,
     .broadcast = mpi_broadcast,
+    .agree = mpi_agree,
     .command_send = mpi_command_send,
     .command_wait = mpi_command_wait,
     .close = mpi_close,
@@ -320,36 +338,63 @@ static fr_status initialise(void)
                      "MPI_Comm_set_errhandler");
 }
 
-/* local_out: all ranks of the group are on one host. crowded_out: this host has no more cores than ranks. */
-static fr_status look_around(MPI_Comm mpi, int size, int *local_out, bool *crowded_out)
+/* Sets n_here and yield. local_out: all ranks of the group are on one host. */
+static fr_status look_around(mpi_comm *m, int *local_out)
 {
     MPI_Comm host = MPI_COMM_NULL;
-    int mine[2] = {0, 0}, most[2] = {0, 0};
+    int of_world = 0, fewest = 0;
     FR_TRY(mpi_check(
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
         "MPI_Comm_split_type"));
-    FR_TRY(mpi_check(MPI_Comm_size(host, &mine[0]), "MPI_Comm_size"));
+    FR_TRY(mpi_check(MPI_Comm_size(host, &of_world), "MPI_Comm_size"));
     FR_TRY(mpi_check(MPI_Comm_free(&host), "MPI_Comm_free"));
-    *crowded_out = mine[0] >= usable_cores();
+    m->yield = of_world >= usable_cores();
 
-    FR_TRY(mpi_check(MPI_Comm_split_type(mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
+    FR_TRY(mpi_check(MPI_Comm_split_type(m->mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
                      "MPI_Comm_split_type"));
-    FR_TRY(mpi_check(MPI_Comm_size(host, &mine[0]), "MPI_Comm_size"));
+    FR_TRY(mpi_check(MPI_Comm_size(host, &m->base.n_here), "MPI_Comm_size"));
     FR_TRY(mpi_check(MPI_Comm_free(&host), "MPI_Comm_free"));
-    mine[1] = -mine[0]; /* the least is the most of the negatives */
-    FR_TRY(mpi_check(MPI_Allreduce(mine, most, 2, MPI_INT, MPI_MAX, mpi), "MPI_Allreduce"));
-    *local_out = -most[1] == size;
+    FR_TRY(mpi_check(MPI_Allreduce(&m->base.n_here, &fewest, 1, MPI_INT, MPI_MIN, m->mpi),
+                     "MPI_Allreduce"));
+    *local_out = fewest == m->base.size;
     return FR_OK;
 }
 
-static fr_status open_bells(mpi_comm *m, int local)
+/* All that a rank may fail in alone. */
+static fr_status prepare(mpi_comm *m, int local)
 {
-    FR_TRY(fr_doorbell_open(local, &m->bell));
+    const size_t size = (size_t)m->base.size;
+    m->counts = calloc(4 * size, sizeof *m->counts);
+    m->sends = calloc(size, sizeof *m->sends);
+    m->bells = calloc(size, sizeof *m->bells);
+    if (!m->counts || !m->sends || !m->bells)
+        return fr_no_memory();
+    m->offsets = m->counts + size;
+    m->tile_counts = m->offsets + size;
+    m->tile_offsets = m->tile_counts + size;
+    return fr_doorbell_open(local, &m->bell);
+}
+
+static fr_status exchange_bells(mpi_comm *m)
+{
     const fr_doorbell_address where = fr_doorbell_where(m->bell);
     FR_TRY(mpi_all_gather(&m->base, &where, sizeof where, m->bells));
     if (m->base.rank == 0 && getrandom(&m->key, sizeof m->key, 0) != (ssize_t)sizeof m->key)
         m->key = fr_now_ns(); /* the key only keeps other groups' rings apart */
     return mpi_broadcast(&m->base, &m->key, sizeof m->key);
+}
+
+static fr_status form_group(mpi_comm *m, int colour)
+{
+    int local = 0;
+    FR_TRY(mpi_check(MPI_Comm_split(MPI_COMM_WORLD, colour, 0, &m->mpi), "MPI_Comm_split"));
+    FR_TRY(
+        mpi_check(MPI_Comm_set_errhandler(m->mpi, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    FR_TRY(mpi_check(MPI_Comm_rank(m->mpi, &m->base.rank), "MPI_Comm_rank"));
+    FR_TRY(mpi_check(MPI_Comm_size(m->mpi, &m->base.size), "MPI_Comm_size"));
+    FR_TRY(look_around(m, &local));
+    FR_TRY(mpi_agree(&m->base, prepare(m, local)));
+    return exchange_bells(m);
 }
 
 fr_status fr_comm_mpi_open(int colour, fr_comm **out)
@@ -360,37 +405,15 @@ fr_status fr_comm_mpi_open(int colour, fr_comm **out)
     mpi_comm *m = calloc(1, sizeof *m);
     if (!m)
         return fr_no_memory();
-    fr_status st = FR_OK;
     fr_comm *self = &m->base;
     n_open++;
     m->base.ops = &mpi_ops;
     m->mpi = MPI_COMM_NULL;
-    int local = 0;
-    FR_TRY_GOTO(st, mpi_check(MPI_Comm_split(MPI_COMM_WORLD, colour, 0, &m->mpi), "MPI_Comm_split"),
-                fail);
-    FR_TRY_GOTO(
-        st,
-        mpi_check(MPI_Comm_set_errhandler(m->mpi, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"),
-        fail);
-    FR_TRY_GOTO(st, mpi_check(MPI_Comm_rank(m->mpi, &m->base.rank), "MPI_Comm_rank"), fail);
-    FR_TRY_GOTO(st, mpi_check(MPI_Comm_size(m->mpi, &m->base.size), "MPI_Comm_size"), fail);
-    const size_t size = (size_t)m->base.size;
-    m->counts = calloc(4 * size, sizeof *m->counts);
-    m->sends = calloc(size, sizeof *m->sends);
-    m->bells = calloc(size, sizeof *m->bells);
-    if (!m->counts || !m->sends || !m->bells) {
-        st = fr_no_memory();
-        goto fail;
-    }
-    m->offsets = m->counts + size;
-    m->tile_counts = m->offsets + size;
-    m->tile_offsets = m->tile_counts + size;
-    FR_TRY_GOTO(st, look_around(m->mpi, m->base.size, &local, &m->yield), fail);
-    FR_TRY_GOTO(st, open_bells(m, local), fail);
-    *out = self;
-    return FR_OK;
-fail:
-    mpi_close(&self);
+    fr_status st = form_group(m, colour);
+    if (st != FR_OK)
+        mpi_close(&self);
+    else
+        *out = self;
     return st;
 }
 

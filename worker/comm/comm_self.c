@@ -25,6 +25,12 @@ static fr_status self_broadcast(fr_comm *c, void *data, size_t bytes)
     return FR_OK;
 }
 
+static fr_status self_agree(fr_comm *c, fr_status mine)
+{
+    (void)c;
+    return mine;
+}
+
 static fr_status self_command_send(fr_comm *c, const void *data, size_t bytes)
 {
     (void)c, (void)data, (void)bytes;
@@ -51,6 +57,7 @@ static const fr_comm_ops self_ops = {
     .gather = self_gather,
     .all_gather = self_gather,
     .broadcast = self_broadcast,
+    .agree = self_agree,
     .command_send = self_command_send,
     .command_wait = self_command_wait,
     .close = self_close,
@@ -62,7 +69,7 @@ fr_status fr_comm_self_open(fr_comm **out)
     if (!c)
         return fr_no_memory();
     c->ops = &self_ops;
-    c->size = 1;
+    c->size = c->n_here = 1;
     *out = c;
     return FR_OK;
 }

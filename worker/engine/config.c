@@ -40,11 +40,17 @@ static int has(const fr_model_file *f, const char *arch, const char *key)
     return fr_model_file_meta(f, full) != NULL;
 }
 
-static fr_status read_float(const fr_model_file *f, const char *arch, const char *key, float *out)
+/* What the forward pass divides by, or takes the root of. */
+static fr_status read_positive(const fr_model_file *f, const char *arch, const char *key, float *out)
 {
     char full[96];
+    float v = 0;
     snprintf(full, sizeof full, "%s.%s", arch, key);
-    return fr_meta_f32(f, full, out);
+    FR_TRY(fr_meta_f32(f, full, &v));
+    if (v <= 0)
+        return fr_fail(FR_EFORMAT, "%s: %s is %g, want a positive number", fr_model_file_name(f), full, (double)v);
+    *out = v;
+    return FR_OK;
 }
 
 static fr_status read_rope(const fr_model_file *f, const char *arch, fr_config *c)
@@ -57,7 +63,7 @@ static fr_status read_rope(const fr_model_file *f, const char *arch, fr_config *
                        arch, c->n_rot, c->head_dim);
     c->rope_base = 10000;
     if (has(f, arch, "rope.freq_base"))
-        FR_TRY(read_float(f, arch, "rope.freq_base", &c->rope_base));
+        FR_TRY(read_positive(f, arch, "rope.freq_base", &c->rope_base));
     c->rope_scale = 1;
     char key[96];
     fr_str type = {0};
@@ -70,7 +76,7 @@ static fr_status read_rope(const fr_model_file *f, const char *arch, fr_config *
     if (type.len != 6 || memcmp(type.data, "linear", 6) != 0)
         return fr_fail(FR_EUNSUPPORTED, "%s: %s \"%.*s\" is not supported (none, linear)", fr_model_file_name(f),
                        key, (int)type.len, type.data);
-    return read_float(f, arch, "rope.scaling.factor", &c->rope_scale);
+    return read_positive(f, arch, "rope.scaling.factor", &c->rope_scale);
 }
 
 static fr_status read_metadata(const fr_model_file *f, const char *arch, fr_config *c)
@@ -92,7 +98,7 @@ static fr_status read_metadata(const fr_model_file *f, const char *arch, fr_conf
     if (c->head_dim == 0 || c->head_dim % 8)
         return fr_fail(FR_EUNSUPPORTED, "%s: head size %d is not a multiple of 8", fr_model_file_name(f),
                        c->head_dim);
-    FR_TRY(read_float(f, arch, "attention.layer_norm_rms_epsilon", &c->eps));
+    FR_TRY(read_positive(f, arch, "attention.layer_norm_rms_epsilon", &c->eps));
     return read_rope(f, arch, c);
 }
 

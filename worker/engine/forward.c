@@ -60,7 +60,7 @@ static fr_status alloc_scratch(fr_forward *f)
     FR_TRY(alloc_f32(f, n, ff, &f->gate));
     FR_TRY(alloc_f32(f, n, ff, &f->up));
     FR_TRY(alloc_f32(f, FR_HEAD_ROWS, dim, &f->head_x));
-    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, n_local(m->slice.vocab), &f->logits));
+    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, m->head.n > m->rough_head.n ? m->head.n : m->rough_head.n, &f->logits));
     f->tokens = calloc((size_t)n, sizeof *f->tokens);
     f->pos = calloc((size_t)n, sizeof *f->pos);
     f->slots = calloc((size_t)n, sizeof *f->slots);
@@ -142,9 +142,7 @@ static fr_status attention(fr_forward *f, int l, int n)
     int hd = c->head_dim, heads = n_local(m->slice.heads), kv_heads = n_local(m->slice.kv_heads);
     const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq, .scale = 1};
     FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
-    FR_TRY(ops->matmul(dev, f->q, f->h, y->q, n));
-    FR_TRY(ops->matmul(dev, f->k, f->h, y->k, n));
-    FR_TRY(ops->matmul(dev, f->v, f->h, y->v, n));
+    FR_TRY(ops->matmul(dev, (fr_product[]){{f->q, y->q}, {f->k, y->k}, {f->v, y->v}}, 3, f->h, n));
     FR_TRY(bias(f, f->q, y->q_bias, n, heads * hd));
     FR_TRY(bias(f, f->k, y->k_bias, n, kv_heads * hd));
     FR_TRY(bias(f, f->v, y->v_bias, n, kv_heads * hd));
@@ -155,7 +153,7 @@ static fr_status attention(fr_forward *f, int l, int n)
     FR_TRY(ops->kv_write(dev, &f->kv[l], f->k, f->v, f->slots, n));
     FR_TRY(ops->attention(dev, f->attn, f->q, &f->kv[l], f->views, m->kv_of_head, n, heads,
                           1 / sqrtf((float)hd)));
-    FR_TRY(ops->matmul(dev, f->h, f->attn, y->out, n));
+    FR_TRY(ops->matmul(dev, &(fr_product){f->h, y->out}, 1, f->attn, n));
     return sum_into_x(f, n);
 }
 
@@ -165,10 +163,9 @@ static fr_status mlp(fr_forward *f, int l, int n)
     const fr_model *m = f->model;
     const fr_layer *y = &m->layers[l];
     FR_TRY(m->ops->rms_norm(m->dev, f->h, f->x, y->ffn_norm, n, m->config.dim, m->config.eps));
-    FR_TRY(m->ops->matmul(m->dev, f->gate, f->h, y->gate, n));
-    FR_TRY(m->ops->matmul(m->dev, f->up, f->h, y->up, n));
+    FR_TRY(m->ops->matmul(m->dev, (fr_product[]){{f->gate, y->gate}, {f->up, y->up}}, 2, f->h, n));
     FR_TRY(m->ops->silu_mul(m->dev, f->gate, f->up, n, n_local(m->slice.ff)));
-    FR_TRY(m->ops->matmul(m->dev, f->h, f->gate, y->down, n));
+    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->h, y->down}, 1, f->gate, n));
     return sum_into_x(f, n);
 }
 
@@ -197,8 +194,8 @@ static void unpack(const fr_row_query *q, const uint8_t *in, fr_row_answer *a)
     memcpy(a->wanted_logit, in, (size_t)q->n_wanted * sizeof *a->wanted_logit);
 }
 
-/* Brings every rank's answers about queries [n] to the leader and merges them there. */
-static fr_status gather_answers(fr_forward *f, int n, fr_row_answer *out)
+/* Brings every rank's answers about queries [n] to the leader and merges them there, the i-th into out[places[i]]. */
+static fr_status gather_answers(fr_forward *f, const int *places, int n, fr_row_answer *out)
 {
     f->packed.len = f->gathered.len = 0;
     for (int i = 0; i < n; i++)
@@ -212,29 +209,42 @@ static fr_status gather_answers(fr_forward *f, int n, fr_row_answer *out)
     for (int i = 0; i < n; i++) {
         for (int r = 0; r < f->comm->size; r++)
             unpack(&f->queries[i], f->gathered.data + (size_t)r * bytes + at, &f->slices[r]);
-        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[i]);
+        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[places[i]]);
         at += packed_bytes(&f->queries[i]);
     }
     return FR_OK;
 }
 
-/* The rows asked about, through the final norm and the vocabulary head. */
-static fr_status answer_queries(fr_forward *f, const fr_plan *plan, fr_row_answer *out)
+/* The rows of the plan's queries at places [n], through the final norm and one of the vocabulary heads. */
+static fr_status ask_head(fr_forward *f, const fr_plan *plan, const fr_head *head, const int *places, int n,
+                          fr_row_answer *out)
 {
     const fr_model *m = f->model;
-    int dim = m->config.dim;
-    for (int first = 0; first < plan->n_queries; first += FR_HEAD_ROWS) {
-        int n = plan->n_queries - first < FR_HEAD_ROWS ? plan->n_queries - first : FR_HEAD_ROWS;
-        for (int i = 0; i < n; i++) {
-            const fr_plan_query *q = &plan->queries[first + i];
-            f->queries[i] = q->query;
-            FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * (size_t)dim, f->x + (size_t)q->row * (size_t)dim,
-                                    m->out_norm, 1, dim, m->config.eps));
+    size_t dim = (size_t)m->config.dim;
+    for (int i = 0; i < n; i++) {
+        const fr_plan_query *q = &plan->queries[places[i]];
+        f->queries[i] = q->query;
+        FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * dim, f->x + (size_t)q->row * dim, m->out_norm, 1,
+                                m->config.dim, m->config.eps));
+    }
+    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, head->weight}, 1, f->head_x, n));
+    FR_TRY(m->ops->candidates(m->dev, f->logits, n, head->n, head->first_token, head->tokens, f->queries,
+                              f->answers));
+    return gather_answers(f, places, n, out);
+}
+
+/* All queries of one head, FR_HEAD_ROWS at a time. */
+static fr_status answer_queries(fr_forward *f, const fr_plan *plan, int rough, fr_row_answer *out)
+{
+    const fr_head *head = rough ? &f->model->rough_head : &f->model->head;
+    int places[FR_HEAD_ROWS], n = 0;
+    for (int i = 0; i < plan->n_queries; i++) {
+        if (plan->queries[i].rough == rough)
+            places[n++] = i;
+        if (n == FR_HEAD_ROWS || (n > 0 && i == plan->n_queries - 1)) {
+            FR_TRY(ask_head(f, plan, head, places, n, out));
+            n = 0;
         }
-        FR_TRY(m->ops->matmul(m->dev, f->logits, f->head_x, m->head, n));
-        FR_TRY(m->ops->candidates(m->dev, f->logits, n, n_local(m->slice.vocab), m->slice.vocab.lo, f->queries,
-                                  f->answers));
-        FR_TRY(gather_answers(f, n, out ? out + first : NULL));
     }
     return FR_OK;
 }
@@ -269,5 +279,6 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
         if (f->progress)
             f->progress(f->progress_ctx);
     }
-    return answer_queries(f, plan, answers_out);
+    FR_TRY(answer_queries(f, plan, 0, answers_out));
+    return answer_queries(f, plan, 1, answers_out);
 }

@@ -20,7 +20,7 @@ typedef struct fr_forward {
     float *k, *v;      /* [max_rows, local KV heads * head_dim] */
     float *gate, *up;  /* [max_rows, local ff] */
     float *head_x;     /* [FR_HEAD_ROWS, dim] */
-    float *logits;     /* [FR_HEAD_ROWS, local vocabulary] */
+    float *logits;     /* [FR_HEAD_ROWS, the larger head's rows on this rank] */
     int32_t *tokens, *pos, *slots; /* [max_rows] */
     fr_attn_view *views;           /* [max_rows] */
     fr_row_query *queries;         /* [FR_HEAD_ROWS] */

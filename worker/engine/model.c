@@ -1,11 +1,12 @@
 /* model.c: binds a file's tensors to a device, this rank's slices only.
  *
  * Column-parallel: rows lo..hi of a matrix. Row-parallel: columns lo..hi of every row, which fall on block borders
- * because fr_config_split() hands out whole units. */
+ * because fr_config_split() hands out whole units. The rough head is gathered row by row. */
 #include "model.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 
@@ -117,7 +118,41 @@ static fr_status load_rope(fr_model *m)
     return FR_OK;
 }
 
-static fr_status load_head(fr_model *m)
+/* Rank's share of n rows, in units of 16 as everywhere. */
+static fr_range share(int n, int rank, int n_ranks)
+{
+    int units = (n + 15) / 16, lo = units * rank / n_ranks * 16, hi = units * (rank + 1) / n_ranks * 16;
+    return (fr_range){lo, hi < n ? hi : n};
+}
+
+static fr_status load_rough_head(fr_model *m, const fr_tensor *t, const fr_ids *tokens, fr_range take)
+{
+    fr_head *h = &m->rough_head;
+    size_t row_bytes = fr_dtype_row_bytes(t->dtype, t->dims[0]);
+    if (tokens->data[tokens->len - 1] >= m->config.n_vocab)
+        return fr_fail(FR_EFORMAT, "%s: its tokenizer has more tokens than its head of %d", fr_model_file_name(m->file),
+                       m->config.n_vocab);
+    if (take.lo >= take.hi)
+        return fr_fail(FR_EINVAL, "%s: a draft vocabulary of %zu tokens is too small for the ranks",
+                       fr_model_file_name(m->file), tokens->len);
+    m->rough_vocab = (int)tokens->len;
+    h->n = take.hi - take.lo;
+    h->tokens = malloc((size_t)h->n * sizeof *h->tokens);
+    uint8_t *rows = malloc((size_t)h->n * row_bytes);
+    if (!h->tokens || !rows) {
+        free(rows);
+        return fr_no_memory();
+    }
+    memcpy(h->tokens, tokens->data + take.lo, (size_t)h->n * sizeof *h->tokens);
+    for (int i = 0; i < h->n; i++)
+        memcpy(rows + (size_t)i * row_bytes, (const uint8_t *)t->data + (size_t)h->tokens[i] * row_bytes, row_bytes);
+    const fr_matrix src = {.dtype = t->dtype, .data = rows, .rows = h->n, .cols = t->dims[0], .row_bytes = row_bytes};
+    fr_status st = m->ops->weight_new(m->dev, &src, &h->weight);
+    free(rows);
+    return st;
+}
+
+static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *rough_tokens)
 {
     const fr_config *c = &m->config;
     const fr_tensor *embed = NULL, *head = NULL;
@@ -126,7 +161,13 @@ static fr_status load_head(fr_model *m)
                                .row_bytes = fr_dtype_row_bytes(embed->dtype, c->dim)};
     FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
     FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
-    return load_matrix(m, head ? head : embed, m->slice.vocab, (fr_range){0, c->dim}, &m->head);
+    if (!head)
+        head = embed;
+    if (rough_tokens->len > 0)
+        FR_TRY(load_rough_head(m, head, rough_tokens, share((int)rough_tokens->len, rank, n_ranks)));
+    m->head.n = m->slice.vocab.hi - m->slice.vocab.lo;
+    m->head.first_token = m->slice.vocab.lo;
+    return load_matrix(m, head, m->slice.vocab, (fr_range){0, c->dim}, &m->head.weight);
 }
 
 static fr_status map_heads(fr_model *m)
@@ -141,7 +182,7 @@ static fr_status map_heads(fr_model *m)
 }
 
 fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, int rank, int n_ranks,
-                        fr_model **out)
+                        const fr_ids *rough_tokens, fr_model **out)
 {
     fr_status st;
     fr_model *m = calloc(1, sizeof *m);
@@ -160,7 +201,7 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, 
     FR_TRY_GOTO(st, map_heads(m), fail);
     FR_TRY_GOTO(st, load_rope(m), fail);
     /* The largest matrix first: while a matrix is repacked it is in memory twice. */
-    FR_TRY_GOTO(st, load_head(m), fail);
+    FR_TRY_GOTO(st, load_heads(m, rank, n_ranks, rough_tokens), fail);
     for (int l = 0; l < m->config.n_layers; l++)
         FR_TRY_GOTO(st, load_layer(m, l), fail);
     *out = m;
@@ -188,7 +229,9 @@ void fr_model_free(fr_model **p)
     for (int l = 0; m->layers && l < m->config.n_layers; l++)
         free_layer(m, &m->layers[l]);
     m->ops->mem_free(m->dev, m->out_norm);
-    m->ops->weight_free(m->dev, &m->head);
+    m->ops->weight_free(m->dev, &m->head.weight);
+    m->ops->weight_free(m->dev, &m->rough_head.weight);
+    free(m->rough_head.tokens);
     free(m->layers);
     free(m->kv_of_head);
     free(m->inv_freq);

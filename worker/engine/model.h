@@ -4,6 +4,7 @@
 
 #include "config.h"
 #include "ops.h"
+#include "tokenizer.h"
 
 typedef struct fr_layer {
     float *attn_norm, *ffn_norm;   /* [dim] */
@@ -14,6 +15,14 @@ typedef struct fr_layer {
     fr_weight *gate, *up;          /* [local ff, dim] */
     fr_weight *down;               /* [dim, local ff] */
 } fr_layer;
+
+/* This rank's part of a vocabulary head. Row i is token tokens[i] (ascending), or first_token + i when tokens is NULL. */
+typedef struct fr_head {
+    fr_weight *weight;             /* [n, dim] */
+    int n;
+    int32_t first_token;
+    int32_t *tokens;
+} fr_head;
 
 typedef struct fr_model {
     const fr_ops *ops;
@@ -26,13 +35,16 @@ typedef struct fr_model {
     fr_matrix embedding;           /* the whole table: only the rows of the tokens at hand are read */
     fr_layer *layers;
     float *out_norm;               /* [dim] */
-    fr_weight *head;               /* [local vocabulary, dim] */
-    int64_t weight_bytes;          /* of the file, in this rank's slices of the matrices */
+    fr_head head;                  /* over the whole vocabulary */
+    fr_head rough_head;            /* over a part of it, for guesses (draft_vocab.h) */
+    int rough_vocab;               /* its tokens on all ranks together; 0: there is none */
+    int64_t weight_bytes;          /* of the file, in this rank's slices of the matrices; without the rough head */
 } fr_model;
 
-/* file and dev stay the caller's and outlive the model. */
+/* file and dev stay the caller's and outlive the model. rough_tokens: the ids of the rough head, ascending, the same on
+ * all ranks; empty: none is made. FR_EINVAL when they are too few for the ranks. */
 fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, int rank, int n_ranks,
-                        fr_model **out);
+                        const fr_ids *rough_tokens, fr_model **out);
 void fr_model_free(fr_model **m);
 
 #endif

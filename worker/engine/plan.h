@@ -17,6 +17,7 @@ typedef struct fr_plan_row {
 
 typedef struct fr_plan_query {
     int32_t row;
+    int32_t rough; /* 1: answered by the model's rough head */
     fr_row_query query;
 } fr_plan_query;
 

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "clock.h"
@@ -44,59 +43,40 @@ struct fr_session {
 
 /* ---- opening */
 
-typedef struct verdict {
-    int32_t status;
-    char cause[500];
-} verdict;
-
-/* All ranks learn the first failure, so all give the same status and cause. */
-static fr_status agree(fr_comm *comm, fr_status mine)
-{
-    verdict v = {.status = mine};
-    if (mine != FR_OK)
-        snprintf(v.cause, sizeof v.cause, "%s", fr_cause());
-    verdict *all = calloc((size_t)comm->size, sizeof *all);
-    if (!all)
-        return fr_no_memory();
-    fr_status st = comm->ops->all_gather(comm, &v, sizeof v, all);
-    for (int r = 0; st == FR_OK && r < comm->size; r++)
-        if (all[r].status != FR_OK)
-            st = fr_fail((fr_status)all[r].status, "%s", all[r].cause);
-    free(all);
-    return st;
-}
-
 /* Cores this process may use, divided among the group's ranks on this host. */
-static fr_status default_threads(fr_comm *comm, int *out)
+static int default_threads(const fr_comm *comm)
 {
-    char name[64] = "";
-    gethostname(name, sizeof name - 1);
-    char(*names)[64] = calloc((size_t)comm->size, sizeof *names);
-    if (!names)
-        return fr_no_memory();
-    fr_status st = comm->ops->all_gather(comm, name, sizeof name, names);
-    int here = 0;
-    for (int r = 0; r < comm->size; r++)
-        here += strcmp(names[r], name) == 0;
-    free(names);
     cpu_set_t set;
     CPU_ZERO(&set);
     int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    *out = here > 0 && cores > here ? cores / here : 1;
-    return st;
+    return cores > comm->n_here ? cores / comm->n_here : 1;
 }
 
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
-static fr_status load(fr_session *s, const char *path, const fr_session_options *o, int threads)
+static fr_status load_model(fr_session *s, const char *path, const fr_session_options *o)
 {
+    fr_ids rough = {0};
+    int size = fr_draft_vocab_size(s->tokenizer, o->draft_vocab);
+    fr_status st = size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &rough) : FR_OK;
+    if (st == FR_OK)
+        st = fr_model_load(s->file, s->ops, s->dev, s->comm->rank, s->comm->size, &rough, &s->model);
+    fr_ids_free(&rough);
+    return st;
+}
+
+/* What each rank does by itself: there is no collective in it. */
+static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_session_options *o)
+{
+    int threads = o->threads > 0 ? o->threads : default_threads(comm);
+    s->comm = comm;
     FR_TRY(fr_ops_choose(o->backend, &s->ops));
     FR_TRY(fr_model_file_open(path, &s->file));
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
     const fr_device_options dev = {.threads = threads};
     FR_TRY(s->ops->open(&dev, &s->dev));
-    FR_TRY(fr_model_load(s->file, s->ops, s->dev, s->comm->rank, s->comm->size, &s->model));
+    FR_TRY(load_model(s, path, o));
     const fr_config *c = &s->model->config;
     int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
     int64_t positions = o->kv_positions;
@@ -106,14 +86,15 @@ static fr_status load(fr_session *s, const char *path, const fr_session_options 
         return fr_fail(FR_EINVAL, "a KV cache of %lld positions is too large", (long long)positions);
     int n_pages = (int)((positions + FR_PAGE - 1) / FR_PAGE);
     int max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
-    FR_TRY(fr_forward_open(&s->forward, s->model, s->comm, max_rows, n_pages));
-    if (s->comm->rank == 0)
+    FR_TRY(fr_forward_open(&s->forward, s->model, comm, max_rows, n_pages));
+    if (comm->rank == 0)
         FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
     s->info = (fr_session_info){
         .model_digest = fr_model_file_digest(s->file), .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
-        .max_rows = max_rows, .n_ranks = s->comm->size, .threads = threads,
-        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes};
+        .max_rows = max_rows, .n_ranks = comm->size, .threads = threads,
+        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,
+        .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
     const char *base = strrchr(path, '/');
@@ -126,13 +107,8 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
 {
     double start = fr_now_s();
     fr_session *s = calloc(1, sizeof *s);
-    fr_status st = s ? FR_OK : fr_no_memory();
-    FR_TRY_GOTO(st, agree(comm, st), fail);
-    s->comm = comm;
-    int threads = options->threads;
-    if (threads <= 0)
-        FR_TRY_GOTO(st, default_threads(comm, &threads), fail);
-    FR_TRY_GOTO(st, agree(comm, load(s, model_path, options, threads)), fail);
+    fr_status st = s ? load(s, model_path, comm, options) : fr_no_memory();
+    FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
     s->info.load_s = fr_now_s() - start;
     *out = s;
     return FR_OK;
@@ -339,7 +315,7 @@ fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t 
     return FR_OK;
 }
 
-fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+static fr_status ask(fr_session *s, int row, int rough, const fr_row_query *query, int *answer_out)
 {
     if (row < 0 || row >= s->plan.n_rows)
         return fr_fail(FR_EINVAL, "row %d is not among the %d of this pass", row, s->plan.n_rows);
@@ -349,8 +325,18 @@ fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *an
     FR_TRY(fr_plan_reserve(&s->plan, 0, 0, 1, 0));
     FR_TRY(fr_grow((void **)&s->answers, &s->cap_answers, s->plan.n_queries + 1, sizeof *s->answers));
     *answer_out = s->plan.n_queries;
-    s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .query = *query};
+    s->plan.queries[s->plan.n_queries++] = (fr_plan_query){.row = row, .rough = rough, .query = *query};
     return FR_OK;
+}
+
+fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+{
+    return ask(s, row, 0, query, answer_out);
+}
+
+fr_status fr_pass_ask_rough(fr_session *s, int row, const fr_row_query *query, int *answer_out)
+{
+    return ask(s, row, s->model->rough_vocab > 0, query, answer_out);
 }
 
 static fr_status run(fr_session *s)

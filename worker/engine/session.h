@@ -11,6 +11,7 @@
 
 #include "candidates.h"
 #include "comm.h"
+#include "draft_vocab.h"
 #include "status.h"
 #include "tokenizer.h"
 
@@ -22,6 +23,7 @@ typedef struct fr_session_options {
     int max_rows;         /* most rows of a pass; 0: 256 */
     int max_context;      /* positions of one sequence; 0: the model's own limit */
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
+    int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h); 0: none */
 } fr_session_options;
 
 typedef struct fr_session_info {
@@ -31,7 +33,8 @@ typedef struct fr_session_info {
     int n_layers, dim, n_vocab, max_context, max_rows, n_ranks, threads;
     int64_t kv_positions;
     const char *backend;
-    int64_t weight_bytes;     /* read by one single-token pass on this rank */
+    int64_t weight_bytes;     /* read by one single-token pass on this rank, with the whole head */
+    int draft_vocab;          /* tokens of the rough head; 0: there is none */
     double load_s;            /* seconds that opening took, on this rank */
 } fr_session_info;
 
@@ -75,6 +78,9 @@ fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t 
                          int *first_row_out);
 /* Asks about the row's next token. query->position is the caller's (chain position), wanted as in candidates.h. */
 fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out);
+/* The same for a guess that will be verified: the rough head, where there is one, answers. It knows of no other tokens
+ * than its own: to it they are impossible. */
+fr_status fr_pass_ask_rough(fr_session *s, int row, const fr_row_query *query, int *answer_out);
 /* Runs it on all ranks. On failure the sequences are as before the pass. An empty pass is fine. */
 fr_status fr_pass_run(fr_session *s);
 /* The merged answer over the whole vocabulary; valid until the next fr_pass_begin(). */

@@ -142,6 +142,13 @@ int fr_tokenizer_is_end(const fr_tokenizer *t, int32_t id)
     return 0;
 }
 
+int fr_tokenizer_is_special(const fr_tokenizer *t, int32_t id)
+{
+    if (id < 0 || id >= t->vocab.n)
+        return 0;
+    return t->vocab.klass[id] == FR_TOKEN_CONTROL || t->vocab.klass[id] == FR_TOKEN_USER;
+}
+
 const int32_t *fr_tokenizer_ends(const fr_tokenizer *t, int *n_out)
 {
     *n_out = t->n_ends;

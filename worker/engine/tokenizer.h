@@ -24,6 +24,7 @@ uint64_t fr_tokenizer_digest(const fr_tokenizer *t);
 int32_t fr_tokenizer_n_vocab(const fr_tokenizer *t); /* real tokens: padding at the end left out */
 fr_chat_style fr_tokenizer_chat_style(const fr_tokenizer *t);
 int fr_tokenizer_is_end(const fr_tokenizer *t, int32_t id); /* 1: ends a turn or the text */
+int fr_tokenizer_is_special(const fr_tokenizer *t, int32_t id); /* 1: a control token, or one its authors added */
 /* What the score judge asks this model, and how the model's reply begins: the model file's forerun.score_question and
  * forerun.score_prefill, or the defaults. Borrowed. */
 const char *fr_tokenizer_score_question(const fr_tokenizer *t);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "comm.h"
@@ -114,6 +115,19 @@ static void check_gathers(fr_comm *c)
     free(all);
 }
 
+/* Hosts are told apart by their names. */
+static void check_here(fr_comm *c)
+{
+    char name[64] = "", *all = must_alloc((size_t)c->size * sizeof name);
+    int here = 0;
+    gethostname(name, sizeof name - 1);
+    OK(c->ops->all_gather(c, name, sizeof name, all));
+    for (int r = 0; r < c->size; r++)
+        here += strcmp(all + (size_t)r * sizeof name, name) == 0;
+    CHECK(c->n_here == here, "%d ranks on this host, want %d", c->n_here, here);
+    free(all);
+}
+
 static void check_broadcast(fr_comm *c)
 {
     static const size_t sizes[] = {0, 1, 100, 65537, MEGABYTE};
@@ -126,6 +140,24 @@ static void check_broadcast(fr_comm *c)
         check_filled(data, sizes[s], 5);
     }
     free(data);
+}
+
+/* Every run of ranks fails once: the word of its first one is everyone's. */
+static void check_agreement(fr_comm *c)
+{
+    char want[64];
+    OK(c->ops->agree(c, FR_OK));
+    for (int first = 0; first < c->size; first++) {
+        for (int last = first; last < c->size; last++) {
+            const int fails = c->rank >= first && c->rank <= last;
+            fr_fail(FR_EIO, "of before");
+            fr_status st = fails ? fr_fail(FR_EBUSY, "rank %d of %d", c->rank, c->size) : FR_OK;
+            st = c->ops->agree(c, st);
+            snprintf(want, sizeof want, "rank %d of %d", first, c->size);
+            CHECK(st == FR_EBUSY && strcmp(fr_cause(), want) == 0, "status %d, want %s", st, want);
+        }
+    }
+    OK(c->ops->agree(c, FR_OK));
 }
 
 /* One command with content of its own from the leader to all. */
@@ -252,6 +284,7 @@ static void check_groups(fr_comm *world)
     OK(fr_comm_mpi_open(colour, &group));
     CHECK(group->size == (colour == 0 ? 1 : world->size - 1), "size %d", group->size);
     CHECK(group->rank == (colour == 0 ? 0 : world->rank - 1), "rank %d", group->rank);
+    check_here(group);
     check_sums(group);
     check_commands(group);
     group->ops->close(&group);
@@ -263,7 +296,9 @@ static void check_all(fr_comm *c)
 {
     check_sums(c);
     check_gathers(c);
+    check_here(c);
     check_broadcast(c);
+    check_agreement(c);
     check_commands(c);
     check_sleep(c);
     check_misuse(c);

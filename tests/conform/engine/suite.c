@@ -1,6 +1,7 @@
 /* suite.c: one model over one, two, three or four ranks answers alike. Run under mpirun; rank 0 also holds the model
  * by itself and compares: the same tokens, log-probabilities within a stated tolerance (sums over ranks associate
- * differently), and on any one degree the same bits however the rows are batched.
+ * differently), by the whole head and by the rough one, and on any one degree the same bits however the rows are
+ * batched.
  *
  *     suite MODEL          compares this many ranks with one
  *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work */
@@ -14,7 +15,7 @@
 
 #define PROMPT "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96. (3) Double it.<|im_end|>\n<|im_start|>assistant\n"
 #define TOLERANCE 0.02f /* of a log-probability: int8 activations round differently for other slices */
-enum { TOKENS = 40 };
+enum { TOKENS = 40, DRAFT_VOCAB = 300 };
 
 static int failures;
 
@@ -34,8 +35,11 @@ static void need(fr_status st)
     }
 }
 
+typedef fr_status (*asking)(fr_session *s, int row, const fr_row_query *query, int *answer_out);
+
 /* Greedy continuation; logprobs of what was chosen. Tokens are fed one a pass after the prompt. */
-static void decode(fr_session *s, const fr_ids *prompt, const int32_t *forced, int32_t *tokens, float *logprobs)
+static void decode(fr_session *s, const fr_ids *prompt, const int32_t *forced, asking ask, int32_t *tokens,
+                   float *logprobs)
 {
     int seq = -1, row = 0, a = 0;
     need(fr_seq_new(s, &seq));
@@ -47,7 +51,7 @@ static void decode(fr_session *s, const fr_ids *prompt, const int32_t *forced, i
         fr_row_query q = {.n_wanted = forced ? 1 : 0};
         if (forced)
             q.wanted[0] = forced[i];
-        need(fr_pass_ask(s, row + n - 1, &q, &a));
+        need(ask(s, row + n - 1, &q, &a));
         need(fr_pass_run(s));
         const fr_row_answer *answer = fr_pass_answer(s, a);
         tokens[i] = answer->winner;
@@ -84,27 +88,39 @@ static void verify(fr_session *s, const fr_ids *prompt, const int32_t *tokens, c
     fr_ids_free(&all);
 }
 
-static void compare(fr_session *many, const char *model)
+/* The same tokens' log-probabilities by one rank and by many. */
+static void compare_by(asking ask, const char *what, fr_session *one, fr_session *many, const fr_ids *prompt,
+                       const int32_t *tokens)
 {
-    fr_comm *self = NULL;
-    fr_session *one = NULL;
-    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512};
-    fr_ids prompt = {0};
-    int32_t tokens[TOKENS], again[TOKENS];
-    float own[TOKENS], lp_one[TOKENS], lp_many[TOKENS];
-    need(fr_comm_self_open(&self));
-    need(fr_session_open(model, self, &o, &one));
-    need(fr_tokenize(fr_session_tokenizer(one), PROMPT, strlen(PROMPT), 1, &prompt));
-    decode(many, &prompt, NULL, tokens, own);
-    verify(many, &prompt, tokens, own);
-    decode(one, &prompt, tokens, again, lp_one);
-    decode(many, &prompt, tokens, again, lp_many);
+    int32_t again[TOKENS];
+    float lp_one[TOKENS], lp_many[TOKENS];
+    decode(one, prompt, tokens, ask, again, lp_one);
+    decode(many, prompt, tokens, ask, again, lp_many);
     for (int i = 0; i < TOKENS; i++) {
         char text[96];
         snprintf(text, sizeof text, "token %d: %f by one rank, %f by %d", i, lp_one[i], lp_many[i],
                  fr_session_info_of(many)->n_ranks);
-        check(fabsf(lp_one[i] - lp_many[i]) <= TOLERANCE, "log-probability", text);
+        check(fabsf(lp_one[i] - lp_many[i]) <= TOLERANCE, what, text);
     }
+}
+
+static void compare(fr_session *many, const char *model)
+{
+    fr_comm *self = NULL;
+    fr_session *one = NULL;
+    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
+                                  .draft_vocab = DRAFT_VOCAB};
+    fr_ids prompt = {0};
+    int32_t tokens[TOKENS];
+    float own[TOKENS];
+    need(fr_comm_self_open(&self));
+    need(fr_session_open(model, self, &o, &one));
+    need(fr_tokenize(fr_session_tokenizer(one), PROMPT, strlen(PROMPT), 1, &prompt));
+    decode(many, &prompt, NULL, fr_pass_ask, tokens, own);
+    verify(many, &prompt, tokens, own);
+    compare_by(fr_pass_ask, "log-probability", one, many, &prompt, tokens);
+    decode(one, &prompt, NULL, fr_pass_ask_rough, tokens, own); /* only tokens that the rough head has */
+    compare_by(fr_pass_ask_rough, "log-probability by the rough head", one, many, &prompt, tokens);
     fr_ids_free(&prompt);
     fr_session_close(&one);
     self->ops->close(&self);
@@ -124,7 +140,8 @@ int main(int argc, char **argv)
     fr_comm *comm = NULL;
     fr_session *s = NULL;
     need(fr_comm_mpi_open(1, &comm));
-    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512};
+    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
+                                  .draft_vocab = DRAFT_VOCAB};
     fr_status st = fr_session_open(argv[1], comm, &o, &s);
     if (argc > 2) {
         expect_refusal(comm, st);

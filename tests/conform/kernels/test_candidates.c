@@ -38,7 +38,14 @@ static void fill_row(suite_random *r, float *logits, int vocab, int kind)
         logits[vocab / 2] = NAN;
 }
 
-static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_token)
+/* The token of a column, by the words of ops.h. */
+static int32_t token_at(int32_t first_token, const int32_t *tokens, int column)
+{
+    return tokens ? tokens[column] : first_token + column;
+}
+
+static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_token,
+                          const int32_t *tokens)
 {
     /* 1e-39: every positive logit becomes infinite, and the lowest id must win. */
     const float temperatures[] = {0, 0.7f, 1.0f, 0.05f, 3.0f, 1e-4f, 1e-39f};
@@ -49,12 +56,26 @@ static fr_row_query query(suite_random *r, int row, int vocab, int32_t first_tok
                       .position = suite_next(r) % 5000,
                       .n_top = tops[row % 4],
                       .n_wanted = 3,
-                      .wanted = {first_token, first_token + vocab - 1, 123456}};
-    q.n_vocab = row % 5 == 4 ? first_token + vocab - vocab / 3 : 0;
+                      .wanted = {token_at(first_token, tokens, 0),
+                                 token_at(first_token, tokens, vocab - 1),
+                                 token_at(first_token, tokens, vocab / 2) + 1}};
+    q.n_vocab = row % 5 == 4 ? token_at(first_token, tokens, vocab - vocab / 3 - 1) + 1 : 0;
     return q;
 }
 
-static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_t first_token)
+/* Ascending, with gaps of all small sizes, none included. */
+static int32_t *list_tokens(suite_random *r, int n)
+{
+    int32_t *tokens = suite_alloc((size_t)n * sizeof *tokens), next = (int32_t)(suite_next(r) % 50);
+    for (int i = 0; i < n; i++) {
+        tokens[i] = next;
+        next += 1 + (int32_t)(suite_next(r) % 3 ? 0 : suite_next(r) % 9);
+    }
+    return tokens;
+}
+
+static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_t first_token,
+                       const int32_t *tokens)
 {
     float *logits = suite_alloc((size_t)n * (size_t)vocab * sizeof *logits);
     fr_row_query *queries = suite_alloc((size_t)n * sizeof *queries);
@@ -62,12 +83,13 @@ static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_
                   *want = suite_alloc(sizeof *want);
     for (int i = 0; i < n; i++) {
         fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 7) % 4);
-        queries[i] = query(r, i, vocab, first_token);
+        queries[i] = query(r, i, vocab, first_token, tokens);
     }
-    assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, queries, answers),
-                     FR_OK);
+    assert_int_equal(
+        suite_ops->candidates(dev, logits, n, vocab, first_token, tokens, queries, answers), FR_OK);
     for (int i = 0; i < n; i++) {
-        fr_row_query_answer(logits + (int64_t)i * vocab, vocab, first_token, &queries[i], want);
+        fr_row_query_answer(logits + (int64_t)i * vocab, vocab, first_token, tokens, &queries[i],
+                            want);
         assert_answers_equal(&answers[i], want, &queries[i]);
     }
     free(want);
@@ -84,8 +106,13 @@ static void test_equal_the_definition(void **state)
     for (int threads = 1; threads <= 3; threads++) {
         fr_device *dev = suite_open(suite_ops, threads);
         for (size_t i = 0; i < sizeof vocabs / sizeof vocabs[0]; i++)
-            check_rows(&r, dev, 24, vocabs[i], (int32_t)i * 1000);
-        check_rows(&r, dev, 70, 300, 7);
+            check_rows(&r, dev, 24, vocabs[i], (int32_t)i * 1000, NULL);
+        check_rows(&r, dev, 70, 300, 7, NULL);
+        for (size_t i = 0; i < sizeof vocabs / sizeof vocabs[0]; i++) {
+            int32_t *tokens = list_tokens(&r, vocabs[i]);
+            check_rows(&r, dev, 24, vocabs[i], 0, tokens);
+            free(tokens);
+        }
         suite_ops->close(&dev);
     }
 }
@@ -95,8 +122,8 @@ static void test_large_vocabulary(void **state)
     (void)state;
     suite_random r = {11};
     fr_device *dev = suite_open(suite_ops, 2);
-    check_rows(&r, dev, 12, 49152, 0);
-    check_rows(&r, dev, 2, 152064, 0);
+    check_rows(&r, dev, 12, 49152, 0, NULL);
+    check_rows(&r, dev, 2, 152064, 0, NULL);
     suite_ops->close(&dev);
 }
 
@@ -111,7 +138,7 @@ static void test_definition(void **state)
     fr_row_query q = {
         .temperature = 0, .n_top = 10, .n_wanted = 2, .wanted = {600, 99}, .n_vocab = 100 + VOCAB};
     fr_row_answer a = {0};
-    fr_row_query_answer(logits, VOCAB, 100, &q, &a);
+    fr_row_query_answer(logits, VOCAB, 100, NULL, &q, &a);
     double sum = 0;
     for (int i = 0; i < VOCAB; i++)
         sum += exp((double)logits[i] - (double)a.max);
@@ -126,7 +153,7 @@ static void test_definition(void **state)
     int wins[3] = {0};
     q = (fr_row_query){.temperature = 2, .seed = 5};
     for (q.position = 0; q.position < 20000; q.position++) {
-        fr_row_query_answer(three, 3, 0, &q, &a);
+        fr_row_query_answer(three, 3, 0, NULL, &q, &a);
         wins[a.winner]++;
     }
     assert_true(abs(wins[0] - 3726) < 200 && abs(wins[1] - 6142) < 250 &&
@@ -141,13 +168,18 @@ static void test_nothing_to_win(void **state)
     const float absent[20] = {-INFINITY, -INFINITY, NAN}, *none = absent;
     fr_row_answer a = {0};
     fr_row_query q = {.temperature = 1, .n_top = 2, .n_vocab = 50};
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 20, 60, &q, &a), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 20, 60, NULL, &q, &a), FR_OK);
     assert_int_equal(a.winner, -1);
     assert_int_equal(a.n_top, 0);
     assert_true(a.sum_exp == 0 && a.max == -INFINITY);
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, &q, &a), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, NULL, &q, &a), FR_OK);
     assert_int_equal(a.winner, 10);
     assert_true(a.sum_exp == 0 && a.winner_value == -INFINITY);
+    const int32_t listed[3] = {41, 49, 50}, padding[3] = {50, 51, 60};
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, listed, &q, &a), FR_OK);
+    assert_int_equal(a.winner, 41);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, padding, &q, &a), FR_OK);
+    assert_int_equal(a.winner, -1);
     suite_ops->close(&dev);
 }
 
@@ -160,17 +192,18 @@ static void test_slices_merge(void **state)
     float *logits = suite_alloc(VOCAB * sizeof *logits);
     for (int round = 0; round < ROUNDS; round++) {
         fill_row(&r, logits, VOCAB, round % 3);
-        fr_row_query q = query(&r, round, VOCAB, 0);
+        fr_row_query q = query(&r, round, VOCAB, 0, NULL);
         q.n_vocab = 0;
         fr_row_answer whole = {0}, part = {0};
-        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 0, &q, &whole), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 0, NULL, &q, &whole), FR_OK);
         int at = 0, winner = -1;
         float best = -INFINITY;
         double sum = 0;
         while (at < VOCAB) {
             int n = 1 + (int)(suite_next(&r) % 3000);
             n = n < VOCAB - at ? n : VOCAB - at;
-            assert_int_equal(suite_ops->candidates(dev, logits + at, 1, n, at, &q, &part), FR_OK);
+            assert_int_equal(suite_ops->candidates(dev, logits + at, 1, n, at, NULL, &q, &part),
+                             FR_OK);
             if (part.winner_value > best) {
                 best = part.winner_value;
                 winner = part.winner;
@@ -186,12 +219,43 @@ static void test_slices_merge(void **state)
     suite_ops->close(&dev);
 }
 
+/* A list answers as the whole row does in which nothing else is possible: the noise is each token's
+ * own, so a draft of few columns stays coupled to a target of all. */
+static void test_list_is_the_rest_absent(void **state)
+{
+    (void)state;
+    enum { LISTED = 2100, ROUNDS = 40 };
+    suite_random r = {14};
+    fr_device *dev = suite_open(suite_ops, 2);
+    float *listed = suite_alloc(LISTED * sizeof *listed);
+    for (int round = 0; round < ROUNDS; round++) {
+        int32_t *tokens = list_tokens(&r, LISTED), vocab = tokens[LISTED - 1] + 1;
+        float *all = suite_alloc((size_t)vocab * sizeof *all);
+        fr_row_answer a = {0}, b = {0};
+        fr_row_query q = query(&r, round, LISTED, 0, tokens);
+        fill_row(&r, listed, LISTED, round % 3);
+        for (int i = 0; i < vocab; i++)
+            all[i] = -INFINITY;
+        for (int i = 0; i < LISTED; i++)
+            all[tokens[i]] = listed[i];
+        assert_int_equal(suite_ops->candidates(dev, listed, 1, LISTED, 0, tokens, &q, &a), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, all, 1, vocab, 0, NULL, &q, &b), FR_OK);
+        assert_true(fabs(a.sum_exp / b.sum_exp - 1) < 1e-5);
+        b.sum_exp = a.sum_exp; /* added up in another order */
+        assert_answers_equal(&a, &b, &q);
+        free(all);
+        free(tokens);
+    }
+    free(listed);
+    suite_ops->close(&dev);
+}
+
 int suite_run_candidates(void)
 {
     const struct CMUnitTest candidates_tests[] = {
         cmocka_unit_test(test_definition),       cmocka_unit_test(test_equal_the_definition),
         cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_nothing_to_win),
-        cmocka_unit_test(test_slices_merge),
+        cmocka_unit_test(test_slices_merge),     cmocka_unit_test(test_list_is_the_rest_absent),
     };
     return cmocka_run_group_tests(candidates_tests, NULL, NULL);
 }

@@ -30,7 +30,7 @@ static float *multiply(const fr_ops *ops, int threads, const fr_matrix *m, const
     fr_weight *w = NULL;
     assert_int_equal(ops->weight_new(dev, m, &w), FR_OK);
     float *y = suite_alloc((size_t)(n * m->rows) * sizeof *y);
-    assert_int_equal(ops->matmul(dev, y, x, w, n), FR_OK);
+    assert_int_equal(ops->matmul(dev, &(fr_product){y, w}, 1, x, n), FR_OK);
     ops->weight_free(dev, &w);
     assert_null(w);
     ops->close(&dev);
@@ -146,6 +146,39 @@ static void test_threads(void **state)
     }
 }
 
+/* Matrices of any types over the same activations give what each gives alone. */
+static void test_products_share_activations(void **state)
+{
+    (void)state;
+    enum { COLS = 512, N = 9 };
+    static const fr_dtype types[] = {FR_Q4_K, FR_Q6_K, FR_Q8_0, FR_F16, FR_Q5_0};
+    enum { PRODUCTS = sizeof types / sizeof types[0] };
+    suite_random r = {8};
+    fr_device *dev = suite_open(suite_ops, 2);
+    float *x = suite_alloc(N * COLS * sizeof *x);
+    suite_fill(&r, x, N * COLS);
+    fr_product products[PRODUCTS];
+    fr_weight *weights[PRODUCTS] = {0};
+    float *want[PRODUCTS];
+    const int rows[PRODUCTS] = {40, 7, 16, 33, 100};
+    for (int i = 0; i < PRODUCTS; i++) {
+        fr_matrix m = suite_matrix(&r, types[i], rows[i], COLS);
+        assert_int_equal(suite_ops->weight_new(dev, &m, &weights[i]), FR_OK);
+        want[i] = multiply(suite_ops, 1, &m, x, N);
+        products[i] = (fr_product){suite_alloc((size_t)(N * rows[i]) * sizeof(float)), weights[i]};
+        suite_matrix_free(&m);
+    }
+    assert_int_equal(suite_ops->matmul(dev, products, PRODUCTS, x, N), FR_OK);
+    for (int i = 0; i < PRODUCTS; i++) {
+        suite_assert_same(products[i].y, want[i], N * rows[i], fr_dtype_find(types[i])->name);
+        suite_ops->weight_free(dev, &weights[i]);
+        free(products[i].y);
+        free(want[i]);
+    }
+    free(x);
+    suite_ops->close(&dev);
+}
+
 /* A slice of columns of a wider matrix is a moved pointer with the old stride; the source is not
  * read after weight_new. */
 static void test_slice_and_lifetime(void **state)
@@ -166,7 +199,8 @@ static void test_slice_and_lifetime(void **state)
         assert_int_equal(suite_ops->weight_new(dev, &slice, &w), FR_OK);
         suite_matrix_free(&m);
         float got[20];
-        assert_int_equal(suite_ops->matmul(dev, got, x + info->block_values, w, 1), FR_OK);
+        assert_int_equal(suite_ops->matmul(dev, &(fr_product){got, w}, 1, x + info->block_values, 1),
+                         FR_OK);
         suite_assert_close(got, want, 20, 1e-5f, info->name);
         suite_ops->weight_free(dev, &w);
         suite_ops->weight_free(dev, &w); /* NULL is fine */
@@ -224,6 +258,7 @@ int suite_run_matmul(void)
         cmocka_unit_test(test_exact_activations),
         cmocka_unit_test(test_row_alone_or_in_batch),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_products_share_activations),
         cmocka_unit_test(test_slice_and_lifetime),
         cmocka_unit_test(test_bad_matrix),
         cmocka_unit_test(test_embed),

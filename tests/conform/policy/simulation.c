@@ -115,8 +115,7 @@ static fr_status has_delimiter(const fr_tokenizer *t, const char *delimiter, con
 }
 
 /* What the engine would write. */
-static fr_status generate_reply(const sim *s, const models *m, const fr_generate_call *g,
-                                sim_call *c)
+static fr_status generate_reply(sim *s, const models *m, const fr_generate_call *g, sim_call *c)
 {
     int draft = g->role == FR_ROLE_DRAFT, delimited = 0;
     const fr_tokenizer *t = draft ? m->draft : m->target;
@@ -127,6 +126,8 @@ static fr_status generate_reply(const sim *s, const models *m, const fr_generate
     while (st == FR_OK && !c->stop) {
         size_t base = (size_t)g->chain_base, from = (size_t)g->step_from;
         int32_t id = (draft ? models_draft_next : models_target_next)(m, seq.data, seq.len, base);
+        if (g->rough && chance(s, s->o->rough_errors))
+            id = m->draft_words.data[draw(s) % m->draft_words.len];
         float logprob = models_logprob(m, draft, seq.data, seq.len, base, id);
         st = fr_ids_put(&seq, &id, 1);
         if (st == FR_OK)
@@ -163,6 +164,7 @@ static fr_status sim_generate(void *ctx, const fr_generate_call *g, uint64_t *ca
     sim_call *c = NULL;
     assert_false(s->n_finished || s->closed);
     assert_true(g->max_tokens > 0 && g->n_ids > 0 && g->step_from <= g->n_ids);
+    assert_true(g->role == FR_ROLE_DRAFT || !g->rough);
     check_prefix(s, g->role, g->ids, g->n_ids, g->chain_base);
     assert_true(g->n_ids + g->max_tokens <= s->o->params.max_context);
     if (g->role == FR_ROLE_TARGET || s->chain.same_tokenizer)
@@ -182,6 +184,7 @@ static fr_status sim_generate(void *ctx, const fr_generate_call *g, uint64_t *ca
         return st;
     }
     s->out->n_draft_calls += g->role == FR_ROLE_DRAFT;
+    s->out->n_rough_calls += g->rough;
     call_add(s, c, call_out);
     return FR_OK;
 }

@@ -23,7 +23,7 @@ typedef struct sim_result {
     sim_step *steps;
     int n_steps, cap_steps;
     const char *stop;  /* NULL: not finished */
-    int n_verify, n_probes, n_events, n_draft_calls;
+    int n_verify, n_probes, n_events, n_draft_calls, n_rough_calls;
     int most_drafted;  /* in one Verify */
 } sim_result;
 
@@ -36,6 +36,7 @@ typedef struct sim_options {
     int missing;           /* per mille of draft calls that fail: at once, or later */
     int again;             /* per mille of streamed pieces that start from the call's beginning */
     int changes_mind;      /* 1: then by a group that writes something else */
+    int rough_errors;      /* per mille of the tokens of a rough draft that are any other word */
     int drafts_only;       /* 1: every drafted token must be the draft model's (no n-grams) */
     int close_after;       /* events after which the policy is closed, finished or not; 0: never */
     int bad_target;        /* number of the target's reply that is a failure; 0: none */

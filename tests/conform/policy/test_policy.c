@@ -4,7 +4,8 @@
  * exact policies: the chain is the target's plain chain, token for token, cut into the same
  * steps. The others: the chain is a pure function of models, prompt, parameters: the same for
  * every lookahead, with and without overlap, in whatever order replies come, and from every
- * committed step on. All: limits hold, one finish, no call left open. */
+ * committed step on. What the draft writes roughly decides neither. All: limits hold, one finish,
+ * no call left open. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -128,6 +129,7 @@ static void vary_exact(const fr_policy_ops *policy, const models *m)
         o.order = m->seed * 100 + (uint64_t)k + 1;
         o.slow_draft = k % 3 * 45;
         o.missing = k % 4 == 3 ? 200 : 0;
+        o.rough_errors = k % 5 * 100;
         check_exact(&o, &plain);
     }
     sim_result_free(&plain);
@@ -186,6 +188,7 @@ static void vary_order(const sim_options *base, const sim_result *want)
         o.params.overlap = i % 2;
         o.params.draft_tokens = i;
         o.slow_draft = i % 4 * 30;
+        o.rough_errors = i % 5 * 100;
         o.again = 50;
         run_ok(&o, &got);
         assert_same_steps(&o, want, 0, &got, 0);

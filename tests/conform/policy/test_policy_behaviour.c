@@ -117,6 +117,29 @@ static void a_perfect_draft_saves_passes(void **state)
 
 /* What the draft wrote behind tokens that were then rejected, or behind a wrong guess, must not
  * be offered. */
+/* A guess may be rough; the draft's own text, alone or as a step, may not. */
+static void only_guesses_are_rough(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"target", "draft", "token", "step"};
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
+        models m = open_models(tiny, 8);
+        m.never_declines = 1;
+        m.accepts = 100; /* no step has to be written by the target */
+        sim_options o = options(policies[i], &m);
+        sim_result r = run(&o);
+        assert_true(r.n_draft_calls > 0 || i == 0);
+        assert_int_equal(r.n_rough_calls, i == 2 ? r.n_draft_calls : 0);
+        sim_result_free(&r);
+        m.accepts = 0; /* every step has to be */
+        r = run(&o);
+        assert_true(i < 2 ? r.n_rough_calls == 0 : r.n_rough_calls > 0);
+        assert_true(i != 3 || r.n_rough_calls < r.n_draft_calls);
+        sim_result_free(&r);
+        models_close(&m);
+    }
+}
+
 static void every_draft_is_for_its_own_prefix(void **state)
 {
     (void)state;
@@ -350,6 +373,30 @@ static void an_end_token_is_judged_with_its_step(void **state)
     }
 }
 
+/* The target writes the steps that no draft is there for, and only those. */
+static void drafts_are_used_again_when_a_draft_is_back(void **state)
+{
+    (void)state;
+    models m = open_models(tiny, 13);
+    m.accepts = 100;
+    m.never_declines = 1;
+    m.ends = 0;
+    sim_options o = options("step", &m);
+    o.params.max_tokens = 600;
+    o.missing = 400;
+    sim_result r = run(&o);
+    int own = 0, back = 0;
+    for (int i = 0; i < r.n_steps; i++) {
+        own += r.steps[i].origin == FR_ORIGIN_TARGET;
+        back += i && r.steps[i].origin == FR_ORIGIN_DRAFT &&
+                r.steps[i - 1].origin == FR_ORIGIN_TARGET;
+    }
+    assert_true(own > 2 && back > 2);
+    assert_int_equal(chain_tokens(&r), 600);
+    sim_result_free(&r);
+    models_close(&m);
+}
+
 static void refused_parameters(void **state)
 {
     (void)state;
@@ -368,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_repeated_in_other_words),
         cmocka_unit_test(a_perfect_draft_saves_passes),
+        cmocka_unit_test(only_guesses_are_rough),
         cmocka_unit_test(every_draft_is_for_its_own_prefix),
         cmocka_unit_test(a_useless_draft_costs_no_passes),
         cmocka_unit_test(n_grams_alone_save_passes),
@@ -379,6 +427,7 @@ int main(void)
         cmocka_unit_test(an_unfinished_step_at_the_cap_is_judged_like_any_other),
         cmocka_unit_test(a_budget_is_of_the_whole_chain),
         cmocka_unit_test(an_end_token_is_judged_with_its_step),
+        cmocka_unit_test(drafts_are_used_again_when_a_draft_is_back),
         cmocka_unit_test(refused_parameters),
     };
     return cmocka_run_group_tests(tests, load_tokenizers, free_tokenizers);

@@ -1,0 +1,195 @@
+/* test_coordinator_groups.c: a whole coordinator (live_coordinator.h) and its groups: they die, hang,
+ * come back, forget and err, and are sent no more than they need. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "clock.h"
+#include "live_coordinator.h"
+#include "log.h"
+
+/* A group dies in the middle of a job: at once, silently, or politely. */
+static void survives_loss(fixture *f, const char *policy, int hangs)
+{
+    fake_options first = {.endpoint = f->server.endpoint,
+                          .role = "target",
+                          .name = "first",
+                          .model_digest = 11,
+                          .tokenizer = f->tokenizer,
+                          .token_ms = 2,
+                          .dies_after = hangs ? 7 : 0};
+    fake_engine *doomed = fake_engine_start(&first);
+    f->draft = engine(f, "draft", "d", 0);
+    await_groups(f->client, 2);
+    uint64_t id = submit(f->client, policy, 0);
+    fr_sleep_ms(30);
+    f->target = engine(f, "target", "second", 1);
+    await_groups(f->client, 3);
+    if (!hangs)
+        fake_engine_kill(&doomed);
+    watch(f->client, id, 0);
+    follow_to(f->client, &f->expected);
+    assert_true(atomic_load(&fake_engine_counts(f->target)->generates) +
+                    atomic_load(&fake_engine_counts(f->target)->verifies) >
+                0);
+    if (hangs)
+        fake_engine_kill(&doomed);
+}
+
+static void survives_a_killed_group(void **state)
+{
+    survives_loss(*state, "target", 0);
+}
+
+static void survives_a_hanging_group(void **state)
+{
+    survives_loss(*state, "token", 1);
+}
+
+static void waits_for_a_group_to_come_back(void **state)
+{
+    fixture *f = *state;
+    f->target = engine(f, "target", "t", 2);
+    submit(f->client, "target", 1);
+    fr_sleep_ms(60);
+    fake_engine_stop(&f->target);
+    fr_sleep_ms(200);
+    f->target = engine(f, "target", "t", 0);
+    follow_to(f->client, &f->expected);
+}
+
+/* An exact job needs no draft: it goes on without. */
+static void goes_on_without_the_draft(void **state)
+{
+    fixture *f = *state;
+    f->target = engine(f, "target", "t", 2);
+    f->draft = engine(f, "draft", "d", 2);
+    await_groups(f->client, 2);
+    submit(f->client, "token", 1);
+    fr_sleep_ms(50);
+    fake_engine_kill(&f->draft);
+    follow_to(f->client, &f->expected);
+}
+
+/* Where the text depends on the draft a lost one is waited for, but not for ever: then the target
+ * writes the steps alone. */
+static void steps_go_on_without_the_draft(void **state)
+{
+    fixture *f = *state;
+    const fake_options doomed = {.endpoint = f->server.endpoint,
+                                 .role = "draft",
+                                 .name = "d",
+                                 .model_digest = 22,
+                                 .tokenizer = f->tokenizer,
+                                 .dies_after = 12};
+    f->target = engine(f, "target", "t", 0);
+    f->draft = fake_engine_start(&doomed);
+    await_groups(f->client, 2);
+    submit(f->client, "step", 1);
+    int drafted = 0, alone = 0;
+    fr_msg m;
+    for (hear(f->client, &m); m.kind != FR_MSG_DONE; hear(f->client, &m)) {
+        drafted += m.kind == FR_MSG_STEP && !strcmp(m.body.step.origin, "draft");
+        alone += m.kind == FR_MSG_STEP && !strcmp(m.body.step.origin, "target");
+        fr_msg_free(&m);
+    }
+    assert_string_equal(m.body.done.job.state, "done");
+    assert_string_equal(m.body.done.job.stop, "end");
+    assert_int_equal(drafted, 1);
+    assert_true(alone > 1);
+    fr_msg_free(&m);
+}
+
+static void resends_what_an_engine_forgot(void **state)
+{
+    fixture *f = *state;
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "t",
+                            .model_digest = 11,
+                            .tokenizer = f->tokenizer,
+                            .forgets = 1};
+    f->target = fake_engine_start(&o);
+    f->draft = engine(f, "draft", "d", 0);
+    await_groups(f->client, 2);
+    submit(f->client, "token", 1);
+    follow_to(f->client, &f->expected);
+    assert_true(atomic_load(&fake_engine_counts(f->target)->need_prefix) > 0);
+}
+
+static void sends_only_what_is_new(void **state)
+{
+    fixture *f = *state;
+    f->target = engine(f, "target", "t", 0);
+    f->draft = engine(f, "draft", "d", 0);
+    await_groups(f->client, 2);
+    submit(f->client, "token", 1);
+    follow_to(f->client, &f->expected);
+    const fake_counts *c = fake_engine_counts(f->target);
+    int calls = atomic_load(&c->verifies) + atomic_load(&c->generates);
+    assert_int_equal(atomic_load(&c->need_prefix), 0);
+    /* The prompt once, and a few tokens a call. */
+    assert_true(atomic_load(&c->prefix_tokens) < 60 + 12 * calls);
+    for (int i = 0; i < 100 && !atomic_load(&c->released); i++)
+        fr_sleep_ms(10);
+    assert_true(atomic_load(&c->released) > 0);
+}
+
+static void engine_errors_reach_the_client(void **state)
+{
+    fixture *f = *state;
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "t",
+                            .model_digest = 11,
+                            .tokenizer = f->tokenizer,
+                            .refuses = FR_ELIMIT};
+    f->target = fake_engine_start(&o);
+    submit(f->client, "target", 1);
+    fr_msg done;
+    hear_kind(f->client, FR_MSG_DONE, &done);
+    assert_string_equal(done.body.done.job.state, "failed");
+    assert_int_equal(done.body.done.job.status, FR_ELIMIT);
+    assert_string_equal(done.body.done.job.cause, "the fake engine refuses");
+    fr_msg_free(&done);
+}
+
+static void refuses_a_second_model(void **state)
+{
+    fixture *f = *state;
+    f->target = engine(f, "target", "t", 0);
+    await_groups(f->client, 1);
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "other",
+                            .model_digest = 12,
+                            .tokenizer = f->tokenizer};
+    fake_engine *other = fake_engine_start(&o);
+    for (int i = 0; i < 200 && !atomic_load(&fake_engine_counts(other)->refused); i++)
+        fr_sleep_ms(10);
+    assert_true(atomic_load(&fake_engine_counts(other)->refused) > 0);
+    await_groups(f->client, 1);
+    fake_engine_stop(&other);
+}
+
+int main(void)
+{
+    fr_log_open("test_coordinator_groups", FR_LOG_ERROR);
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(survives_a_killed_group),
+        T(survives_a_hanging_group),
+        T(waits_for_a_group_to_come_back),
+        T(goes_on_without_the_draft),
+        T(steps_go_on_without_the_draft),
+        T(resends_what_an_engine_forgot),
+        T(sends_only_what_is_new),
+        T(engine_errors_reach_the_client),
+        T(refuses_a_second_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,107 @@
+/* test_coordinator_restart.c: a coordinator that starts again (live_coordinator.h): the store in a
+ * file, and the same endpoint again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "live_coordinator.h"
+#include "log.h"
+
+static void restart_continues(void **state)
+{
+    static const char *const policies[] = {"target", "token"};
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
+    fixture f = {.tokenizer = fake_tokenizer()};
+    fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
+    for (size_t i = 0; i < 2; i++) {
+        unlink(path);
+        server_start(&f.server, "tcp://127.0.0.1:*", path);
+        assert_int_equal(f.server.open_status, FR_OK);
+        char endpoint[256];
+        memcpy(endpoint, f.server.endpoint, sizeof endpoint);
+        f.target = engine(&f, "target", "t", 5);
+        f.draft = engine(&f, "draft", "d", 0);
+        assert_int_equal(fr_link_connect(endpoint, 0, &f.client), FR_OK);
+        await_groups(f.client, 2);
+        uint64_t id = submit(f.client, policies[i], 1);
+        fr_msg m;
+        hear_kind(f.client, FR_MSG_STEP, &m); /* something is committed */
+        fr_msg_free(&m);
+        server_stop(&f.server);
+        fake_engine_stop(&f.target);
+        fake_engine_stop(&f.draft);
+        fr_link_close(&f.client, 0);
+        server_start(&f.server, endpoint, path);
+        if (f.server.open_status != FR_OK)
+            fail_msg("the second coordinator does not start");
+        f.target = engine(&f, "target", "t", 0);
+        f.draft = engine(&f, "draft", "d", 0);
+        assert_int_equal(fr_link_connect(endpoint, 0, &f.client), FR_OK);
+        watch(f.client, id, 0);
+        follow_to(f.client, &f.expected);
+        server_stop(&f.server);
+        fake_engine_stop(&f.target);
+        fake_engine_stop(&f.draft);
+        fr_link_close(&f.client, 0);
+    }
+    unlink(path);
+    fr_buf_free(&f.expected);
+    fr_tokenizer_free(&f.tokenizer);
+}
+
+/* An open job is not continued with another model. */
+static void restart_refuses_another_model(void **state)
+{
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
+    fixture f = {.tokenizer = fake_tokenizer()};
+    unlink(path);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    f.target = engine(&f, "target", "t", 5);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    uint64_t id = submit(f.client, "target", 1);
+    fr_msg m;
+    hear_kind(f.client, FR_MSG_STEP, &m);
+    fr_msg_free(&m);
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&f.client, 0);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    const fake_options other = {.endpoint = f.server.endpoint,
+                                .role = "target",
+                                .name = "t",
+                                .model_digest = 99,
+                                .tokenizer = f.tokenizer};
+    f.target = fake_engine_start(&other);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    watch(f.client, id, 0);
+    hear_kind(f.client, FR_MSG_DONE, &m);
+    assert_string_equal(m.body.done.job.state, "failed");
+    assert_int_equal(m.body.done.job.status, FR_EMISMATCH);
+    assert_non_null(strstr(m.body.done.job.cause, "was begun with target fake"));
+    fr_msg_free(&m);
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&f.client, 0);
+    fr_tokenizer_free(&f.tokenizer);
+    unlink(path);
+}
+
+int main(void)
+{
+    fr_log_open("test_coordinator_restart", FR_LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(restart_continues),
+        cmocka_unit_test(restart_refuses_another_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
