@@ -45,7 +45,7 @@ static const struct argp_option job_options[] = {
     {"judge", OPT_JUDGE, "J", 0, "of drafted steps: score (default), score-mean or logprob", 1},
     {"threshold", OPT_THRESHOLD, "X", 0,
      "from which the judge keeps a step (default: the judge's own)", 1},
-    {"draft-tokens", OPT_DRAFT_TOKENS, "K", 0, "tokens drafted for one exact verification", 1},
+    {"draft-tokens", OPT_DRAFT_TOKENS, "K", 0, "tokens drafted for one exact verification (default 4)", 1},
     {"lookahead", OPT_LOOKAHEAD, "K", 0, "drafted steps judged in one pass", 1},
     {"step-tokens", OPT_STEP_TOKENS, "N", 0, "most tokens of one step", 1},
     {"delimiter", OPT_DELIMITER, "TEXT", 0, "what ends a step (default: two newlines)", 1},
