@@ -238,7 +238,6 @@ LANES_INLINE void quantise_super(const float *x, fr_act_k *out)
 /* Activations of up to FR_TILE_TOKENS tokens and all that they are multiplied with. */
 typedef struct matmul_job {
     const fr_product *products;
-    int n_products;
     int first; /* token: row of every y */
     const float *x;
     int64_t cols;
@@ -303,7 +302,7 @@ static fr_status fast_matmul(fr_device *dev, const fr_product *products, int n_p
                              const float *x, int n)
 {
     const int64_t cols = products[0].w->cols;
-    matmul_job job = {.products = products, .n_products = n_products, .cols = cols};
+    matmul_job job = {.products = products, .cols = cols};
     int64_t tiles = 0;
     for (int i = 0; i < n_products; i++) {
         const fr_weight *w = products[i].w;

@@ -202,13 +202,13 @@ static void on_signal(int number)
     atomic_store(&stop, 1);
 }
 
-/* Without SA_RESTART, so that a wait ends. */
+/* Without SA_RESTART, so that a wait ends. Called once there is something to end in good order: before
+ * that, while a model loads, a signal just ends the process. */
 static void catch_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
 }
 
 static fr_status run(const args *a, fr_comm *comm)
@@ -217,6 +217,7 @@ static fr_status run(const args *a, fr_comm *comm)
     if (!a->endpoint[0])
         return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    catch_signals();
     fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
            fr_session_info_of(session)->load_s);
     const fr_serve_options serve = {.endpoint = a->endpoint, .role = a->role, .name = a->name,
@@ -268,7 +269,7 @@ int main(int argc, char **argv)
     fr_status st = parse_command_line(argc, argv, &a);
     snprintf(cause, sizeof cause, "%s", fr_cause());
     fr_log_open("forerun-worker", a.level);
-    catch_signals();
+    signal(SIGPIPE, SIG_IGN);
     fr_status joined = join(&a, &comm);
     int rank = comm ? comm->rank : 0;
     if (st != FR_OK)

@@ -79,7 +79,7 @@ static fr_status job_number(int key, char *arg, fr_job_options *o)
     case 't':
         return fr_arg_double("--temperature", arg, 0, 100, &o->temperature);
     case OPT_TOP_P:
-        return fr_arg_double("--top-p", arg, 0, 1, &o->top_p);
+        return fr_arg_double("--top-p", arg, 1e-6, 1, &o->top_p); /* 0 is "not given" on the wire */
     case OPT_TOP_K:
         return fr_arg_int("--top-k", arg, 0, 256, &o->top_k);
     case OPT_SEED:

@@ -64,6 +64,7 @@ bad nonsense "$F" solve --policy nonsense x
 bad nonsense "$F" solve --policy step --judge nonsense x
 bad threshold "$F" solve --policy step --threshold 77 x
 bad --temperature "$F" solve --temperature hot x
+bad --top-p "$F" solve --top-p 0 x
 bad --ranks "$F" solve --ranks 0 x
 bad --draft-vocab "$F" solve --draft-vocab many x
 bad --text "$F" model vocab "$TINY_TARGET"
