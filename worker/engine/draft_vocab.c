@@ -143,7 +143,11 @@ static int by_count(const void *a, const void *b)
 static fr_status write_file(const char *path, const ranked *list, int n)
 {
     fr_buf temporary = {0};
-    FR_TRY(fr_buf_printf(&temporary, "%s.tmp.%ld", path, (long)getpid()));
+    fr_status st = fr_buf_printf(&temporary, "%s.tmp.%ld", path, (long)getpid());
+    if (st != FR_OK) {
+        fr_buf_free(&temporary);
+        return st;
+    }
     const char *name = (const char *)temporary.data;
     FILE *f = fopen(name, "we");
     int ok = f != NULL;

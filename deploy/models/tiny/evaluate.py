@@ -204,6 +204,8 @@ def main():
     ap.add_argument("--draft")
     ap.add_argument("--problems")
     ap.add_argument("--count", type=int, default=3000)
+    ap.add_argument("--low", type=int, default=4, help="rollouts: fewest steps of a problem")
+    ap.add_argument("--high", type=int, default=mp.MAX_STEPS, help="rollouts: most")
     ap.add_argument("--limit", type=int, default=0)
     ap.add_argument("--seed", type=int, default=55)
     ap.add_argument("--temperature", type=float, default=0.0)
@@ -216,7 +218,7 @@ def main():
     t0 = time.time()
     if a.mode == "rollouts":
         rng = random.Random(a.seed)
-        probs = [mp.make_problem(rng, rng.randint(2, 12)) for _ in range(a.count)]
+        probs = [mp.make_problem(rng, rng.randint(a.low, a.high)) for _ in range(a.count)]
         chains = run_chains(net, probs, batch=250, temperature=a.temperature, seed=a.seed)
         with open(a.out, "w") as f:
             for p, c in zip(probs, chains):
