@@ -17,6 +17,7 @@
 #include "interrupt.h"
 #include "job_options.h"
 #include "json_out.h"
+#include "policy.h"
 
 #define MAX_POLICIES 16
 #define SILENCE_S 3.0
@@ -114,6 +115,9 @@ static fr_status split_policies(benching *b)
     while ((name = strsep(&rest, ","))) {
         if (!*name)
             return fr_fail(FR_EINVAL, "--policies: an empty name in '%.100s'", b->o->policies);
+        if (!fr_policy_find(name))
+            return fr_fail(FR_EINVAL, "--policies: '%.64s' is unknown; there are %s", name,
+                           fr_policy_names());
         for (int i = 0; i < b->n_policies; i++)
             if (strcmp(b->policies[i].name, name) == 0)
                 return fr_fail(FR_EINVAL, "--policies: '%.64s' is there twice", name);
@@ -127,6 +131,14 @@ static fr_status split_policies(benching *b)
         b->n_policies++;
     }
     return FR_OK;
+}
+
+/* Hours of work may stand before the first word is written. */
+static fr_status check_outputs(const bench_options *o)
+{
+    if (o->json && strcmp(o->json, "-") != 0)
+        FR_TRY(fr_bench_check_output(o->json));
+    return o->html ? fr_bench_check_output(o->html) : FR_OK;
 }
 
 static fr_status submit_next(benching *b, slot *s)
@@ -343,6 +355,7 @@ static fr_status bench(const bench_options *o)
     fr_status st;
     FR_TRY_GOTO(st, fr_problems_read(o->data, o->limit, &b.problems), out);
     FR_TRY_GOTO(st, split_policies(&b), out);
+    FR_TRY_GOTO(st, check_outputs(o), out);
     b.slots = calloc((size_t)o->concurrency, sizeof *b.slots);
     if (!b.slots)
         FR_TRY_GOTO(st, fr_no_memory(), out);

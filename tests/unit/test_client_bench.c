@@ -176,6 +176,29 @@ double __wrap_fr_now_s(void)
     return from > 0 ? now + 100 * (now - from) : now;
 }
 
+static int is_there(const char *file)
+{
+    return access(file, F_OK) == 0;
+}
+
+static void test_outputs(void **state)
+{
+    (void)state;
+    char fresh[64];
+    write_data("old");
+    assert_int_equal(fr_bench_check_output(path), FR_OK);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fgetc(f), 'o'); /* an old report stays */
+    fclose(f);
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    assert_int_equal(fr_bench_check_output(fresh), FR_OK);
+    assert_false(is_there(fresh));
+    assert_int_equal(fr_bench_check_output("/nonexistent/x.json"), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "/nonexistent/x.json: "));
+    assert_int_equal(fr_bench_check_output("/"), FR_EINVAL);
+}
+
 typedef struct deaf_coordinator {
     char endpoint[128];
     atomic_int ready, stop, submissions;
@@ -214,6 +237,27 @@ static int run_bench(const char *endpoint, const char *option, const char *value
     return fr_command_bench.run(option ? 9 : 7, (char **)argv);
 }
 
+/* What is wrong with the command line is told before anything is asked of the cluster. */
+static void test_refused(void **state)
+{
+    (void)state;
+    const char nobody[] = "tcp://127.0.0.1:1";
+    const struct {
+        const char *option, *value, *cause;
+    } cases[] = {
+        {"--policies", "target,foo", "'foo' is unknown; there are target, "},
+        {"--policies", "target,token,target", "'target' is there twice"},
+        {"--json", "/nonexistent/x.json", "/nonexistent/x.json: "},
+        {"--html", "/nonexistent/x.html", "/nonexistent/x.html: "},
+    };
+    write_data(good);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(run_bench(nobody, cases[i].option, cases[i].value), FR_EXIT_USAGE);
+        if (!strstr(fr_cause(), cases[i].cause))
+            fail_msg("case %zu: %s", i, fr_cause());
+    }
+}
+
 static void test_unanswered(void **state)
 {
     (void)state;
@@ -238,6 +282,8 @@ int main(void)
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_report),
+        cmocka_unit_test(test_outputs),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unanswered),
     };
     return cmocka_run_group_tests_name("client_bench", tests, make_file, remove_file);
