@@ -278,12 +278,9 @@ static void test_unanswered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_report),
-        cmocka_unit_test(test_outputs),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_good),       cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_report),
+        cmocka_unit_test(test_outputs),    cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unanswered),
     };
     return cmocka_run_group_tests_name("client_bench", tests, make_file, remove_file);
