@@ -279,7 +279,7 @@ int main(int argc, char **argv)
     else
         st = run(&a, comm);
     if (st != FR_OK && rank == 0)
-        fprintf(stderr, "forerun-worker: %s\n", fr_cause());
+        fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
         fr_log(FR_LOG_INFO, "rank %d: %s", rank, fr_cause());
     if (comm)

@@ -2,10 +2,12 @@
 #include "bench_report.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "buf.h"
 #include "check.h"
@@ -227,4 +229,16 @@ fr_status fr_bench_html(const fr_bench_report *r, const char *path)
     }
     fr_buf_free(&page);
     return st;
+}
+
+fr_status fr_bench_check_output(const char *path)
+{
+    int fresh = access(path, F_OK) != 0;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return fr_fail(FR_EINVAL, "%s: cannot be written: %s", path, strerror(errno));
+    close(fd);
+    if (fresh)
+        unlink(path); /* a run that fails leaves no empty report */
+    return FR_OK;
 }

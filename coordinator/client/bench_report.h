@@ -43,4 +43,8 @@ fr_status fr_bench_print(const fr_bench_report *r);
 fr_status fr_bench_json(const fr_bench_report *r, cJSON **out);
 fr_status fr_bench_html(const fr_bench_report *r, const char *path);
 
+/* Whether a report can be written there: FR_EINVAL naming the file when not. What is there stays as
+ * it is. */
+fr_status fr_bench_check_output(const char *path);
+
 #endif

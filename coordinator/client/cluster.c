@@ -85,7 +85,7 @@ static fr_status ended(const fr_cluster *c, const fr_process *p)
     snprintf(name, sizeof name, "%s.log", p->name);
     file_in(c, name, log);
     fr_buf why = {0};
-    fr_status st = fr_log_first_error(log, 0, &why);
+    fr_status st = fr_process_why(p, log, 0, &why);
     if (st == FR_OK)
         st = fr_fail(p->exit_code == 2 ? FR_EINVAL : FR_EPEER, "%s: %s", p->name,
                      why.len ? (const char *)why.data : "ended without a word");

@@ -17,6 +17,7 @@
 #include "interrupt.h"
 #include "job_options.h"
 #include "json_out.h"
+#include "policy.h"
 
 #define MAX_POLICIES 16
 #define SILENCE_S 3.0
@@ -34,6 +35,7 @@ typedef struct slot {
     int problem;  /* -1: free */
     uint64_t tag; /* of its submission */
     uint64_t job; /* 0: not told yet */
+    double sent_s;
 } slot;
 
 typedef struct benching {
@@ -113,6 +115,9 @@ static fr_status split_policies(benching *b)
     while ((name = strsep(&rest, ","))) {
         if (!*name)
             return fr_fail(FR_EINVAL, "--policies: an empty name in '%.100s'", b->o->policies);
+        if (!fr_policy_find(name))
+            return fr_fail(FR_EINVAL, "--policies: '%.64s' is unknown; there are %s", name,
+                           fr_policy_names());
         for (int i = 0; i < b->n_policies; i++)
             if (strcmp(b->policies[i].name, name) == 0)
                 return fr_fail(FR_EINVAL, "--policies: '%.64s' is there twice", name);
@@ -126,6 +131,14 @@ static fr_status split_policies(benching *b)
         b->n_policies++;
     }
     return FR_OK;
+}
+
+/* Hours of work may stand before the first word is written. */
+static fr_status check_outputs(const bench_options *o)
+{
+    if (o->json && strcmp(o->json, "-") != 0)
+        FR_TRY(fr_bench_check_output(o->json));
+    return o->html ? fr_bench_check_output(o->html) : FR_OK;
 }
 
 static fr_status submit_next(benching *b, slot *s)
@@ -142,7 +155,7 @@ static fr_status submit_next(benching *b, slot *s)
         st = fr_call_send(b->place.call, &m);
     }
     if (st == FR_OK)
-        *s = (slot){.problem = b->next++, .tag = m.tag};
+        *s = (slot){.problem = b->next++, .tag = m.tag, .sent_s = fr_now_s()};
     fr_buf_free(&text);
     return st;
 }
@@ -195,6 +208,23 @@ static fr_status on_message(benching *b, const fr_msg *m)
     return FR_OK;
 }
 
+/* A coordinator that dies between a submission and its answer never gives it, however alive its
+ * successor is. The submission is not sent again: the job may be stored, and would run twice. */
+static fr_status check_answers(const benching *b)
+{
+    double now = fr_now_s();
+    for (int i = 0; i < b->o->concurrency; i++) {
+        const slot *s = &b->slots[i];
+        if (s->problem >= 0 && s->job == 0 && now - s->sent_s > GIVE_UP_S)
+            return fr_fail(FR_EUNAVAILABLE,
+                           "%s, policy %s: no answer from %s to its submission in %.0f s; `forerun "
+                           "list` shows whether it was taken",
+                           b->problems.data[s->problem].id, b->now->name, b->place.call->endpoint,
+                           GIVE_UP_S);
+    }
+    return FR_OK;
+}
+
 /* Asks again for the ends of all jobs in flight, steps left out: the coordinator may have been
  * restarted. */
 static fr_status on_silence(benching *b)
@@ -229,6 +259,7 @@ static fr_status run_policy(benching *b, int policy)
         for (int i = 0; i < b->o->concurrency && b->next < b->problems.n; i++)
             if (b->slots[i].problem < 0)
                 FR_TRY(submit_next(b, &b->slots[i]));
+        FR_TRY(check_answers(b));
         fr_msg m = {0};
         fr_status st = fr_call_next(b->place.call, 200, &m);
         if (st == FR_ETIMEDOUT) {
@@ -324,6 +355,7 @@ static fr_status bench(const bench_options *o)
     fr_status st;
     FR_TRY_GOTO(st, fr_problems_read(o->data, o->limit, &b.problems), out);
     FR_TRY_GOTO(st, split_policies(&b), out);
+    FR_TRY_GOTO(st, check_outputs(o), out);
     b.slots = calloc((size_t)o->concurrency, sizeof *b.slots);
     if (!b.slots)
         FR_TRY_GOTO(st, fr_no_memory(), out);

@@ -51,7 +51,7 @@ static fr_status print_jobs(const fr_msg_list_reply *l, int json)
     }
     for (size_t i = 0; i < l->n_jobs; i++) {
         cJSON *job = NULL;
-        FR_TRY(fr_json_job(NULL, &l->jobs[i], &job));
+        FR_TRY(fr_json_job_brief(&l->jobs[i], &job));
         fr_status st = fr_json_print(job);
         cJSON_Delete(job);
         FR_TRY(st);

@@ -75,7 +75,7 @@ static fr_status print_job(const fr_msg_job_info *j)
     return st;
 }
 
-static fr_status fill_json(cJSON *o, const fr_msg_status_reply *s)
+static fr_status fill_json(cJSON *o, uint64_t job_asked, const fr_msg_status_reply *s)
 {
     cJSON *groups = cJSON_AddArrayToObject(o, "groups"), *jobs = cJSON_AddArrayToObject(o, "jobs");
     if (!groups || !jobs)
@@ -87,7 +87,8 @@ static fr_status fill_json(cJSON *o, const fr_msg_status_reply *s)
     }
     for (size_t i = 0; i < s->n_jobs; i++) {
         cJSON *job = NULL;
-        FR_TRY(fr_json_job(NULL, &s->jobs[i], &job));
+        FR_TRY(job_asked ? fr_json_job(NULL, &s->jobs[i], &job)
+                         : fr_json_job_brief(&s->jobs[i], &job));
         FR_TRY(fr_json_append(jobs, job));
     }
     FR_TRY(fr_json_number(o, "uptime", s->uptime));
@@ -96,11 +97,11 @@ static fr_status fill_json(cJSON *o, const fr_msg_status_reply *s)
     return fr_json_text(o, "version", s->version);
 }
 
-static fr_status print_json(const fr_msg_status_reply *s)
+static fr_status print_json(uint64_t job_asked, const fr_msg_status_reply *s)
 {
     cJSON *o = NULL;
     FR_TRY(fr_json_object(&o));
-    fr_status st = fill_json(o, s);
+    fr_status st = fill_json(o, job_asked, s);
     if (st == FR_OK)
         st = fr_json_print(o);
     cJSON_Delete(o);
@@ -113,7 +114,7 @@ static fr_status print_reply(const fr_remote_options *o, uint64_t job, const cha
     if (job && s->n_jobs == 0)
         return fr_fail(FR_ENOTFOUND, "no job %" PRIu64 " at %s", job, endpoint);
     if (o->json)
-        return print_json(s);
+        return print_json(job, s);
     return job ? print_job(&s->jobs[0]) : print_cluster(s, endpoint);
 }
 

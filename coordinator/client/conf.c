@@ -151,7 +151,10 @@ static fr_status check_lines(const char *path, FILE *f)
         else if (memchr(line, 0, (size_t)n))
             st = fr_fail(FR_EINVAL, "%s:%d: a zero byte", path, number);
     }
+    int failed = errno;
     free(line);
+    if (st == FR_OK && ferror(f))
+        st = fr_fail(failed == EISDIR ? FR_EINVAL : FR_EIO, "%s: %s", path, strerror(failed));
     rewind(f);
     return st;
 }

@@ -164,7 +164,7 @@ static fr_status fill_tokens(cJSON *o, const fr_msg_job_info *j)
     return fr_json_number(tokens, "target", j->target_tokens);
 }
 
-static fr_status fill_job(cJSON *o, const char *event, const fr_msg_job_info *j)
+static fr_status fill_job(cJSON *o, const char *event, int with_text, const fr_msg_job_info *j)
 {
     if (event)
         FR_TRY(fr_json_text(o, "event", event));
@@ -174,7 +174,8 @@ static fr_status fill_job(cJSON *o, const char *event, const fr_msg_job_info *j)
         FR_TRY(fr_json_text(o, "name", j->spec.name));
     if (!event)
         FR_TRY(fr_json_text(o, "problem", j->spec.problem));
-    FR_TRY(fr_json_bytes(o, "text", j->text.data, j->text.len));
+    if (with_text)
+        FR_TRY(fr_json_bytes(o, "text", j->text.data, j->text.len));
     FR_TRY(fr_json_text(o, "answer", j->answer));
     FR_TRY(fr_json_number(o, "seconds", j->seconds));
     FR_TRY(fill_tokens(o, j));
@@ -193,7 +194,14 @@ fr_status fr_json_job(const char *event, const fr_msg_job_info *job, cJSON **out
 {
     cJSON *o = NULL;
     FR_TRY(fr_json_object(&o));
-    return finish(fill_job(o, event, job), o, out);
+    return finish(fill_job(o, event, 1, job), o, out);
+}
+
+fr_status fr_json_job_brief(const fr_msg_job_info *job, cJSON **out)
+{
+    cJSON *o = NULL;
+    FR_TRY(fr_json_object(&o));
+    return finish(fill_job(o, NULL, 0, job), o, out);
 }
 
 static fr_status fill_failed(cJSON *o, uint64_t job, fr_status status, const char *cause)

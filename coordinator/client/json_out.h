@@ -29,8 +29,11 @@ fr_status fr_json_save(const cJSON *o, const char *path);
 /* The events of `solve --json` and `watch --json`. *out is the caller's to free. */
 fr_status fr_json_step(const fr_msg_step *step, cJSON **out);
 fr_status fr_json_progress(const fr_msg_progress *progress, cJSON **out);
-/* {"event":"done"...}, {"event":"failed"...} or, without an event, the job as `status` shows it. */
+/* {"event":"done"...}, {"event":"failed"...} or, without an event, the job as `status JOB` shows
+ * it. */
 fr_status fr_json_job(const char *event, const fr_msg_job_info *job, cJSON **out);
+/* One of many jobs: the coordinator lists them without their texts. */
+fr_status fr_json_job_brief(const fr_msg_job_info *job, cJSON **out);
 fr_status fr_json_failed(uint64_t job, fr_status status, const char *cause, cJSON **out);
 fr_status fr_json_group(const fr_msg_group_info *group, cJSON **out);
 

@@ -91,7 +91,8 @@ int fr_process_running(fr_process *p)
     pid_t got = waitpid(p->pid, &status, WNOHANG);
     if (got == 0 || (got < 0 && errno == EINTR))
         return 1;
-    p->exit_code = got < 0 ? 127 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    p->signal = got > 0 && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    p->exit_code = got < 0 ? 127 : p->signal ? 128 + p->signal : WEXITSTATUS(status);
     p->pid = 0;
     return 0;
 }
@@ -119,21 +120,50 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
-/* How well a line of a log tells why its program ended: an error, else a word of the program, else
- * anything: mpirun and the run-time libraries talk too. *text_out is the line without the program's
- * name: "forerun-worker rank 1: error: X" and "forerun-worker: X" give X. */
-typedef enum { LINE_OTHER, LINE_OURS, LINE_ERROR } line_kind;
+/* How well a line of a log tells why its program ended. What our programs merely tell (no "error: ",
+ * no "warning: ") is no reason; mpirun and the run-time libraries talk too, and begin with theirs.
+ * *text_out is the line without what stands before the reason: "forerun-worker: error: X" gives X. */
+typedef enum { LINE_NOTHING, LINE_FOREIGN, LINE_WARNING, LINE_ERROR } line_kind;
 
 static line_kind judge_line(const char *line, const char **text_out)
 {
-    const char *error = strstr(line, "error: "), *colon = strstr(line, ": ");
-    *text_out = error ? error + 7 : line;
+    const char *error = strstr(line, "error: "), *warning = strstr(line, ": warning: ");
+    int ours = strncmp(line, "forerun-", 8) == 0;
+    *text_out = error ? error + 7 : ours && warning ? warning + 11 : line;
     if (error)
         return LINE_ERROR;
-    if (strncmp(line, "forerun-", 8) != 0 || !colon)
-        return LINE_OTHER;
-    *text_out = colon + 2;
-    return LINE_OURS;
+    if (ours)
+        return warning ? LINE_WARNING : LINE_NOTHING;
+    int rule = line[strcspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] == 0;
+    return rule ? LINE_NOTHING : LINE_FOREIGN;
+}
+
+/* How argp ends a complaint about the command line, which is the line before. */
+static int follows_usage_error(const char *line)
+{
+    return strncmp(line, "Try `forerun-", 13) == 0;
+}
+
+static void find_reason(FILE *f, char *best, size_t cap)
+{
+    char line[1024], before[1024] = "";
+    line_kind best_kind = LINE_NOTHING;
+    while (best_kind != LINE_ERROR && fgets(line, sizeof line, f)) {
+        const char *text;
+        line[strcspn(line, "\r\n")] = 0;
+        line_kind kind = judge_line(line, &text);
+        if (follows_usage_error(line)) {
+            const char *colon = strstr(before, ": ");
+            kind = LINE_ERROR;
+            text = colon ? colon + 2 : before;
+        }
+        /* The first error and the first foreign line, but the last warning. */
+        if (kind > best_kind || (kind == LINE_WARNING && best_kind == LINE_WARNING)) {
+            snprintf(best, cap, "%s", text);
+            best_kind = kind;
+        }
+        snprintf(before, sizeof before, "%s", line);
+    }
 }
 
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
@@ -141,19 +171,23 @@ fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out)
     FILE *f = fopen(log_path, "re");
     if (!f)
         return FR_OK;
-    char line[1024], best[1024] = "";
-    line_kind best_kind = LINE_OTHER;
+    char best[1024] = "";
     if (from > 0 && fseek(f, from, SEEK_SET) != 0)
         rewind(f);
-    while (best_kind != LINE_ERROR && fgets(line, sizeof line, f)) {
-        const char *text;
-        line[strcspn(line, "\r\n")] = 0;
-        line_kind kind = judge_line(line, &text);
-        if (!line[0] || kind < best_kind)
-            continue;
-        snprintf(best, sizeof best, "%s", text);
-        best_kind = kind;
-    }
+    find_reason(f, best, sizeof best);
     fclose(f);
     return fr_buf_printf(out, "%s", best);
+}
+
+fr_status fr_process_why(const fr_process *p, const char *log_path, long from, fr_buf *out)
+{
+    if (p->signal)
+        return fr_buf_printf(out, "killed by signal %d (%s)", p->signal, strsignal(p->signal));
+    size_t before = out->len;
+    FR_TRY(fr_log_first_error(log_path, from, out));
+    int signal = p->exit_code - 128; /* as mpirun and the shell hand on what killed their child */
+    if (out->len > before || signal <= 0 || signal >= NSIG)
+        return FR_OK;
+    return fr_buf_printf(out, "a process of it was killed by signal %d (%s)", signal,
+                         strsignal(signal));
 }

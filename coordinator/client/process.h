@@ -14,6 +14,7 @@
 typedef struct fr_process {
     pid_t pid;      /* 0: not started, or ended and collected */
     int exit_code;  /* once ended: the code, or 128 + the signal */
+    int signal;     /* that killed it; 0: it ended by itself */
     char name[32];  /* for messages */
 } fr_process;
 
@@ -30,8 +31,12 @@ int fr_process_wait(fr_process *p, int timeout_ms);
 void fr_process_stop(fr_process *p, int grace_ms);
 
 /* Why a child ended, by its log: the first line that tells an error ("...: error: X" gives "X"),
- * else the last line of one of Forerun's programs, else the last line at all; "" when the log is
- * empty or unreadable. Appended to out. from: bytes of the log to skip. */
+ * else the last warning of one of Forerun's programs, else the first line of another one (mpirun
+ * ends with hints); "" when there is none or the log is unreadable. Appended to out. from: bytes of
+ * the log to skip. */
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
+/* The same for a child that ended: the signal that killed it, or what its log says, or the signal
+ * that its exit code stands for. */
+fr_status fr_process_why(const fr_process *p, const char *log_path, long from, fr_buf *out);
 
 #endif

@@ -47,10 +47,10 @@ fr_status fr_supervisor_start(fr_supervisor *s, int member)
     return FR_OK;
 }
 
-/* The last run's own error line; appended to out. */
-static fr_status error_line(const fr_member *m, fr_buf *out)
+/* How the last run ended; appended to out. */
+static fr_status last_words(const fr_member *m, fr_buf *out)
 {
-    FR_TRY(fr_log_first_error(m->log_path, m->log_from, out));
+    FR_TRY(fr_process_why(&m->process, m->log_path, m->log_from, out));
     return out->len ? FR_OK : fr_buf_printf(out, "no word in %s", m->log_path);
 }
 
@@ -59,15 +59,18 @@ static fr_status on_end(fr_supervisor *s, fr_member *m)
     if (m->first && m->process.exit_code == 0)
         return fr_fail(FR_ECANCELLED, "the coordinator was asked to stop");
     fr_buf why = {0};
-    fr_status st = error_line(m, &why);
+    fr_status st = last_words(m, &why);
     if (st == FR_OK && !s->settled && m->process.exit_code == 2)
         st = fr_fail(FR_EINVAL, "%s: %s", m->name, (const char *)why.data);
     if (st == FR_OK) {
         double now = fr_now_s();
         m->backoff_ms = fr_backoff_ms(m->backoff_ms, now - m->started_s);
         m->restart_at_s = now + m->backoff_ms / 1e3;
-        fr_log(FR_LOG_WARN, "%s ended with exit code %d: %s; again in %.1f s", m->name,
-               m->process.exit_code, (const char *)why.data, m->backoff_ms / 1e3);
+        char code[32] = ""; /* a signal is a word of its own */
+        if (!m->process.signal)
+            snprintf(code, sizeof code, "exit code %d, ", m->process.exit_code);
+        fr_log(FR_LOG_WARN, "%s ended: %s%s; again in %.1f s", m->name, code,
+               (const char *)why.data, m->backoff_ms / 1e3);
     }
     fr_buf_free(&why);
     return st;

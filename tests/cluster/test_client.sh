@@ -114,6 +114,11 @@ has target
 code 0 "$F" status "$job" --json
 [ "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["answer"])' <"$T/out")" = "$answer" ] ||
     fail "status of a job"
+[ "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["jobs"][0]["text"])' <"$T/out")" = "$want" ] ||
+    fail "the text of a job"
+code 0 "$F" list --json
+grep -q '"answer"' "$T/out" || fail "list --json has no answer"
+grep -q '"text"' "$T/out" && fail "list --json shows a text that it has not"
 code 0 "$F" list --state done
 has first
 code 0 "$F" submit --policy target --temperature 8 --max-tokens 1900 --json "$(question 3)"

@@ -1,4 +1,5 @@
-/* test_client_bench.c: the benchmark's data files and what its numbers come to. */
+/* test_client_bench.c: the benchmark's data files, what its numbers come to, and the command itself
+ * against a coordinator that never answers a submission. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,8 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +16,9 @@
 
 #include "bench_data.h"
 #include "bench_report.h"
+#include "client.h"
 #include "fault_alloc.h"
+#include "link.h"
 
 static char path[] = "/tmp/forerun-bench-XXXXXX";
 
@@ -161,13 +166,122 @@ static void test_report(void **state)
     assert_int_equal(fr_bench_html(&r, "/nonexistent/x.html"), FR_EIO);
 }
 
+/* The clock of the program under test (linked with --wrap): it runs fast once a submission came. */
+static _Atomic double fast_from_s;
+double __real_fr_now_s(void);
+double __wrap_fr_now_s(void);
+double __wrap_fr_now_s(void)
+{
+    double now = __real_fr_now_s(), from = atomic_load(&fast_from_s);
+    return from > 0 ? now + 100 * (now - from) : now;
+}
+
+static int is_there(const char *file)
+{
+    return access(file, F_OK) == 0;
+}
+
+static void test_outputs(void **state)
+{
+    (void)state;
+    char fresh[64];
+    write_data("old");
+    assert_int_equal(fr_bench_check_output(path), FR_OK);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fgetc(f), 'o'); /* an old report stays */
+    fclose(f);
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    assert_int_equal(fr_bench_check_output(fresh), FR_OK);
+    assert_false(is_there(fresh));
+    assert_int_equal(fr_bench_check_output("/nonexistent/x.json"), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "/nonexistent/x.json: "));
+    assert_int_equal(fr_bench_check_output("/"), FR_EINVAL);
+}
+
+typedef struct deaf_coordinator {
+    char endpoint[128];
+    atomic_int ready, stop, submissions;
+} deaf_coordinator;
+
+/* Gives signs of life, and no answer to a submission. */
+static void *serve_deaf(void *arg)
+{
+    deaf_coordinator *s = arg;
+    fr_link *l = NULL;
+    if (fr_link_listen("tcp://127.0.0.1:0", 0, &l) != FR_OK)
+        return NULL;
+    snprintf(s->endpoint, sizeof s->endpoint, "%s", fr_link_endpoint(l));
+    atomic_store(&s->ready, 1);
+    while (!atomic_load(&s->stop)) {
+        fr_peer from;
+        fr_msg m = {0};
+        if (fr_link_recv(l, 50, &from, &m) != FR_OK)
+            continue;
+        fr_msg out = {.kind = FR_MSG_STATUS_REPLY, .tag = m.tag};
+        out.body.status_reply = (fr_msg_status_reply){.version = "v"};
+        if (m.kind == FR_MSG_STATUS_QUERY)
+            fr_link_send(l, &from, &out);
+        if (m.kind == FR_MSG_SUBMIT && atomic_fetch_add(&s->submissions, 1) == 0)
+            atomic_store(&fast_from_s, __real_fr_now_s());
+        fr_msg_free(&m);
+    }
+    fr_link_close(&l, 100);
+    return NULL;
+}
+
+static int run_bench(const char *endpoint, const char *option, const char *value)
+{
+    const char *argv[] = {"bench",      "--connect", endpoint, "--data", path,
+                          "--policies", "target",    option,   value,    NULL};
+    return fr_command_bench.run(option ? 9 : 7, (char **)argv);
+}
+
+/* What is wrong with the command line is told before anything is asked of the cluster. */
+static void test_refused(void **state)
+{
+    (void)state;
+    const char nobody[] = "tcp://127.0.0.1:1";
+    const struct {
+        const char *option, *value, *cause;
+    } cases[] = {
+        {"--policies", "target,foo", "'foo' is unknown; there are target, "},
+        {"--policies", "target,token,target", "'target' is there twice"},
+        {"--json", "/nonexistent/x.json", "/nonexistent/x.json: "},
+        {"--html", "/nonexistent/x.html", "/nonexistent/x.html: "},
+    };
+    write_data(good);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(run_bench(nobody, cases[i].option, cases[i].value), FR_EXIT_USAGE);
+        if (!strstr(fr_cause(), cases[i].cause))
+            fail_msg("case %zu: %s", i, fr_cause());
+    }
+}
+
+static void test_unanswered(void **state)
+{
+    (void)state;
+    deaf_coordinator s = {0};
+    pthread_t thread;
+    write_data(good);
+    assert_int_equal(pthread_create(&thread, NULL, serve_deaf, &s), 0);
+    while (!atomic_load(&s.ready))
+        sched_yield();
+    assert_int_equal(run_bench(s.endpoint, NULL, NULL), FR_EXIT_NO_CLUSTER);
+    assert_non_null(strstr(fr_cause(), "a, policy target: no answer from tcp://"));
+    atomic_store(&s.stop, 1);
+    pthread_join(thread, NULL);
+    atomic_store(&fast_from_s, 0);
+    assert_int_equal(atomic_load(&s.submissions), 1); /* a job must not run twice */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_report),
+        cmocka_unit_test(test_good),       cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_report),
+        cmocka_unit_test(test_outputs),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unanswered),
     };
     return cmocka_run_group_tests_name("client_bench", tests, make_file, remove_file);
 }

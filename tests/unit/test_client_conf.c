@@ -124,6 +124,9 @@ static void test_bad(void **state)
     }
     fr_conf c = {0};
     assert_int_equal(fr_conf_read("/nonexistent/x.ini", &c), FR_ENOTFOUND);
+    assert_int_equal(fr_conf_read(dir, &c), FR_EINVAL);
+    if (strncmp(fr_cause(), dir, strlen(dir)) != 0 || !strstr(fr_cause(), "Is a directory"))
+        fail_msg("%s", fr_cause());
 }
 
 static void test_no_memory(void **state)

@@ -67,11 +67,25 @@ static void test_exit_codes(void **state)
     assert_int_equal(fr_process_running(&p), 0);
     fr_buf last = {0};
     assert_int_equal(fr_log_first_error(log_path, 0, &last), FR_OK);
-    assert_string_equal((char *)last.data, "err");
+    assert_string_equal((char *)last.data, "out");
     fr_buf_free(&last);
     assert_int_equal(fr_process_start(&p, "x", shell("kill -9 $$"), log_path), FR_OK);
     assert_int_equal(fr_process_wait(&p, 5000), 1);
     assert_int_equal(p.exit_code, 128 + SIGKILL);
+    assert_int_equal(p.signal, SIGKILL);
+    write_log("forerun-coordinator: error: of another day\n");
+    fr_buf why = {0};
+    assert_int_equal(fr_process_why(&p, log_path, 0, &why), FR_OK);
+    assert_string_equal((char *)why.data, "killed by signal 9 (Killed)");
+    fr_buf_free(&why);
+    p = (fr_process){.exit_code = 137}; /* mpirun --quiet, whose rank was killed */
+    assert_int_equal(fr_process_why(&p, log_path, 0, &why), FR_OK);
+    assert_string_equal((char *)why.data, "of another day");
+    fr_buf_free(&why);
+    write_log("");
+    assert_int_equal(fr_process_why(&p, log_path, 0, &why), FR_OK);
+    assert_string_equal((char *)why.data, "a process of it was killed by signal 9 (Killed)");
+    fr_buf_free(&why);
 }
 
 static void test_not_there(void **state)
@@ -162,9 +176,20 @@ static void test_first_error(void **state)
          "/x/y.gguf: truncated"},
         {"a: error: first\nb: error: second\n", "first"},
         {"only this\n\n", "only this"},
-        {"starting\nforerun-worker rank 1: /x/y.gguf: too short\n", "/x/y.gguf: too short"},
-        {"forerun-worker: /x/y.gguf: too short\n\n-----\nmpirun: rank 1 ended\n",
+        {"starting\nforerun-worker: error: /x/y.gguf: too short\n", "/x/y.gguf: too short"},
+        {"forerun-worker: error: /x/y.gguf: too short\n\n-----\nmpirun: rank 1 ended\n",
          "/x/y.gguf: too short"},
+        {"forerun-coordinator: listening\nforerun-coordinator: job 19 runs, policy token\n", ""},
+        {"forerun-worker: warning: slow\nforerun-worker: warning: no word from x\n"
+         "forerun-worker: registered\nmpirun noise\n",
+         "no word from x"},
+        {"forerun-worker: rank 0: model loaded\n\n------\nmpirun noticed that rank 1 was killed\n"
+         "------\nType 'mpirun --help' for usage.\n",
+         "mpirun noticed that rank 1 was killed"},
+        {"forerun-coordinator: --overlap: \"x\" is not possible\n"
+         "Try `forerun-coordinator --help' or `forerun-coordinator --usage' for more "
+         "information.\n",
+         "--overlap: \"x\" is not possible"},
         {"", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -134,6 +134,11 @@ static void test_json(void **state)
            "\"seconds\":1.5,\"tokens\":{\"chain\":30,\"drafted\":20,\"accepted\":15,\"target\":31},"
            "\"steps\":2,"
            "\"passes\":10,\"policy\":\"token\",\"seed\":18446744073709551615,\"stop\":\"end\"}");
+    assert_int_equal(fr_json_job_brief(&job, &o), FR_OK);
+    assert_null(cJSON_GetObjectItem(o, "text"));
+    assert_non_null(cJSON_GetObjectItem(o, "answer"));
+    assert_non_null(cJSON_GetObjectItem(o, "problem"));
+    cJSON_Delete(o);
     assert_int_equal(fr_json_failed(0, FR_EINVAL, "no such \"policy\"", &o), FR_OK);
     assert_json(o, "{\"event\":\"failed\",\"status\":\"invalid argument\",\"cause\":\"no such "
                    "\\\"policy\\\"\"}");
