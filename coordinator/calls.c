@@ -307,10 +307,10 @@ void fr_calls_group_lost(fr_calls *c, uint32_t group)
 
 static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
 {
-    fr_choice choices[64];
-    fr_group *groups[64];
+    fr_choice choices[FR_GROUPS_MAX];
+    fr_group *groups[FR_GROUPS_MAX];
     int n = 0;
-    for (int i = 0; i < fr_registry_count(c->registry) && n < 64; i++) {
+    for (int i = 0; i < fr_registry_count(c->registry); i++) {
         fr_group *g = fr_registry_at(c->registry, i);
         if (!fr_group_usable(g, k->role, k->terms->model[k->role]))
             continue;

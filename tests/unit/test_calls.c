@@ -273,6 +273,21 @@ static void stays_with_its_group(void **state)
     fr_calls_cancel(f->c, call);
 }
 
+static void every_group_gets_work(void **state)
+{
+    fixture *f = *state;
+    f->a->n_calls = 1;
+    for (uint8_t i = 2; i <= 100; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%d", i);
+        f->b = add_group(f, i, "target", name, 5);
+        f->b->n_calls = i < 100; /* the last one alone has nothing to do */
+    }
+    generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(last(f)->group, f->b->id);
+}
+
 static void cancels_without_an_event(void **state)
 {
     fixture *f = *state;
@@ -424,6 +439,7 @@ int main(void)
         T(sends_all_when_asked),
         T(streams_every_token_once),
         T(stays_with_its_group),
+        T(every_group_gets_work),
         T(cancels_without_an_event),
         T(exact_jobs_do_without_a_draft),
         T(jobs_outlive_their_draft),
