@@ -219,11 +219,35 @@ void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
     c->host.event(c->host.ctx, k->terms->job, &e);
 }
 
+/* The reply is what the call asked for, and all of it is text to this side. */
+static fr_status check_generated(const fr_engine_call *k, const fr_group *g,
+                                 const fr_msg_generated *m)
+{
+    const int32_t n_vocab = fr_tokenizer_n_vocab(g->tokenizer);
+    if (m->position != (uint32_t)k->n_ids)
+        return fr_fail(FR_EPROTO, "group %s generated from position %u, asked was %d", g->name,
+                       m->position, k->n_ids);
+    if (m->n_ids == 0 || m->n_ids > (size_t)k->generate.max_tokens)
+        return fr_fail(FR_EPROTO, "group %s generated %zu tokens, asked were 1 to %d", g->name,
+                       m->n_ids, k->generate.max_tokens);
+    for (size_t i = 0; i < m->n_ids; i++)
+        if (m->ids[i] < 0 || m->ids[i] >= n_vocab)
+            return fr_fail(FR_EPROTO,
+                           "group %s generated token %d, which is outside its vocabulary of %d",
+                           g->name, m->ids[i], n_vocab);
+    return FR_OK;
+}
+
 void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
 {
     fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || k->verify)
         return;
+    fr_status st = check_generated(k, g, m);
+    if (st != FR_OK) {
+        fail_call(c, k, st, fr_cause());
+        return;
+    }
     uint64_t job = k->terms->job;
     fr_policy_event e = {.kind = FR_EVENT_GENERATED, .call = k->id, .generated = m};
     k->terms->passes += k->role == FR_ROLE_TARGET ? m->passes : 0;
@@ -307,10 +331,10 @@ void fr_calls_group_lost(fr_calls *c, uint32_t group)
 
 static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
 {
-    fr_choice choices[64];
-    fr_group *groups[64];
+    fr_choice choices[FR_GROUPS_MAX];
+    fr_group *groups[FR_GROUPS_MAX];
     int n = 0;
-    for (int i = 0; i < fr_registry_count(c->registry) && n < 64; i++) {
+    for (int i = 0; i < fr_registry_count(c->registry); i++) {
         fr_group *g = fr_registry_at(c->registry, i);
         if (!fr_group_usable(g, k->role, k->terms->model[k->role]))
             continue;

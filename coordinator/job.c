@@ -352,12 +352,11 @@ static fr_status resume_step(void *ctx, const fr_store_step *step)
 }
 
 /* Back to the last accepted step: rejected drafts behind it will be drafted, and rejected, again.
- */
+ * A queued job has no steps in the write queue, since it never ran in this process. */
 static fr_status bring_back(fr_job *job)
 {
     resume r = {.job = job};
     fr_job_record *record = &job->record;
-    FR_TRY(fr_store_flush(job->env->store));
     FR_TRY(fr_store_steps(job->env->store, record->id, 0, resume_step, &r));
     FR_TRY(fr_store_trim_steps(job->env->store, record->id, r.n_good));
     record->counts = r.good;

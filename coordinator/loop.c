@@ -1,6 +1,7 @@
 /* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3.
  * send calls, start jobs, send their first calls, 4. make everything durable, 5. tell clients what
- * is durable now. While the store cannot be written, 4 is tried again every second and 5 waits. */
+ * is durable now. While the store cannot be written, 4 is tried again every second, 5 waits, and no
+ * job starts. */
 #include "loop.h"
 
 #include <math.h>
@@ -245,11 +246,13 @@ static void turn(fr_coordinator *c)
 {
     fr_core *core = &c->core;
     const double now = fr_now_s();
+    if (now >= c->retry_flush_at) /* first: jobs that were held back start in this turn */
+        make_durable(c, now);
     notice_silence(core, now);
     fr_calls_dispatch(core->calls, now);
-    fr_jobs_turn(core->jobs, core->draining, now);
+    fr_jobs_turn(core->jobs, core->draining || !isinf(c->retry_flush_at), now);
     fr_calls_dispatch(core->calls, now);
-    if (isinf(c->retry_flush_at) || now >= c->retry_flush_at)
+    if (isinf(c->retry_flush_at))
         make_durable(c, now);
     if (core->draining && fr_jobs_running(core->jobs) == 0 && !fr_store_pending(core->store))
         core->stop = 1;

@@ -7,7 +7,6 @@
 
 #include "check.h"
 
-#define MAX_GROUPS 256 /* dead ones counted; then the longest dead is forgotten */
 #define MAX_TOKENIZERS 16
 
 struct fr_registry {
@@ -15,7 +14,7 @@ struct fr_registry {
     uint32_t heartbeat_ms;
     uint64_t epoch;
     uint32_t next_id;
-    fr_group **groups; /* [MAX_GROUPS] */
+    fr_group **groups; /* [FR_GROUPS_MAX] */
     int n_groups;
     fr_tokenizer *tokenizers[MAX_TOKENIZERS];
     int n_tokenizers;
@@ -41,7 +40,7 @@ fr_status fr_registry_new(int heartbeat_ms, int dead_after_ms, uint64_t first_ep
     fr_registry *r = calloc(1, sizeof *r);
     if (!r)
         return fr_no_memory();
-    r->groups = calloc(MAX_GROUPS, sizeof *r->groups);
+    r->groups = calloc(FR_GROUPS_MAX, sizeof *r->groups);
     if (!r->groups) {
         free(r);
         return fr_no_memory();
@@ -166,14 +165,14 @@ static fr_status make_room(fr_registry *r, const char *name)
     for (int i = r->n_groups - 1; i >= 0; i--)
         if (!r->groups[i]->alive && !strcmp(r->groups[i]->name, name))
             remove_at(r, i);
-    if (r->n_groups < MAX_GROUPS)
+    if (r->n_groups < FR_GROUPS_MAX)
         return FR_OK;
     for (int i = 0; i < r->n_groups; i++)
         if (!r->groups[i]->alive &&
             (oldest < 0 || r->groups[i]->last_seen < r->groups[oldest]->last_seen))
             oldest = i;
     if (oldest < 0)
-        return fr_fail(FR_ELIMIT, "group %s: there are %d groups already", name, MAX_GROUPS);
+        return fr_fail(FR_ELIMIT, "group %s: there are %d groups already", name, FR_GROUPS_MAX);
     remove_at(r, oldest);
     return FR_OK;
 }

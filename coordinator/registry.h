@@ -14,6 +14,8 @@
 #include "policy.h"
 #include "tokenizer.h"
 
+#define FR_GROUPS_MAX 256 /* dead ones counted; then the longest dead is forgotten */
+
 typedef struct fr_group {
     uint32_t id;
     uint64_t epoch; /* of its latest registration */

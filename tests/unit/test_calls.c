@@ -169,8 +169,12 @@ static const sent *last(const fixture *f)
 
 static void reply_generated(fixture *f, fr_group *g, uint64_t request, int n)
 {
-    const fr_msg_generated m = {
-        .request = request, .ids = ids + 4, .n_ids = (size_t)n, .stop = "step", .passes = 3};
+    const fr_msg_generated m = {.request = request,
+                                .position = last(f)->start + (uint32_t)last(f)->n_tokens,
+                                .ids = ids + 4,
+                                .n_ids = (size_t)n,
+                                .stop = "step",
+                                .passes = 3};
     fr_calls_generated(f->c, g, &m);
 }
 
@@ -201,6 +205,37 @@ static void sends_the_rest_only(void **state)
     fr_calls_verified(f->c, f->a, &wrong); /* two positions short */
     assert_int_equal(f->n_failed, 1);
     assert_int_equal(f->last_status, FR_EPROTO);
+}
+
+static void refuses_wrong_replies(void **state)
+{
+    fixture *f = *state;
+    const int32_t n_vocab = fr_tokenizer_n_vocab(f->t);
+    const int32_t past[] = {11, n_vocab}, negative[] = {-1};
+    const struct {
+        fr_msg_generated reply; /* to four tokens, with at most five more wanted */
+        const char *part;
+    } wrong[] = {
+        {{.position = 3, .ids = ids, .n_ids = 2}, "generated from position 3, asked was 4"},
+        {{.position = 4, .ids = ids, .n_ids = 6}, "generated 6 tokens, asked were 1 to 5"},
+        {{.position = 4, .ids = ids, .n_ids = 0}, "generated 0 tokens, asked were 1 to 5"},
+        {{.position = 4, .ids = past, .n_ids = 2}, "is outside its vocabulary of"},
+        {{.position = 4, .ids = negative, .n_ids = 1}, "group a generated token -1, which is"},
+    };
+    for (int i = 0; i < (int)(sizeof wrong / sizeof *wrong); i++) {
+        generate(f, FR_ROLE_TARGET, 4);
+        fr_calls_dispatch(f->c, 1);
+        fr_msg_generated reply = wrong[i].reply;
+        reply.request = last(f)->request;
+        reply.stop = "step";
+        fr_calls_generated(f->c, f->a, &reply);
+        assert_int_equal(f->n_failed, i + 1);
+        assert_int_equal(f->last_status, FR_EPROTO);
+        assert_non_null(strstr(f->last_cause, wrong[i].part));
+    }
+    assert_int_equal(f->n_events, 0);
+    assert_int_equal(f->terms.passes, 0);
+    assert_int_equal(fr_calls_count(f->c), 0);
 }
 
 static void sends_all_when_asked(void **state)
@@ -271,6 +306,21 @@ static void stays_with_its_group(void **state)
     fr_calls_dispatch(f->c, 1);
     assert_int_not_equal(last(f)->group, f->log[0].group); /* the other one has nothing to do */
     fr_calls_cancel(f->c, call);
+}
+
+static void every_group_gets_work(void **state)
+{
+    fixture *f = *state;
+    f->a->n_calls = 1;
+    for (uint8_t i = 2; i <= 100; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%d", i);
+        f->b = add_group(f, i, "target", name, 5);
+        f->b->n_calls = i < 100; /* the last one alone has nothing to do */
+    }
+    generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(last(f)->group, f->b->id);
 }
 
 static void cancels_without_an_event(void **state)
@@ -421,9 +471,11 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(sends_the_rest_only),
+        T(refuses_wrong_replies),
         T(sends_all_when_asked),
         T(streams_every_token_once),
         T(stays_with_its_group),
+        T(every_group_gets_work),
         T(cancels_without_an_event),
         T(exact_jobs_do_without_a_draft),
         T(jobs_outlive_their_draft),

@@ -1,15 +1,18 @@
 /* test_coordinator_restart.c: a coordinator that starts again (live_coordinator.h): the store in a
- * file, and the same endpoint again. */
+ * file, and the same endpoint again; and one whose disk is full for a while. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "live_coordinator.h"
 #include "log.h"
 
@@ -96,12 +99,63 @@ static void restart_refuses_another_model(void **state)
     unlink(path);
 }
 
+/* A disk that takes no more for a while: what is submitted then waits, and runs afterwards. */
+static void full_disk_loses_no_job(void **state)
+{
+    enum { MOST = 50 };
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
+    fixture f = {.tokenizer = fake_tokenizer()};
+    fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
+    unlink(path);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    f.target = engine(&f, "target", "t", 0);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    await_groups(f.client, 1);
+    struct rlimit before, none;
+    getrlimit(RLIMIT_FSIZE, &before);
+    none = before;
+    none.rlim_cur = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    fr_msg m = submit_msg("target", 0), reply;
+    int n = 0, held = 0;
+    while (!held && n < MOST) { /* the first ones find it full when they start */
+        tell(f.client, &m);
+        n++;
+        fr_sleep_ms(20);
+        reply = status_of(f.client, 0);
+        held = reply.body.status_reply.queued > 0;
+        fr_msg_free(&reply);
+    }
+    assert_true(held);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    uint64_t ids[MOST];
+    for (int i = 0; i < n; i++) {
+        hear_kind(f.client, FR_MSG_SUBMITTED, &reply);
+        ids[i] = reply.body.submitted.job;
+        fr_msg_free(&reply);
+    }
+    for (int i = 0; i < n; i++) {
+        watch(f.client, ids[i], 0);
+        follow_to(f.client, &f.expected);
+    }
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&f.client, 0);
+    fr_buf_free(&f.expected);
+    fr_tokenizer_free(&f.tokenizer);
+    unlink(path);
+}
+
 int main(void)
 {
     fr_log_open("test_coordinator_restart", FR_LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(restart_continues),
         cmocka_unit_test(restart_refuses_another_model),
+        cmocka_unit_test(full_disk_loses_no_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
