@@ -5,6 +5,7 @@
 
 #include "jobs.h"
 #include "link.h"
+#include "log_limit.h"
 #include "watch.h"
 
 enum {
@@ -31,10 +32,11 @@ typedef struct fr_core {
     fr_job_env env;
     fr_ack *acks;
     size_t n_acks, cap_acks;
-    double started;     /* monotonic */
-    int draining;       /* no new jobs; ends when none runs */
-    int stop;           /* leave the loop */
-    uint64_t malformed; /* frames */
+    double started;        /* monotonic */
+    int draining;          /* no new jobs; ends when none runs */
+    int stop;              /* leave the loop */
+    uint64_t malformed;    /* frames */
+    fr_log_limit warnings; /* that any peer can cause */
 } fr_core;
 
 /* To any peer; a failure is the caller's to judge. */

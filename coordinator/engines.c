@@ -28,7 +28,8 @@ static void on_register(fr_core *core, int link, const fr_peer *from, const fr_m
     fr_registered r;
     fr_status st = fr_registry_register(core->registry, link, from, m, now, &r);
     if (st != FR_OK) {
-        fr_log(FR_LOG_WARN, "a group is refused: %s", fr_cause());
+        if (fr_log_limit_pass(&core->warnings, now))
+            fr_log(FR_LOG_WARN, "a group is refused: %s", fr_cause());
         refuse(core, link, from, st, fr_cause());
         return;
     }

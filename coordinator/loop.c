@@ -178,6 +178,17 @@ static void handle(fr_core *core, int link, const fr_peer *from, const fr_msg *m
     fr_core_reply_error(core, &client, FR_EPROTO, fr_cause(), 0);
 }
 
+/* A frame that gave no message; its sender is told, where it is known. */
+static void refuse_frame(fr_core *core, int link, const fr_peer *from, fr_status st)
+{
+    const fr_client client = {.link = link, .peer = *from};
+    core->malformed += st == FR_EPROTO;
+    if (fr_log_limit_pass(&core->warnings, fr_now_s()))
+        fr_log(FR_LOG_WARN, "%s", fr_cause());
+    if (from->len)
+        fr_core_reply_error(core, &client, st, fr_cause(), 0);
+}
+
 /* Takes in what has arrived at one link, up to a limit. */
 static fr_status take_in(fr_core *core, int link)
 {
@@ -188,11 +199,7 @@ static fr_status take_in(fr_core *core, int link)
         if (st == FR_ETIMEDOUT)
             return FR_OK;
         if (st == FR_EPROTO || st == FR_ENOMEM) {
-            const fr_client client = {.link = link, .peer = from};
-            core->malformed += st == FR_EPROTO;
-            fr_log(FR_LOG_WARN, "%s", fr_cause());
-            if (from.len)
-                fr_core_reply_error(core, &client, st, fr_cause(), 0);
+            refuse_frame(core, link, &from, st);
             continue;
         }
         if (st == FR_ECANCELLED) /* a signal; the wake descriptor tells more */
@@ -210,6 +217,14 @@ static void notice_silence(fr_core *core, double now)
         fr_fail(FR_ETIMEDOUT, "silent for %.1f s", now - g->last_seen);
         fr_core_lose_group(core, g, fr_cause(), now);
     }
+}
+
+static void count_warnings(fr_core *core, double now)
+{
+    uint64_t n = fr_log_limit_count(&core->warnings, now);
+    if (n)
+        fr_log(FR_LOG_WARN, "%llu more warnings about peers' messages are left out",
+               (unsigned long long)n);
 }
 
 static void send_acks(fr_core *core)
@@ -248,6 +263,7 @@ static void turn(fr_coordinator *c)
     const double now = fr_now_s();
     if (now >= c->retry_flush_at) /* first: jobs that were held back start in this turn */
         make_durable(c, now);
+    count_warnings(core, now);
     notice_silence(core, now);
     fr_calls_dispatch(core->calls, now);
     fr_jobs_turn(core->jobs, core->draining || !isinf(c->retry_flush_at), now);
@@ -264,7 +280,7 @@ static int wait_ms(const fr_coordinator *c)
     const double now = fr_now_s();
     double at = fmin(fr_registry_deadline(core->registry), fr_calls_deadline(core->calls));
     at = fmin(at, fr_jobs_deadline(core->jobs, now));
-    at = fmin(at, c->retry_flush_at);
+    at = fmin(at, fmin(c->retry_flush_at, fr_log_limit_deadline(&core->warnings)));
     if (isinf(c->retry_flush_at))
         at = fmin(at, fr_watchers_deadline(core->watchers));
     if (isinf(at))
