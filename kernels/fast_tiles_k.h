@@ -92,7 +92,8 @@ LANES_INLINE void add_run(fr_dtype t, const uint8_t *words, const uint8_t *scale
         parts[m] = vf_fma(vf_from_i32(dots[m]), scale, parts[m]);
 }
 
-/* parts -= what the offsets take off, which is shift * (small integers . sums of activations). */
+/* Adds a super-block to the sums: d * its parts, and what the offsets take off, which is shift
+ * (negative) * (small integers . sums of activations). */
 LANES_INLINE void close_super(const uint8_t *pairs, int n_pairs, vi (*load)(const void *), vf d,
                               vf shift, const fr_act_k *acts, int tokens, const vf *parts, vf *sums)
 {

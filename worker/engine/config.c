@@ -184,6 +184,12 @@ static fr_range share(int units, int unit, int rank, int n_ranks)
     return (fr_range){lo * unit, hi * unit};
 }
 
+fr_range fr_config_vocab_share(int n, int rank, int n_ranks)
+{
+    fr_range rows = share((n + 15) / 16, 16, rank, n_ranks);
+    return (fr_range){rows.lo, rows.hi < n ? rows.hi : n};
+}
+
 fr_status fr_config_split(const fr_config *c, const char *file_name, int rank, int n_ranks, fr_slice *out)
 {
     int head_units = c->n_heads / c->head_unit, ff_units = c->n_ff / c->ff_unit;
@@ -205,9 +211,7 @@ fr_status fr_config_split(const fr_config *c, const char *file_name, int rank, i
     s.heads = share(head_units, c->head_unit, rank, n_ranks);
     s.kv_heads = (fr_range){s.heads.lo / group, (s.heads.hi + group - 1) / group};
     s.ff = share(ff_units, c->ff_unit, rank, n_ranks);
-    s.vocab = share((c->n_vocab + 15) / 16, 16, rank, n_ranks);
-    if (s.vocab.hi > c->n_vocab)
-        s.vocab.hi = c->n_vocab;
+    s.vocab = fr_config_vocab_share(c->n_vocab, rank, n_ranks);
     *out = s;
     return FR_OK;
 }

@@ -35,6 +35,9 @@ typedef struct fr_slice {
 fr_status fr_config_read(const fr_model_file *file, fr_config *out);
 /* Rank's share; FR_EINVAL for a degree that cannot work, naming those that can. */
 fr_status fr_config_split(const fr_config *c, const char *file_name, int rank, int n_ranks, fr_slice *out);
+/* Rank's share of n vocabulary rows, in units of 16; what fr_config_split() gives for the whole vocabulary. With fewer
+ * units than ranks some get nothing, the last rank among them. */
+fr_range fr_config_vocab_share(int n, int rank, int n_ranks);
 /* The tensor of a layer ("attn_q.weight") with its shape checked: cols 0 means a vector of `rows`.
  * NULL in *out and FR_OK when it is absent and optional. */
 fr_status fr_config_tensor(const fr_model_file *file, int layer, const char *name, int64_t rows, int64_t cols,

@@ -118,21 +118,16 @@ static fr_status load_rope(fr_model *m)
     return FR_OK;
 }
 
-/* Rank's share of n rows, in units of 16 as everywhere. */
-static fr_range share(int n, int rank, int n_ranks)
-{
-    int units = (n + 15) / 16, lo = units * rank / n_ranks * 16, hi = units * (rank + 1) / n_ranks * 16;
-    return (fr_range){lo, hi < n ? hi : n};
-}
-
-static fr_status load_rough_head(fr_model *m, const fr_tensor *t, const fr_ids *tokens, fr_range take)
+static fr_status load_rough_head(fr_model *m, const fr_tensor *t, const fr_ids *tokens, int rank, int n_ranks)
 {
     fr_head *h = &m->rough_head;
+    fr_range take = fr_config_vocab_share((int)tokens->len, rank, n_ranks),
+             last = fr_config_vocab_share((int)tokens->len, n_ranks - 1, n_ranks);
     size_t row_bytes = fr_dtype_row_bytes(t->dtype, t->dims[0]);
     if (tokens->data[tokens->len - 1] >= m->config.n_vocab)
         return fr_fail(FR_EFORMAT, "%s: its tokenizer has more tokens than its head of %d", fr_model_file_name(m->file),
                        m->config.n_vocab);
-    if (take.lo >= take.hi)
+    if (last.lo >= last.hi) /* the first to get nothing; so all ranks refuse alike */
         return fr_fail(FR_EINVAL, "%s: a draft vocabulary of %zu tokens is too small for the ranks",
                        fr_model_file_name(m->file), tokens->len);
     m->rough_vocab = (int)tokens->len;
@@ -164,7 +159,7 @@ static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *ro
     if (!head)
         head = embed;
     if (rough_tokens->len > 0)
-        FR_TRY(load_rough_head(m, head, rough_tokens, share((int)rough_tokens->len, rank, n_ranks)));
+        FR_TRY(load_rough_head(m, head, rough_tokens, rank, n_ranks));
     m->head.n = m->slice.vocab.hi - m->slice.vocab.lo;
     m->head.first_token = m->slice.vocab.lo;
     return load_matrix(m, head, m->slice.vocab, (fr_range){0, c->dim}, &m->head.weight);
