@@ -230,6 +230,9 @@ static fr_status check_generated(const fr_engine_call *k, const fr_group *g,
     if (m->n_ids == 0 || m->n_ids > (size_t)k->generate.max_tokens)
         return fr_fail(FR_EPROTO, "group %s generated %zu tokens, asked were 1 to %d", g->name,
                        m->n_ids, k->generate.max_tokens);
+    if (m->n_logprobs != m->n_ids)
+        return fr_fail(FR_EPROTO, "group %s sent %zu log-probabilities for %zu tokens", g->name,
+                       m->n_logprobs, m->n_ids);
     for (size_t i = 0; i < m->n_ids; i++)
         if (m->ids[i] < 0 || m->ids[i] >= n_vocab)
             return fr_fail(FR_EPROTO,

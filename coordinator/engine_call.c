@@ -138,7 +138,7 @@ fr_msg fr_engine_call_message(const fr_engine_call *k, const fr_group *g, int st
                                             .stop_at_step = q->stop_at_step,
                                             .delimiter = k->terms->delimiter,
                                             .step_from = (uint32_t)q->step_from,
-                                            .min_logprob = q->min_logprob,
+                                            .min_joint_logprob = q->min_joint_logprob,
                                             .stream = q->stream,
                                             .rough = q->rough};
     }

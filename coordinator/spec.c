@@ -10,7 +10,7 @@
 enum {
     DEFAULT_MAX_TOKENS = 2048,
     DEFAULT_STEP_TOKENS = 128,
-    DEFAULT_DRAFT_TOKENS = 4, /* best of 2 to 12 where a draft's token costs a third of a pass */
+    DEFAULT_DRAFT_TOKENS = 16, /* at most: policy/controller.h stops sooner */
     DEFAULT_LOOKAHEAD = 3,
     MAX_STEP_TOKENS = 65536,
     MAX_DRAFT_TOKENS = 64,

@@ -64,7 +64,8 @@ typedef struct fr_msg_generated {
     const float *logprobs;
     size_t n_logprobs;
     const char *stop;
-    uint32_t passes;
+    uint32_t passes, rows;
+    double seconds;
 } fr_msg_generated;
 
 typedef struct fr_msg_probe_result {
@@ -83,7 +84,8 @@ typedef struct fr_msg_verified {
     size_t n_drafted_logprobs;
     const fr_msg_probe_result *probes;
     size_t n_probes;
-    uint32_t passes;
+    uint32_t passes, rows;
+    double seconds;
 } fr_msg_verified;
 
 typedef struct fr_msg_engine_error {
@@ -123,7 +125,7 @@ typedef struct fr_msg_generate {
     int stop_at_step;
     const char *delimiter;
     uint32_t step_from;
-    float min_logprob;
+    float min_joint_logprob;
     int stream;
     const char *const *stops;
     size_t n_stops;

@@ -23,11 +23,11 @@
 #define TOKENS_FIELDS(F) F(PLAIN, request) F(PLAIN, position) F(NUMS, ids)
 #define GENERATED_FIELDS(F)                                                      \
     F(PLAIN, request) F(PLAIN, position) F(NUMS, ids) F(NUMS, logprobs)          \
-    F(TEXT, stop) F(PLAIN, passes)
+    F(TEXT, stop) F(PLAIN, passes) F(PLAIN, rows) F(PLAIN, seconds)
 #define PROBE_RESULT_FIELDS(F) F(PLAIN, at) F(NUMS, logprobs) F(PLAIN, best)
 #define VERIFIED_FIELDS(F)                                                       \
     F(PLAIN, request) F(PLAIN, position) F(NUMS, own) F(NUMS, drafted_logprobs)  \
-    F(REP, probes, probe_result) F(PLAIN, passes)
+    F(REP, probes, probe_result) F(PLAIN, passes) F(PLAIN, rows) F(PLAIN, seconds)
 #define ENGINE_ERROR_FIELDS(F) F(PLAIN, request) F(PLAIN, status) F(CAUSE, cause) F(PLAIN, have)
 #define GOODBYE_FIELDS(F) F(CAUSE, reason)
 
@@ -39,7 +39,7 @@
 #define GENERATE_FIELDS(F)                                                                   \
     F(PLAIN, request) F(SUB, prefix, prefix) F(SUB, sampling, sampling)                      \
     F(PLAIN, max_tokens) F(FLAG, stop_at_step) F(TEXT, delimiter) F(PLAIN, step_from)        \
-    F(PLAIN, min_logprob) F(FLAG, stream) F(TEXTS, stops) F(FLAG, rough)
+    F(PLAIN, min_joint_logprob) F(FLAG, stream) F(TEXTS, stops) F(FLAG, rough)
 #define PROBE_FIELDS(F) F(PLAIN, at) F(NUMS, tokens) F(NUMS, wanted)
 #define VERIFY_FIELDS(F)                                                         \
     F(PLAIN, request) F(SUB, prefix, prefix) F(SUB, sampling, sampling)          \

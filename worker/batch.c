@@ -126,7 +126,7 @@ static fr_status put_ids(fr_batch *b, fr_requests *t, fr_request *r, int most)
     if (n <= 0)
         return FR_OK;
     FR_TRY(append(b, t, r, n, &row));
-    r->in_pass = 1;
+    r->in_pass += n;
     int first_asked = is_verify(r) ? r->position : (int)r->held->ids.len;
     for (int position = first_asked > from + 1 ? first_asked : from + 1; position <= from + n;
          position++)
@@ -145,7 +145,7 @@ static fr_status put_probes(fr_batch *b, fr_requests *t, fr_request *r)
         if (r->probe_sent[i] || (int)p->at > cached || (int)p->n_tokens > fr_pass_room(t->session))
             continue;
         FR_TRY(branch(b, t, r, p, &row));
-        r->in_pass = 1;
+        r->in_pass += (int)p->n_tokens;
         r->probe_sent[i] = 1;
         fr_row_query q;
         fr_sampling_query(&greedy, 0, fr_tokenizer_n_vocab(fr_session_tokenizer(t->session)), &q);
@@ -229,10 +229,14 @@ static void attach_all(fr_requests *t)
 
 /* ---- running */
 
-static void deliver(fr_batch *b, fr_requests *t)
+static void deliver(fr_batch *b, fr_requests *t, int rows, double seconds)
 {
-    for (int i = 0; i < t->n; i++)
-        t->list[i]->passes += (uint32_t)t->list[i]->in_pass;
+    for (int i = 0; i < t->n; i++) {
+        fr_request *r = t->list[i];
+        r->passes += r->in_pass > 0;
+        r->rows += (uint32_t)r->in_pass;
+        r->seconds += seconds * r->in_pass / rows;
+    }
     for (int i = 0; i < b->n_asks; i++) {
         fr_ask *a = &b->asks[i];
         fr_status st = fr_request_answer(t, a, fr_pass_answer(t->session, a->answer));
@@ -286,9 +290,10 @@ fr_status fr_batch_pass(fr_batch *b, fr_requests *t)
     }
     double start = fr_now_s();
     FR_TRY(fr_pass_run(t->session));
-    b->busy_seconds += fr_now_s() - start;
+    double seconds = fr_now_s() - start;
+    b->busy_seconds += seconds;
     b->passes++;
     b->rows += (uint64_t)rows;
-    deliver(b, t);
+    deliver(b, t, rows, seconds);
     return FR_OK;
 }

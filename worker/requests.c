@@ -290,11 +290,13 @@ static void send_generated(fr_requests *t, const fr_request *r, const char *stop
                                                      .logprobs = r->logprobs,
                                                      .n_logprobs = n,
                                                      .stop = stop,
-                                                     .passes = r->passes}});
+                                                     .passes = r->passes,
+                                                     .rows = r->rows,
+                                                     .seconds = r->seconds}});
 }
 
 /* Why the generation ends with the token just appended; NULL to go on. */
-static fr_status stop_of(fr_requests *t, fr_request *r, int32_t id, float logprob, const char **out)
+static fr_status stop_of(fr_requests *t, fr_request *r, int32_t id, const char **out)
 {
     const fr_msg_generate *m = &r->message.body.generate;
     size_t n = r->held->ids.len - (size_t)r->n_given;
@@ -303,7 +305,7 @@ static fr_status stop_of(fr_requests *t, fr_request *r, int32_t id, float logpro
         *out = "end";
     else if (*out)
         ;
-    else if (m->min_logprob < 0 && logprob < m->min_logprob)
+    else if (m->min_joint_logprob < 0 && r->joint_logprob < m->min_joint_logprob)
         *out = "unsure";
     else if (n >= m->max_tokens)
         *out = "limit";
@@ -320,6 +322,7 @@ static fr_status answer_next(fr_requests *t, const fr_ask *ask, const fr_row_ans
     float logprob = fr_answer_logprob(a, fr_answer_logit(a, &ask->query, id));
     const char *stop = NULL;
     FR_TRY(put_logprob(r, at, logprob));
+    r->joint_logprob += logprob;
     FR_TRY(fr_ids_put(&r->held->ids, &id, 1));
     if (r->message.body.generate.stream)
         fr_requests_send(t, &(fr_msg){.kind = FR_MSG_TOKENS,
@@ -327,7 +330,7 @@ static fr_status answer_next(fr_requests *t, const fr_ask *ask, const fr_row_ans
                                                       .position = (uint32_t)(r->n_given + at),
                                                       .ids = &id,
                                                       .n_ids = 1}});
-    FR_TRY(stop_of(t, r, id, logprob, &stop));
+    FR_TRY(stop_of(t, r, id, &stop));
     if (stop) {
         send_generated(t, r, stop);
         drop(t, r);
@@ -370,7 +373,9 @@ static void settle_verify(fr_requests *t, fr_request *r)
                                                     .n_drafted_logprobs = (size_t)n_drafted,
                                                     .probes = r->probes,
                                                     .n_probes = (size_t)r->n_probes,
-                                                    .passes = r->passes}});
+                                                    .passes = r->passes,
+                                                    .rows = r->rows,
+                                                    .seconds = r->seconds}});
     drop(t, r);
 }
 

@@ -35,14 +35,17 @@ typedef struct fr_request {
     int chain_base;
     int n_given;         /* ids of the prefix, those generated not counted */
     uint32_t passes;     /* it took part in */
+    uint32_t rows;       /* it had in them */
+    double seconds;      /* of the passes' time, shared by rows */
     int attached;        /* its sequence is cached as far as it can be */
     int parked;          /* gave its cache to an older request: waits until one ends */
-    int in_pass;         /* has rows in the pass being built */
+    int in_pass;         /* its rows in the pass being built */
 
     /* Generate */
     fr_stop_rules rules;
     float *logprobs;     /* [cap_logprobs], one for each id generated */
     int cap_logprobs;
+    float joint_logprob; /* their sum */
 
     /* Verify */
     int position;

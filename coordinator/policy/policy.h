@@ -18,7 +18,7 @@ typedef struct fr_policy_params {
     fr_sampling sampling;      /* of both models: the draft is coupled to the target's noise */
     int max_tokens;            /* of the chain: never exceeded, speculation included */
     int step_tokens;           /* of one step: a longer one is cut there */
-    int draft_tokens;          /* K: tokens drafted for one strict verification */
+    int draft_tokens;          /* K: most tokens drafted for one strict verification */
     int lookahead;             /* k: drafted steps in one verification */
     int overlap;               /* 1: go on drafting while the target verifies */
     const char *delimiter;     /* of steps; default "\n\n" */
@@ -48,7 +48,7 @@ typedef struct fr_generate_call {
     int max_tokens;
     int stop_at_step;     /* with the delimiter, sought from step_from on */
     int step_from;
-    float min_logprob;    /* 0: off */
+    float min_joint_logprob; /* stop once the tokens are less likely than this together; 0: off */
     int stream;           /* FR_EVENT_TOKENS as they come */
     int rough;            /* a guess that will be verified: the engine may approximate */
 } fr_generate_call;

@@ -9,27 +9,23 @@
  *     fits if it begins with the bonus token; else it is cancelled. Back to 1. */
 #include "speculate.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "check.h"
 #include "drafting.h"
 
-/* Most tokens of one verification: a pass is no longer nearly free there, and drafts are never
- * right so long. */
-#define DRAFT_MAX 64
 /* A draft model is right far more often than a short n-gram match (which costs a wide pass when
  * it is wrong), so with one at hand only longer matches go first. Without one every match is
  * better than a pass for a single token. */
 #define GOOD_MATCH 4
-/* ln 0.35: a token that the draft itself gives less is right less than half the time, and with
- * it all that follows; below this the draft's time for the next token is better spent on a pass. */
-#define UNSURE (-1.05f)
 
 void fr_speculate_init(fr_speculation *s, const fr_policy_host *host, fr_chain *chain,
                        const fr_policy_params *params)
 {
     *s = (fr_speculation){.host = host, .chain = chain, .params = params, .lost_at_step = -1};
     fr_writer_init(&s->writer, host, chain, params);
+    fr_controller_init(&s->controller);
 }
 
 void fr_speculate_free(fr_speculation *s)
@@ -72,6 +68,7 @@ static fr_status accept(fr_speculation *s, const int32_t *drafted, int n, const 
         if (count && i < n) {
             w->drafted += same ? 1 : n - i;
             w->kept += same;
+            fr_controller_judged(&s->controller, s->told[i], same);
         }
         FR_TRY(fr_ids_put(&s->seq, &own[i], 1));
         FR_TRY(fr_writer_put(w, own[i]));
@@ -100,7 +97,7 @@ static int draft_usable(const fr_speculation *s)
 static int draft_room(const fr_speculation *s, int more)
 {
     int room = fr_chain_room(s->chain, s->params, (int)s->writer.pending.len + more) - 1;
-    int want = s->params->draft_tokens < DRAFT_MAX ? s->params->draft_tokens : DRAFT_MAX;
+    int want = s->params->draft_tokens < FR_DRAFT_MAX ? s->params->draft_tokens : FR_DRAFT_MAX;
     return want < room ? want : room;
 }
 
@@ -112,11 +109,13 @@ static void drop_draft(fr_speculation *s)
     s->drafts.len = 0;
 }
 
-static fr_status put_drafted(fr_speculation *s, const int32_t *ids, size_t n)
+/* told [n]: the draft's log-probabilities; NULL when they come from n-grams. */
+static fr_status put_drafted(fr_speculation *s, const int32_t *ids, const float *told, size_t n)
 {
     int room = draft_room(s, 0);
     for (size_t i = 0; i < n && (int)i < room; i++) {
         FR_TRY(fr_ids_put(&s->seq, &ids[i], 1));
+        s->told[i] = told ? told[i] : NAN;
         if (fr_tokenizer_is_end(s->chain->target, ids[i]))
             break;
     }
@@ -137,7 +136,8 @@ static fr_status settle_drafts(fr_speculation *s)
     if (s->draft_call)
         return FR_OK; /* right so far: worth waiting for */
     if (s->drafts.len > guessed)
-        FR_TRY(put_drafted(s, s->drafts.data + guessed, s->drafts.len - guessed));
+        FR_TRY(put_drafted(s, s->drafts.data + guessed, s->draft_told + guessed,
+                           s->drafts.len - guessed));
     s->drafts.len = 0;
     return FR_OK;
 }
@@ -151,7 +151,7 @@ static fr_status ask_draft(fr_speculation *s, int want, int stream)
                              .max_tokens = want,
                              .stop_at_step = s->one_step,
                              .step_from = (int)s->chain->ids.len,
-                             .min_logprob = UNSURE,
+                             .min_joint_logprob = fr_controller_floor(&s->controller),
                              .stream = stream,
                              .rough = 1};
     s->draft_from = s->seq.len;
@@ -165,15 +165,15 @@ static fr_status ask_draft(fr_speculation *s, int want, int stream)
 static fr_status propose(fr_speculation *s)
 {
     int want = draft_room(s, 0), match = 0;
-    int32_t ids[DRAFT_MAX];
+    int32_t ids[FR_DRAFT_MAX];
     if (want <= 0)
         return FR_OK;
     s->draft_ended = 0;
     FR_TRY(fr_ngram_sync(&s->ngram, s->seq.data, s->n_approved));
-    int n =
-        fr_ngram_draft(&s->ngram, draft_usable(s) ? GOOD_MATCH : FR_NGRAM_MIN, want, ids, &match);
+    int n = fr_ngram_draft(&s->ngram, draft_usable(s) ? GOOD_MATCH : FR_NGRAM_MIN,
+                           fr_controller_match_len(&s->controller, want), ids, &match);
     if (n > 0)
-        return put_drafted(s, ids, (size_t)n);
+        return put_drafted(s, ids, NULL, (size_t)n);
     if (!draft_usable(s) || s->proposed_at == s->n_approved)
         return FR_OK;
     s->proposed_at = s->n_approved;
@@ -222,11 +222,13 @@ fr_status fr_speculate_pump(fr_speculation *s)
 
 static fr_status on_verified(fr_speculation *s, const fr_msg_verified *m)
 {
-    int n = (int)(s->seq.len - s->n_approved), kept = 0;
+    size_t before = s->n_approved;
+    int n = (int)(s->seq.len - before), kept = 0;
     s->verify_call = 0;
     if (m->n_own != (size_t)n + 1)
         return fr_fail(FR_EPROTO, "verified: %zu own tokens for %d drafted", m->n_own, n);
-    FR_TRY(accept(s, s->seq.data + s->n_approved, n, m->own, 1, &kept));
+    FR_TRY(accept(s, s->seq.data + before, n, m->own, 1, &kept));
+    fr_controller_verified(&s->controller, m, (int)(s->n_approved - before));
     if (s->done || !kept)
         drop_draft(s);
     else if (s->draft_call || s->drafts.len)
@@ -251,10 +253,15 @@ static fr_status on_draft_tokens(fr_speculation *s, const fr_msg_tokens *m)
 
 static fr_status on_draft_generated(fr_speculation *s, const fr_msg_generated *m)
 {
+    if (m->n_ids > FR_DRAFT_MAX + 1 || m->n_logprobs != m->n_ids)
+        return fr_fail(FR_EPROTO, "generated: %zu tokens with %zu log-probabilities", m->n_ids,
+                       m->n_logprobs);
     s->draft_call = 0;
     s->drafts.len = 0;
     s->draft_ended = strcmp(m->stop, "step") == 0 || strcmp(m->stop, "end") == 0;
     FR_TRY(fr_ids_put(&s->drafts, m->ids, m->n_ids));
+    memcpy(s->draft_told, m->logprobs, m->n_logprobs * sizeof *m->logprobs);
+    fr_controller_drafted(&s->controller, m);
     if (s->verify_call)
         return FR_OK;
     FR_TRY(settle_drafts(s));

@@ -9,13 +9,18 @@
  * stands behind, whatever was drafted, by whom, and when.
  *
  * Drafts come from the n-grams of the text, else from the draft model, which is also set to work
- * ahead of a verification under way (params->overlap). A draft that is missing or dies costs
+ * ahead of a verification under way (params->overlap). How many are worth it the controller says. A draft that is missing or dies costs
  * speed only: n-grams and plain passes remain. */
 #ifndef FR_SPECULATE_H
 #define FR_SPECULATE_H
 
+#include "controller.h"
 #include "ngram.h"
 #include "writer.h"
+
+/* Most tokens of one verification: a pass is no longer nearly free there, and drafts are never
+ * right so long. */
+#define FR_DRAFT_MAX 64
 
 typedef struct fr_speculation {
     const fr_policy_host *host; /* borrowed, as are chain and params */
@@ -23,12 +28,15 @@ typedef struct fr_speculation {
     const fr_policy_params *params;
     fr_writer writer;           /* its stop tells why the chain is complete */
     fr_ngram ngram;
+    fr_controller controller;
     fr_ids seq; /* approved tokens (chain, pending step), then those being verified */
     size_t n_approved;
+    float told[FR_DRAFT_MAX];   /* the draft's log-probabilities of the latter; NaN: from n-grams */
     uint64_t verify_call;       /* 0: none, as below */
     uint64_t draft_call;
     fr_ids drafts;              /* what came from the draft model for seq[draft_from] and on */
     size_t draft_from;
+    float draft_told[FR_DRAFT_MAX + 1]; /* its log-probabilities, once its reply is complete */
     int draft_ended;            /* its last draft ends a step (one_step) or the chain */
     int looked_ahead;           /* the draft was set to work ahead of this verification already */
     size_t proposed_at;         /* n_approved when the draft model was last asked what follows */

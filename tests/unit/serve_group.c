@@ -236,7 +236,7 @@ void expect_generated(group *g, uint64_t request, const text *t, int n, const ch
     assert_int_equal(r->n_logprobs, n);
     assert_memory_equal(r->ids, t->ids.data + t->n_prompt, (size_t)n * sizeof(int32_t));
     assert_memory_equal(r->logprobs, t->logprobs, (size_t)n * sizeof(float));
-    assert_true(r->passes >= (uint32_t)n);
+    assert_true(r->passes >= (uint32_t)n && r->rows >= r->passes && r->seconds > 0);
     fr_msg_free(&m);
 }
 

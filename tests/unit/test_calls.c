@@ -167,9 +167,13 @@ static const sent *last(const fixture *f)
     return &f->log[f->n_sent - 1];
 }
 
+static const float logprobs[8];
+
 static void reply_generated(fixture *f, fr_group *g, uint64_t request, int n)
 {
     const fr_msg_generated m = {.request = request,
+                                .logprobs = logprobs,
+                                .n_logprobs = (size_t)n,
                                 .position = last(f)->start + (uint32_t)last(f)->n_tokens,
                                 .ids = ids + 4,
                                 .n_ids = (size_t)n,
@@ -215,12 +219,14 @@ static void refuses_wrong_replies(void **state)
     const struct {
         fr_msg_generated reply; /* to four tokens, with at most five more wanted */
         const char *part;
+        size_t n_logprobs;
     } wrong[] = {
-        {{.position = 3, .ids = ids, .n_ids = 2}, "generated from position 3, asked was 4"},
-        {{.position = 4, .ids = ids, .n_ids = 6}, "generated 6 tokens, asked were 1 to 5"},
-        {{.position = 4, .ids = ids, .n_ids = 0}, "generated 0 tokens, asked were 1 to 5"},
-        {{.position = 4, .ids = past, .n_ids = 2}, "is outside its vocabulary of"},
-        {{.position = 4, .ids = negative, .n_ids = 1}, "group a generated token -1, which is"},
+        {{.position = 3, .ids = ids, .n_ids = 2}, "generated from position 3, asked was 4", 0},
+        {{.position = 4, .ids = ids, .n_ids = 6}, "generated 6 tokens, asked were 1 to 5", 0},
+        {{.position = 4, .ids = ids, .n_ids = 0}, "generated 0 tokens, asked were 1 to 5", 0},
+        {{.position = 4, .ids = past, .n_ids = 2}, "is outside its vocabulary of", 2},
+        {{.position = 4, .ids = negative, .n_ids = 1}, "group a generated token -1, which is", 1},
+        {{.position = 4, .ids = ids, .n_ids = 2}, "sent 1 log-probabilities for 2 tokens", 1},
     };
     for (int i = 0; i < (int)(sizeof wrong / sizeof *wrong); i++) {
         generate(f, FR_ROLE_TARGET, 4);
@@ -228,6 +234,8 @@ static void refuses_wrong_replies(void **state)
         fr_msg_generated reply = wrong[i].reply;
         reply.request = last(f)->request;
         reply.stop = "step";
+        reply.logprobs = logprobs;
+        reply.n_logprobs = wrong[i].n_logprobs;
         fr_calls_generated(f->c, f->a, &reply);
         assert_int_equal(f->n_failed, i + 1);
         assert_int_equal(f->last_status, FR_EPROTO);

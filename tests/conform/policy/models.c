@@ -108,8 +108,10 @@ float models_logprob(const models *m, int draft, const int32_t *ids, size_t n, s
 {
     uint64_t h = mix(hash_prefix(m->seed ^ 0x10f, ids, n) + (uint64_t)id + (uint64_t)draft);
     float noise = (float)(h % 1000) / 1000.0f;
+    if (draft && m->sure)
+        return -0.05f * noise;
     if (draft)
-        return h % 8 || m->sure ? -0.8f * noise : -3.0f * noise;
+        return h % 8 ? -0.8f * noise : -3.0f * noise;
     return models_target_next(m, ids, n, base) == id ? -0.3f * noise : -0.4f - 2.0f * noise;
 }
 

@@ -114,6 +114,16 @@ static fr_status has_delimiter(const fr_tokenizer *t, const char *delimiter, con
     return st;
 }
 
+static fr_status put_logprob(sim_call *c, float logprob)
+{
+    float *grown = realloc(c->logprobs, (c->reply.len + 1) * sizeof *grown);
+    if (!grown)
+        return fr_no_memory();
+    c->logprobs = grown;
+    c->logprobs[c->reply.len] = logprob;
+    return FR_OK;
+}
+
 /* What the engine would write. */
 static fr_status generate_reply(sim *s, const models *m, const fr_generate_call *g, sim_call *c)
 {
@@ -121,6 +131,7 @@ static fr_status generate_reply(sim *s, const models *m, const fr_generate_call 
     const fr_tokenizer *t = draft ? m->draft : m->target;
     fr_ids seq = {0};
     fr_status st = fr_ids_put(&seq, g->ids, (size_t)g->n_ids);
+    float joint = 0;
     c->stop = NULL;
     c->reply.len = 0;
     while (st == FR_OK && !c->stop) {
@@ -129,7 +140,10 @@ static fr_status generate_reply(sim *s, const models *m, const fr_generate_call 
         if (g->rough && chance(s, s->o->rough_errors))
             id = m->draft_words.data[draw(s) % m->draft_words.len];
         float logprob = models_logprob(m, draft, seq.data, seq.len, base, id);
+        joint += logprob;
         st = fr_ids_put(&seq, &id, 1);
+        if (st == FR_OK)
+            st = put_logprob(c, logprob);
         if (st == FR_OK)
             st = fr_ids_put(&c->reply, &id, 1);
         if (st == FR_OK && g->stop_at_step)
@@ -139,7 +153,7 @@ static fr_status generate_reply(sim *s, const models *m, const fr_generate_call 
             c->stop = "end";
         else if (delimited)
             c->stop = "step";
-        else if (g->min_logprob < 0 && logprob < g->min_logprob)
+        else if (g->min_joint_logprob < 0 && joint < g->min_joint_logprob)
             c->stop = "unsure";
         else if ((int)c->reply.len >= g->max_tokens)
             c->stop = "limit";
@@ -344,11 +358,17 @@ static fr_status deliver_reply(sim *s, int i)
 {
     sim_call *c = call_take(s, i);
     fr_policy_event e = {.kind = FR_EVENT_GENERATED, .call = c->id};
+    double seconds = s->o->times ? (double)(1 + draw(s) % 1000) / 1e4 : 0;
+    uint32_t rows = (uint32_t)(c->reply.len + (s->o->times ? draw(s) % 4 : 0));
     fr_msg_generated g = {.position = (uint32_t)c->from,
                           .ids = c->reply.data,
                           .n_ids = c->reply.len,
+                          .logprobs = c->logprobs,
+                          .n_logprobs = c->reply.len,
                           .stop = c->stop,
-                          .passes = 1};
+                          .passes = 1,
+                          .rows = rows,
+                          .seconds = seconds};
     fr_msg_verified v = {.position = (uint32_t)c->from,
                          .own = c->reply.data,
                          .n_own = c->reply.len,
@@ -356,7 +376,9 @@ static fr_status deliver_reply(sim *s, int i)
                          .n_drafted_logprobs = c->ids.len - c->from,
                          .probes = c->probes,
                          .n_probes = c->n_probes,
-                         .passes = 1};
+                         .passes = 1,
+                         .rows = rows,
+                         .seconds = seconds};
     int target = c->verify || c->role == FR_ROLE_TARGET;
     if (target && ++s->n_target_replies == s->o->bad_target)
         c->fails = 1;

@@ -37,6 +37,7 @@ typedef struct sim_options {
     int again;             /* per mille of streamed pieces that start from the call's beginning */
     int changes_mind;      /* 1: then by a group that writes something else */
     int rough_errors;      /* per mille of the tokens of a rough draft that are any other word */
+    int times;             /* 1: replies report times, any */
     int drafts_only;       /* 1: every drafted token must be the draft model's (no n-grams) */
     int close_after;       /* events after which the policy is closed, finished or not; 0: never */
     int bad_target;        /* number of the target's reply that is a failure; 0: none */

@@ -130,6 +130,7 @@ static void vary_exact(const fr_policy_ops *policy, const models *m)
         o.slow_draft = k % 3 * 45;
         o.missing = k % 4 == 3 ? 200 : 0;
         o.rough_errors = k % 5 * 100;
+        o.times = k % 2;
         check_exact(&o, &plain);
     }
     sim_result_free(&plain);
