@@ -1,20 +1,32 @@
 #!/usr/bin/env python3
-"""Measures llama.cpp on a GGUF model the way `forerun model perf` measures Forerun: the same passes over as many tokens,
-and the same greedy speculation on the same prompt. Prints one JSON object with the same fields.
+"""Measures llama.cpp, or its fork ik_llama.cpp, on a GGUF model the way `forerun model perf` measures Forerun: the same
+passes over as many tokens, and the same greedy speculation on the same prompt. Prints one JSON object with the same fields.
 
     python3 -m venv VENV && VENV/bin/pip install llama-cpp-python    # builds llama.cpp: some 10 minutes on 2 cores
     VENV/bin/python tests/bench/peer_llama.py MODEL.gguf [--draft DRAFT.gguf] [--threads 2] [--runs 5]
 
-Needs nothing but that package and the numpy that comes with it; llama.cpp is called through its C functions."""
+The fork, which must be built for this machine (the package as it comes knows AVX2 only):
+    python3 -m venv VENV && CMAKE_ARGS=-DGGML_NATIVE=ON VENV/bin/pip install --no-binary :all: --no-deps \\
+        ik-llama-cpp-python && VENV/bin/pip install numpy            # some 25 minutes
+    VENV/bin/python tests/bench/peer_llama.py MODEL.gguf [--repack]  # weights repacked at load, its option -rtr
+
+Needs nothing but one of these packages and numpy; the library is called through its C functions."""
 import argparse
 import ctypes
+import importlib.metadata
 import json
 import statistics
 import sys
 import time
 
-import llama_cpp as llama
 import numpy
+
+try:
+    import llama_cpp as llama
+    FORK = False
+except ImportError:
+    from ik_llama_cpp import _ctypes_api as llama
+    FORK = True
 
 # As in coordinator/client/model_perf_run.c.
 CONTEXT = 64
@@ -28,12 +40,39 @@ PROMPT = ("<|im_start|>user\nA bakery sells 48 loaves in the morning and half as
           "is left at the end of the day? Please reason step by step.<|im_end|>\n<|im_start|>assistant\n")
 
 
+def remove_positions(context, n):
+    """Of sequence 0, from n on."""
+    if FORK:
+        remove = llama._lib.llama_kv_cache_seq_rm
+        remove.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
+        remove(context, 0, n, -1)
+    else:
+        llama.llama_memory_seq_rm(llama.llama_get_memory(context), 0, n, -1)
+
+
+def be_silent():
+    """The callback is returned: it must outlive the library's use of it."""
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    silent = kind(lambda level, text, user: None)
+    library = llama._lib if FORK else ctypes.CDLL(llama.llama_cpp._lib._name)
+    library.llama_log_set(silent, ctypes.c_void_p(0))
+    return silent
+
+
+def version():
+    name = "ik-llama-cpp-python" if FORK else "llama-cpp-python"
+    return name + " " + importlib.metadata.version(name.replace("-", "_"))
+
+
 class Sequence:
     """A model with one sequence: tokens are appended, looked at, and cut off again."""
 
-    def __init__(self, path, threads):
+    def __init__(self, path, threads, repack):
         start = time.perf_counter()
-        self.model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
+        model_params = llama.llama_model_default_params()
+        if repack:
+            model_params.repack_tensors, model_params.use_mmap = True, False
+        self.model = llama.llama_model_load_from_file(path.encode(), model_params)
         if not self.model:
             sys.exit(f"peer_llama: cannot load {path}")
         params = llama.llama_context_default_params()
@@ -43,16 +82,16 @@ class Sequence:
         if not self.context:
             sys.exit(f"peer_llama: no context for {path}")
         self.load_s = time.perf_counter() - start
-        self.vocab = llama.llama_model_get_vocab(self.model)
-        self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
-        self.memory = llama.llama_get_memory(self.context)
+        vocab = llama.llama_model_get_vocab(self.model)
+        self.n_vocab = llama.llama_vocab_n_tokens(vocab)
+        self.tokenizer = self.model if FORK else vocab
         self.batch = llama.llama_batch_init(512, 0, 1)
         self.n = 0
 
     def tokens(self, text):
         raw = text.encode()
         out = (llama.llama_token * (len(raw) + 8))()
-        n = llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), False, True)
+        n = llama.llama_tokenize(self.tokenizer, raw, len(raw), out, len(out), False, True)
         return list(out[:n])
 
     def append(self, tokens, all_rows=False):
@@ -69,7 +108,7 @@ class Sequence:
 
     def cut(self, n):
         if n < self.n:
-            llama.llama_memory_seq_rm(self.memory, 0, n, -1)
+            remove_positions(self.context, n)
             self.n = n
 
     def best(self, row):
@@ -166,21 +205,24 @@ def main():
     parser.add_argument("--draft", help="also measure speculation with this draft model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts")
+    parser.add_argument("--repack", action="store_true", help="ik_llama.cpp: repack the weights at load")
     args = parser.parse_args()
-    silent = llama.llama_log_callback(lambda level, text, user: None)
-    llama.llama_log_set(silent, ctypes.c_void_p(0))
+    if args.repack and not FORK:
+        parser.error("--repack is an option of ik_llama.cpp, which is not in this environment")
+    silent = be_silent()
     llama.llama_backend_init()
-    s = Sequence(args.model, args.threads)
+    s = Sequence(args.model, args.threads, args.repack)
     text = s.tokens(PROMPT)
     text *= PREFILL // len(text) + 1
     s.append(text[:8])  # the first pass also makes the compute buffers
-    out = {"engine": "llama.cpp", "version": "llama-cpp-python " + llama.__version__, "threads": args.threads,
+    out = {"engine": "ik_llama.cpp" if FORK else "llama.cpp", "version": version(), "threads": args.threads,
            "decode_tok_s": measure_decode(s, text), "verify_ms": measure_verify(s, text, args.runs),
            "prefill_tok_s": measure_prefill(s, text, args.runs), "load_s": s.load_s, "rss_mb": rss_mb()}
     if args.draft:
-        draft = Sequence(args.draft, args.threads)
+        draft = Sequence(args.draft, args.threads, args.repack)
         out["spec_tok_s"] = {str(k): speculate(s, draft, k) for k in DEPTHS}
     print(json.dumps(out))
+    del silent
 
 
 if __name__ == "__main__":
