@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu_place.h"
+
 #define OPEN ((uint64_t)1 << 31)
 #define HELPERS (OPEN - 1)
 #define SPINS 1000 /* pauses before sleeping: 15 to 50 microseconds */
@@ -143,24 +145,23 @@ void fr_pool_run(fr_pool *p, int64_t n, int64_t grain, fr_pool_fn fn, void *ctx)
     await_helpers(p);
 }
 
-static int cores_allowed(void)
+/* Can all threads run at once? Then waiting ones may spin; else they would take a core from those
+ * they wait for. */
+static bool enough_hw_threads(int threads)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return CPU_COUNT(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 && threads <= CPU_COUNT(&set);
 }
 
 fr_status fr_pool_new(int threads, fr_pool **out)
 {
-    int cores = cores_allowed();
     if (threads < 0 || threads > 1024)
         return fr_fail(FR_EINVAL, "%d threads asked for, want 0 to 1024", threads);
     fr_pool *p = calloc(1, sizeof *p);
     if (!p)
         return fr_no_memory();
-    p->threads = threads ? threads : cores;
-    p->spins = p->threads > cores ? 0 : SPINS;
+    p->threads = threads ? threads : fr_place_cores();
+    p->spins = enough_hw_threads(p->threads) ? SPINS : 0;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->left, NULL);

@@ -18,8 +18,8 @@ typedef struct fr_pool fr_pool;
  * results must not depend on it. */
 typedef void (*fr_pool_fn)(void *ctx, int64_t begin, int64_t end);
 
-/* `threads` counts the caller; 0: one a core this process may run on. FR_EUNAVAILABLE when no
- * thread can be had. */
+/* `threads` counts the caller; 0: one a core (cpu_place.h). They run where the caller may run.
+ * FR_EUNAVAILABLE when no thread can be had. */
 fr_status fr_pool_new(int threads, fr_pool **out);
 void fr_pool_free(fr_pool **p); /* NULL is fine */
 int fr_pool_threads(const fr_pool *p);

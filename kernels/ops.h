@@ -22,7 +22,7 @@ typedef struct fr_device fr_device; /* opaque, each backend has its own */
 typedef struct fr_weight fr_weight; /* a matrix prepared (perhaps repacked) by a backend; opaque */
 
 typedef struct fr_device_options {
-    int threads; /* CPU threads, the caller's included; 0: one a core this process may run on */
+    int threads; /* CPU threads, the caller's included; 0: one a core (cpu_place.h) */
 } fr_device_options;
 
 /* A matrix W [rows, cols] in a file mapping, row r at data + r * row_bytes; a slice of columns is a

@@ -34,6 +34,7 @@ enum {
     OPT_ROLE = 256,
     OPT_NAME,
     OPT_THREADS,
+    OPT_PLACEMENT,
     OPT_BACKEND,
     OPT_CONTEXT,
     OPT_KV,
@@ -53,6 +54,8 @@ static const struct argp_option options[] = {
     {"name", OPT_NAME, "NAME", 0, "Of the group; default: role, host and process", 0},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of each rank; default: its share of the cores",
      0},
+    {"placement", OPT_PLACEMENT, "HOW", 0,
+     "auto (default): ranks of a host have cores of their own where that helps; off", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
     {"kv-positions", OPT_KV, "N", 0,
@@ -102,6 +105,14 @@ static fr_status parse_role(const char *text, const char **out)
     return FR_OK;
 }
 
+static fr_status parse_placement(const char *text, int *out)
+{
+    if (strcmp(text, "auto") != 0 && strcmp(text, "off") != 0)
+        return fr_fail(FR_EINVAL, "--placement %s: there are auto and off", text);
+    *out = strcmp(text, "auto") == 0;
+    return FR_OK;
+}
+
 /* Short name of a long option, for errors about its value. */
 static const char *option_name(int key)
 {
@@ -134,6 +145,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return FR_OK;
     case OPT_THREADS:
         return parse_int(option_name(key), text, 0, &a->session.threads);
+    case OPT_PLACEMENT:
+        return parse_placement(text, &a->session.place);
     case OPT_CONTEXT:
         return parse_int(option_name(key), text, 0, &a->session.max_context);
     case OPT_ROWS:
@@ -261,6 +274,7 @@ static int exit_code(fr_status st)
 int main(int argc, char **argv)
 {
     args a = {.role = "target",
+              .session = {.place = 1},
               .draft_vocab = FR_DRAFT_VOCAB_AUTO,
               .mpi = -1,
               .level = FR_LOG_WARN};

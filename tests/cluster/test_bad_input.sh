@@ -13,7 +13,7 @@ bad() { # WHAT-THE-LINE-NAMES COMMAND...
     [ $rc = 2 ] || fail "exit code $rc, want 2: $*"
     [ "$lines" = 1 ] || fail "$lines lines on stderr, want 1: $*"
     grep -qF -- "$word" "$T/err.log" || fail "'$word' is not named: $(cat "$T/err.log")"
-    grep -q "^forerun: " "$T/err.log" || fail "not told by forerun: $(cat "$T/err.log")"
+    grep -q "^$(basename "$1"): " "$T/err.log" || fail "not told by $(basename "$1"): $(cat "$T/err.log")"
     say "$(cut -c 1-150 "$T/err.log")"
 }
 gone() { [ -z "$(leftovers)" ]; }
@@ -77,6 +77,7 @@ bad context "$F" solve "$(printf '12345 %.0s' {1..2000})"
 bad context "$F" solve --context 64 --policy target "$(question 1)"
 bad JOB "$F" cancel seven
 bad nonsense "$F" solve --connect nonsense x
+bad "--placement sideways" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement sideways
 if [ -n "${FORERUN_MODELS:-}" ] && [ -e "$FORERUN_MODELS/smollm2-135m-instruct-q4_1.gguf" ]; then
     bad tokenizer "$F" solve --policy token --target smollm2-135m-instruct-q4_1 --draft "$TINY_DRAFT" x
 fi

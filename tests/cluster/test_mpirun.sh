@@ -37,5 +37,27 @@ check_text "started apart" "$(solve --policy token "$problem" | json text)"
 result=$(solve --policy step "$problem")
 [ -n "$(echo "$result" | json answer)" ] || fail "policy step: no answer; $result"
 
+stop target
+stop draft
+
+# On a machine said to be two NUMA nodes of a core each, the ranks are bound to theirs, unless they are told not to be.
+placed() { # NAME OPTIONS...: how many ranks of the target say where they are bound, with these options
+    local name=$1
+    shift
+    start "$name" "${MPIRUN[@]}" -x HWLOC_SYNTHETIC="numa:2 core:1 pu:1" -np 2 "$BIN/forerun-worker" \
+        --model "$TINY_TARGET" --connect "$EP" --role target --name "$name" --threads 1 --log info "$@"
+    wait_for 30 "a target" serves target
+    check_text "target $name" "$(solve --policy target "$problem" | json text)"
+    stop "$name"
+    n_placed=$(grep -cE "rank ([01]) of 2 here: 1 thread on CPU \1 of NUMA node \1$" "$T/$name.log")
+}
+if taskset -c 0,1 true 2>/dev/null; then
+    placed auto
+    [ "$n_placed" = 2 ] || fail "placement auto: $n_placed ranks are bound, want 2"
+    placed off --placement off
+    [ "$n_placed" = 0 ] || fail "placement off: $n_placed ranks are bound"
+    say "ranks are bound as they are told to be"
+fi
+
 check_text "private cluster" "$("$BIN/forerun" solve --ranks 2 --policy token --json "$problem" 2>"$T/solve.err" |
     grep '"event": *"done"' | tail -n 1 | json text)"

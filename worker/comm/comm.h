@@ -34,7 +34,9 @@ typedef struct fr_comm_ops {
 struct fr_comm {
     const fr_comm_ops *ops;
     int rank, size;
-    int n_here; /* its ranks on this host */
+    int here, n_here; /* this rank among the group's on this host, from 0 */
+    int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher bound
+                  * them apart */
 };
 
 /* One rank, no communication. */

@@ -338,7 +338,24 @@ static fr_status initialise(void)
                      "MPI_Comm_set_errhandler");
 }
 
-/* Sets n_here and yield. local_out: all ranks of the group are on one host. */
+/* How many ranks of `host` may use the same cores as this one. Round by round: it takes no memory, so that no rank can
+ * fail alone. */
+static fr_status count_alike(MPI_Comm host, int n_ranks, int *n_out)
+{
+    cpu_set_t mine, other;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0)
+        CPU_ZERO(&mine);
+    *n_out = 0;
+    for (int r = 0; r < n_ranks; r++) {
+        other = mine;
+        FR_TRY(mpi_check(MPI_Bcast(&other, sizeof other, MPI_BYTE, r, host), "MPI_Bcast"));
+        *n_out += CPU_EQUAL(&mine, &other) != 0;
+    }
+    return FR_OK;
+}
+
+/* Sets here, n_here, n_alike and yield. local_out: all ranks of the group are on one host. */
 static fr_status look_around(mpi_comm *m, int *local_out)
 {
     MPI_Comm host = MPI_COMM_NULL;
@@ -352,7 +369,9 @@ static fr_status look_around(mpi_comm *m, int *local_out)
 
     FR_TRY(mpi_check(MPI_Comm_split_type(m->mpi, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
                      "MPI_Comm_split_type"));
+    FR_TRY(mpi_check(MPI_Comm_rank(host, &m->base.here), "MPI_Comm_rank"));
     FR_TRY(mpi_check(MPI_Comm_size(host, &m->base.n_here), "MPI_Comm_size"));
+    FR_TRY(count_alike(host, m->base.n_here, &m->base.n_alike));
     FR_TRY(mpi_check(MPI_Comm_free(&host), "MPI_Comm_free"));
     FR_TRY(mpi_check(MPI_Allreduce(&m->base.n_here, &fewest, 1, MPI_INT, MPI_MIN, m->mpi),
                      "MPI_Allreduce"));

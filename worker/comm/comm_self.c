@@ -69,7 +69,7 @@ fr_status fr_comm_self_open(fr_comm **out)
     if (!c)
         return fr_no_memory();
     c->ops = &self_ops;
-    c->size = c->n_here = 1;
+    c->size = c->n_here = c->n_alike = 1;
     *out = c;
     return FR_OK;
 }

@@ -5,13 +5,13 @@
  * expected to give the group up; the leader's own sequences are put back as they were. */
 #include "session.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "clock.h"
+#include "cpu_place.h"
 #include "forward.h"
 #include "grow.h"
 
@@ -23,6 +23,7 @@ typedef struct undo {
 struct fr_session {
     fr_comm *comm;          /* borrowed */
     const fr_ops *ops;
+    fr_place place;
     fr_device *dev;
     fr_model_file *file;
     fr_model *model;
@@ -43,15 +44,6 @@ struct fr_session {
 
 /* ---- opening */
 
-/* Cores this process may use, divided among the group's ranks on this host. */
-static int default_threads(const fr_comm *comm)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return cores > comm->n_here ? cores / comm->n_here : 1;
-}
-
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
@@ -66,15 +58,25 @@ static fr_status load_model(fr_session *s, const char *path, const fr_session_op
     return st;
 }
 
+/* Before the device is opened: its threads inherit the place, and all memory from there on, weights and KV cache too, is
+ * touched first by them or this thread. Ranks that the launcher bound apart have their places already. */
+static void enter_place(fr_session *s, const fr_session_options *o)
+{
+    const fr_comm *c = s->comm;
+    const fr_place_wish wish = {.rank = c->here, .n_ranks = c->n_alike, .threads = o->threads,
+                                .bind = o->place && c->n_alike == c->n_here};
+    fr_place_enter(&wish, &s->place);
+}
+
 /* What each rank does by itself: there is no collective in it. */
 static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_session_options *o)
 {
-    int threads = o->threads > 0 ? o->threads : default_threads(comm);
     s->comm = comm;
     FR_TRY(fr_ops_choose(o->backend, &s->ops));
     FR_TRY(fr_model_file_open(path, &s->file));
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
-    const fr_device_options dev = {.threads = threads};
+    enter_place(s, o);
+    const fr_device_options dev = {.threads = s->place.threads};
     FR_TRY(s->ops->open(&dev, &s->dev));
     FR_TRY(load_model(s, path, o));
     const fr_config *c = &s->model->config;
@@ -92,7 +94,7 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
     s->info = (fr_session_info){
         .model_digest = fr_model_file_digest(s->file), .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
-        .max_rows = max_rows, .n_ranks = comm->size, .threads = threads,
+        .max_rows = max_rows, .n_ranks = comm->size, .threads = s->place.threads,
         .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
@@ -130,6 +132,7 @@ void fr_session_close(fr_session **p)
     fr_model_free(&s->model);
     if (s->dev)
         s->ops->close(&s->dev);
+    fr_place_leave(&s->place);
     fr_tokenizer_free(&s->tokenizer);
     fr_model_file_close(&s->file);
     fr_kv_cache_free(&s->cache);

@@ -19,7 +19,9 @@ typedef struct fr_session fr_session;
 
 typedef struct fr_session_options {
     const char *backend;  /* NULL: the fastest here (ops.h) */
-    int threads;          /* CPU threads of this rank; 0: the cores it may use, divided among the ranks of this host */
+    int threads;          /* CPU threads of this rank; 0: the cores it may use, divided among the ranks that share them */
+    int place;            /* 1: the opening thread and the session's are bound to cores of their own where that helps
+                           * (cpu_place.h), until the session closes; 0: they share cores with whoever runs */
     int max_rows;         /* most rows of a pass; 0: 256 */
     int max_context;      /* positions of one sequence; 0: the model's own limit */
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */

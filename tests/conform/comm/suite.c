@@ -1,6 +1,7 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, or as the ranks of mpirun over
  * comm_mpi ("suite self", "mpirun -np 3 suite mpi"). All ranks run the same checks in the same order; the first that
  * fails says so and exits, and mpirun ends the others. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,16 +116,28 @@ static void check_gathers(fr_comm *c)
     free(all);
 }
 
-/* Hosts are told apart by their names. */
+/* Hosts are told apart by their names; ranks are alike when they may use the same cores. */
 static void check_here(fr_comm *c)
 {
-    char name[64] = "", *all = must_alloc((size_t)c->size * sizeof name);
-    int here = 0;
-    gethostname(name, sizeof name - 1);
-    OK(c->ops->all_gather(c, name, sizeof name, all));
-    for (int r = 0; r < c->size; r++)
-        here += strcmp(all + (size_t)r * sizeof name, name) == 0;
+    typedef struct whereabouts {
+        char name[64];
+        cpu_set_t cores;
+    } whereabouts;
+    whereabouts *mine = must_alloc(sizeof *mine), *all = must_alloc((size_t)c->size * sizeof *all);
+    int here = 0, before = 0, alike = 0;
+    gethostname(mine->name, sizeof mine->name - 1);
+    CHECK(sched_getaffinity(0, sizeof mine->cores, &mine->cores) == 0, "sched_getaffinity");
+    OK(c->ops->all_gather(c, mine, sizeof *mine, all));
+    for (int r = 0; r < c->size; r++) {
+        int is_here = strcmp(all[r].name, mine->name) == 0;
+        here += is_here;
+        before += is_here && r < c->rank;
+        alike += is_here && CPU_EQUAL(&all[r].cores, &mine->cores);
+    }
     CHECK(c->n_here == here, "%d ranks on this host, want %d", c->n_here, here);
+    CHECK(c->here == before, "number %d on this host, want %d", c->here, before);
+    CHECK(c->n_alike == alike, "%d ranks may use the same cores, want %d", c->n_alike, alike);
+    free(mine);
     free(all);
 }
 
