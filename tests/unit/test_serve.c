@@ -301,20 +301,26 @@ static void test_stop_rules(void **state)
 static void test_rough(void **state)
 {
     (void)state;
-    const fr_sampling wild = {.temperature = 8, .top_p = 1, .seed = 3}; /* takes any token */
-    group g;
+    const fr_sampling wild = {.temperature = 8, .top_p = 1, .seed = 3}, /* takes any token */
+        other = {.temperature = 8, .top_p = 1, .seed = 4};
+    group g, h;
     fr_msg m;
-    text full, rough;
+    text full, rough, whole;
+    group_open_rough(&h, 300);
+    prompt(&h, 5, &whole);
+    write_plainly(&h, &whole, &other, 30);
+    group_begin(&h);
+    group_stop(&h);
     group_open_rough(&g, 300);
     prompt(&g, 5, &full);
     prompt(&g, 5, &rough);
     write_plainly(&g, &full, &wild, 40);
-    write_roughly(&g, &rough, &wild, 30);
-    assert_memory_not_equal(full.logprobs, rough.logprobs, 30 * sizeof(float));
-    assert_memory_not_equal(full.ids.data, rough.ids.data, rough.ids.len * sizeof(int32_t));
+    write_roughly(&g, &rough, &other, 30);
+    assert_memory_not_equal(whole.logprobs, rough.logprobs, 30 * sizeof(float));
+    assert_memory_not_equal(whole.ids.data, rough.ids.data, rough.ids.len * sizeof(int32_t));
     group_begin(&g);
     fr_msg ask_full = generate_msg(&g, &full, 1, &wild, 40),
-           ask_rough = generate_msg(&g, &rough, 2, &wild, 30);
+           ask_rough = generate_msg(&g, &rough, 2, &other, 30);
     ask_rough.body.generate.rough = 1;
     group_tell(&g, &ask_full);
     group_tell(&g, &ask_rough);
@@ -328,6 +334,7 @@ static void test_rough(void **state)
     fr_msg_free(&m);
     fr_ids_free(&full.ids);
     fr_ids_free(&rough.ids);
+    fr_ids_free(&whole.ids);
     group_stop(&g);
 }
 

@@ -1,6 +1,6 @@
 /* draft_vocab.h: the tokens that a draft's rough head covers (model.h): a part of the vocabulary that
- * holds nearly all that a model writes. What it lacks costs a guess now and then, never a wrong
- * token, since the target verifies every guess.
+ * holds nearly all that a model writes; recent_head.h adds what the texts at hand hold beyond it. What
+ * it lacks costs a guess now and then, never a wrong token, since the target verifies every guess.
  *
  * The order is by frequency. It is taken from MODEL.vocab beside the model file when there is one:
  * text, one token id a line, the most frequent first; `forerun model vocab` writes it. The rest, or

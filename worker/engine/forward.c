@@ -61,14 +61,18 @@ static fr_status alloc_scratch(fr_forward *f)
     FR_TRY(alloc_f32(f, n, ff, &f->up));
     FR_TRY(alloc_f32(f, FR_HEAD_ROWS, dim, &f->head_x));
     FR_TRY(alloc_f32(f, FR_HEAD_ROWS, m->head.n > m->rough_head.n ? m->head.n : m->rough_head.n, &f->logits));
+    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, FR_RECENT, &f->recent_logits));
+    FR_TRY(fr_recent_head_open(&f->recent, m));
     f->tokens = calloc((size_t)n, sizeof *f->tokens);
     f->pos = calloc((size_t)n, sizeof *f->pos);
     f->slots = calloc((size_t)n, sizeof *f->slots);
     f->views = calloc((size_t)n, sizeof *f->views);
     f->queries = calloc(FR_HEAD_ROWS, sizeof *f->queries);
     f->answers = calloc(FR_HEAD_ROWS, sizeof *f->answers);
+    f->recent_answers = calloc(FR_HEAD_ROWS, sizeof *f->recent_answers);
     f->slices = calloc((size_t)f->comm->size, sizeof *f->slices);
-    if (!f->tokens || !f->pos || !f->slots || !f->views || !f->queries || !f->answers || !f->slices)
+    if (!f->tokens || !f->pos || !f->slots || !f->views || !f->queries || !f->answers || !f->recent_answers ||
+        !f->slices)
         return fr_no_memory();
     return FR_OK;
 }
@@ -95,7 +99,8 @@ void fr_forward_close(fr_forward *f)
         ops->mem_free(dev, f->kv[l].k);
         ops->mem_free(dev, f->kv[l].v);
     }
-    float *scratch[] = {f->x, f->h, f->q, f->attn, f->k, f->v, f->gate, f->up, f->head_x, f->logits};
+    float *scratch[] = {f->x, f->h, f->q, f->attn, f->k, f->v, f->gate, f->up, f->head_x, f->logits,
+                        f->recent_logits};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
         ops->mem_free(dev, scratch[i]);
     free(f->kv);
@@ -105,6 +110,8 @@ void fr_forward_close(fr_forward *f)
     free(f->views);
     free(f->queries);
     free(f->answers);
+    free(f->recent_answers);
+    fr_recent_head_close(&f->recent);
     free(f->slices);
     fr_buf_free(&f->packed);
     fr_buf_free(&f->gathered);
@@ -215,9 +222,39 @@ static fr_status gather_answers(fr_forward *f, const int *places, int n, fr_row_
     return FR_OK;
 }
 
+static fr_status candidates(fr_forward *f, const fr_head *head, const float *logits, int n, fr_row_answer *out)
+{
+    const fr_model *m = f->model;
+    return m->ops->candidates(m->dev, logits, n, head->n, head->first_token, head->tokens, f->queries, out);
+}
+
+/* Rows [n] of head_x through the rough head and the recent tokens' rows, as if the two were one. */
+static fr_status ask_rough_head(fr_forward *f, int n)
+{
+    const fr_model *m = f->model;
+    const fr_head *rough = &m->rough_head, *recent = &f->recent.head;
+    FR_TRY(m->ops->matmul(m->dev, (fr_product[]){{f->logits, rough->weight}, {f->recent_logits, recent->weight}},
+                          recent->n > 0 ? 2 : 1, f->head_x, n));
+    FR_TRY(candidates(f, rough, f->logits, n, f->answers));
+    if (recent->n == 0)
+        return FR_OK;
+    FR_TRY(candidates(f, recent, f->recent_logits, n, f->recent_answers));
+    for (int i = 0; i < n; i++) {
+        const fr_row_answer both[2] = {f->answers[i], f->recent_answers[i]};
+        fr_answer_merge(both, 2, &f->queries[i], &f->answers[i]);
+    }
+    return FR_OK;
+}
+
+static fr_status ask_whole_head(fr_forward *f, int n)
+{
+    const fr_model *m = f->model;
+    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, m->head.weight}, 1, f->head_x, n));
+    return candidates(f, &m->head, f->logits, n, f->answers);
+}
+
 /* The rows of the plan's queries at places [n], through the final norm and one of the vocabulary heads. */
-static fr_status ask_head(fr_forward *f, const fr_plan *plan, const fr_head *head, const int *places, int n,
-                          fr_row_answer *out)
+static fr_status ask_head(fr_forward *f, const fr_plan *plan, int rough, const int *places, int n, fr_row_answer *out)
 {
     const fr_model *m = f->model;
     size_t dim = (size_t)m->config.dim;
@@ -227,22 +264,19 @@ static fr_status ask_head(fr_forward *f, const fr_plan *plan, const fr_head *hea
         FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * dim, f->x + (size_t)q->row * dim, m->out_norm, 1,
                                 m->config.dim, m->config.eps));
     }
-    FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, head->weight}, 1, f->head_x, n));
-    FR_TRY(m->ops->candidates(m->dev, f->logits, n, head->n, head->first_token, head->tokens, f->queries,
-                              f->answers));
+    FR_TRY((rough ? ask_rough_head : ask_whole_head)(f, n));
     return gather_answers(f, places, n, out);
 }
 
 /* All queries of one head, FR_HEAD_ROWS at a time. */
 static fr_status answer_queries(fr_forward *f, const fr_plan *plan, int rough, fr_row_answer *out)
 {
-    const fr_head *head = rough ? &f->model->rough_head : &f->model->head;
     int places[FR_HEAD_ROWS], n = 0;
     for (int i = 0; i < plan->n_queries; i++) {
         if (plan->queries[i].rough == rough)
             places[n++] = i;
         if (n == FR_HEAD_ROWS || (n > 0 && i == plan->n_queries - 1)) {
-            FR_TRY(ask_head(f, plan, head, places, n, out));
+            FR_TRY(ask_head(f, plan, rough, places, n, out));
             n = 0;
         }
     }
@@ -272,6 +306,7 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
     if (plan->n_rows == 0)
         return FR_OK;
     read_rows(f, plan);
+    fr_recent_head_note(&f->recent, f->tokens, plan->n_rows);
     FR_TRY(m->ops->embed(m->dev, f->x, &m->embedding, f->tokens, plan->n_rows));
     for (int l = 0; l < m->config.n_layers; l++) {
         FR_TRY(attention(f, l, plan->n_rows));

@@ -6,6 +6,7 @@
 #include "comm.h"
 #include "model.h"
 #include "plan.h"
+#include "recent_head.h"
 
 /* Rows asked about are put through the vocabulary head so many at a time, which bounds the logits' memory. */
 #define FR_HEAD_ROWS 32
@@ -25,6 +26,9 @@ typedef struct fr_forward {
     fr_attn_view *views;           /* [max_rows] */
     fr_row_query *queries;         /* [FR_HEAD_ROWS] */
     fr_row_answer *answers;        /* [FR_HEAD_ROWS], this rank's slice */
+    fr_recent_head recent;         /* beside the rough head */
+    float *recent_logits;          /* [FR_HEAD_ROWS, FR_RECENT] */
+    fr_row_answer *recent_answers; /* [FR_HEAD_ROWS] */
     fr_row_answer *slices;         /* [n_ranks], leader: of one query */
     fr_buf packed, gathered;       /* answers on their way to the leader */
     void (*progress)(void *ctx);   /* called after every layer; NULL: not */

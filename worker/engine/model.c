@@ -118,12 +118,12 @@ static fr_status load_rope(fr_model *m)
     return FR_OK;
 }
 
-static fr_status load_rough_head(fr_model *m, const fr_tensor *t, const fr_ids *tokens, int rank, int n_ranks)
+static fr_status load_rough_head(fr_model *m, const fr_ids *tokens, int rank, int n_ranks)
 {
+    const fr_matrix *t = &m->head_table;
     fr_head *h = &m->rough_head;
     fr_range take = fr_config_vocab_share((int)tokens->len, rank, n_ranks),
              last = fr_config_vocab_share((int)tokens->len, n_ranks - 1, n_ranks);
-    size_t row_bytes = fr_dtype_row_bytes(t->dtype, t->dims[0]);
     if (tokens->data[tokens->len - 1] >= m->config.n_vocab)
         return fr_fail(FR_EFORMAT, "%s: its tokenizer has more tokens than its head of %d", fr_model_file_name(m->file),
                        m->config.n_vocab);
@@ -131,20 +131,35 @@ static fr_status load_rough_head(fr_model *m, const fr_tensor *t, const fr_ids *
         return fr_fail(FR_EINVAL, "%s: a draft vocabulary of %zu tokens is too small for the ranks",
                        fr_model_file_name(m->file), tokens->len);
     m->rough_vocab = (int)tokens->len;
+    m->in_rough_head = calloc((size_t)m->config.n_vocab, 1);
+    if (!m->in_rough_head)
+        return fr_no_memory();
+    for (size_t i = 0; i < tokens->len; i++)
+        m->in_rough_head[tokens->data[i]] = 1;
     h->n = take.hi - take.lo;
     h->tokens = malloc((size_t)h->n * sizeof *h->tokens);
-    uint8_t *rows = malloc((size_t)h->n * row_bytes);
+    uint8_t *rows = malloc((size_t)h->n * t->row_bytes);
     if (!h->tokens || !rows) {
         free(rows);
         return fr_no_memory();
     }
     memcpy(h->tokens, tokens->data + take.lo, (size_t)h->n * sizeof *h->tokens);
     for (int i = 0; i < h->n; i++)
-        memcpy(rows + (size_t)i * row_bytes, (const uint8_t *)t->data + (size_t)h->tokens[i] * row_bytes, row_bytes);
-    const fr_matrix src = {.dtype = t->dtype, .data = rows, .rows = h->n, .cols = t->dims[0], .row_bytes = row_bytes};
+        memcpy(rows + (size_t)i * t->row_bytes, (const uint8_t *)t->data + (size_t)h->tokens[i] * t->row_bytes,
+               t->row_bytes);
+    fr_matrix src = *t;
+    src.data = rows;
+    src.rows = h->n;
     fr_status st = m->ops->weight_new(m->dev, &src, &h->weight);
     free(rows);
     return st;
+}
+
+/* All rows of a matrix with one for each token. */
+static fr_matrix table_of(const fr_config *c, const fr_tensor *t)
+{
+    return (fr_matrix){.dtype = t->dtype, .data = t->data, .rows = c->n_vocab, .cols = c->dim,
+                       .row_bytes = fr_dtype_row_bytes(t->dtype, c->dim)};
 }
 
 static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *rough_tokens)
@@ -152,14 +167,14 @@ static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *ro
     const fr_config *c = &m->config;
     const fr_tensor *embed = NULL, *head = NULL;
     FR_TRY(fr_config_tensor(m->file, -1, "token_embd.weight", c->n_vocab, c->dim, 0, &embed));
-    m->embedding = (fr_matrix){.dtype = embed->dtype, .data = embed->data, .rows = c->n_vocab, .cols = c->dim,
-                               .row_bytes = fr_dtype_row_bytes(embed->dtype, c->dim)};
+    m->embedding = table_of(c, embed);
     FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
     FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
     if (!head)
         head = embed;
+    m->head_table = table_of(c, head);
     if (rough_tokens->len > 0)
-        FR_TRY(load_rough_head(m, head, rough_tokens, rank, n_ranks));
+        FR_TRY(load_rough_head(m, rough_tokens, rank, n_ranks));
     m->head.n = m->slice.vocab.hi - m->slice.vocab.lo;
     m->head.first_token = m->slice.vocab.lo;
     return load_matrix(m, head, m->slice.vocab, (fr_range){0, c->dim}, &m->head.weight);
@@ -227,6 +242,7 @@ void fr_model_free(fr_model **p)
     m->ops->weight_free(m->dev, &m->head.weight);
     m->ops->weight_free(m->dev, &m->rough_head.weight);
     free(m->rough_head.tokens);
+    free(m->in_rough_head);
     free(m->layers);
     free(m->kv_of_head);
     free(m->inv_freq);

@@ -38,6 +38,8 @@ typedef struct fr_model {
     fr_head head;                  /* over the whole vocabulary */
     fr_head rough_head;            /* over a part of it, for guesses (draft_vocab.h) */
     int rough_vocab;               /* its tokens on all ranks together; 0: there is none */
+    uint8_t *in_rough_head;        /* [n_vocab]: is the token one of them? NULL without */
+    fr_matrix head_table;          /* the whole head in the file */
     int64_t weight_bytes;          /* of the file, in this rank's slices of the matrices; without the rough head */
 } fr_model;
 

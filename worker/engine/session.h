@@ -80,8 +80,8 @@ fr_status fr_pass_branch(fr_session *s, int seq, int n_positions, const int32_t 
                          int *first_row_out);
 /* Asks about the row's next token. query->position is the caller's (chain position), wanted as in candidates.h. */
 fr_status fr_pass_ask(fr_session *s, int row, const fr_row_query *query, int *answer_out);
-/* The same for a guess that will be verified: the rough head, where there is one, answers. It knows of no other tokens
- * than its own: to it they are impossible. */
+/* The same for a guess that will be verified: the rough head, where there is one, answers, with the rows of tokens that
+ * were in the latest passes (recent_head.h). To it other tokens are impossible. */
 fr_status fr_pass_ask_rough(fr_session *s, int row, const fr_row_query *query, int *answer_out);
 /* Runs it on all ranks. On failure the sequences are as before the pass. An empty pass is fine. */
 fr_status fr_pass_run(fr_session *s);
