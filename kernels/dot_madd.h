@@ -21,7 +21,8 @@ LANES_INLINE vi add_pairs_i16(vi pairs)
     return vi_madd_i16(pairs, vi_set1(0x10001));
 }
 
-/* sum + each lane's four unsigned codes (below 128) . the four activations at a. */
+/* sum + each lane's four unsigned codes . the four activations at a. Codes are below 128: 2 * 127 * 127
+ * < 2^15. */
 LANES_INLINE vi vi_dot_add(vi sum, vi codes, const int8_t *a)
 {
     return vi_add(sum, add_pairs_i16(vi_madd_u8_i8(codes, vi_repeat4(a))));
