@@ -1,5 +1,5 @@
-/* cpu_avxvnni.c: the fast backend for AVX2, FMA, F16C and AVX-VNNI: Intel's cores without AVX-512, from
- * Alder Lake on. See fast_backend.h. */
+/* cpu_avxvnni.c: the fast backend for AVX2, FMA, F16C and AVX-VNNI: Intel's cores without AVX-512,
+ * from Alder Lake on. See fast_backend.h. */
 #define BACKEND_OPS fr_ops_cpu_avxvnni
 #define BACKEND_NAME "cpu_avxvnni"
 

@@ -1,6 +1,6 @@
-/* dot_vnni.h: integer dot products by VNNI, which adds four products of unsigned and signed bytes to
- * an int32 without ever saturating. Included by a backend's .c file after its lanes_*.h and after it
- * has said which intrinsics these are:
+/* dot_vnni.h: integer dot products by VNNI, which adds four products of unsigned and signed bytes
+ * to an int32 without ever saturating. Included by a backend's .c file after its lanes_*.h and
+ * after it has said which intrinsics these are:
  *   DPBUSD(sum, codes, a)  sum + each lane's four unsigned codes . four signed bytes
  *   DPWSSD(sum, a, b)      sum + each lane's pair of i16 . pair of i16
  * dot_madd.h has the same operations, with the same results, for processors without. */

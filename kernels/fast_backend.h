@@ -1,7 +1,7 @@
 /* fast_backend.h: the compute table of a fast backend. Such a backend is a short .c file that picks
- * its instructions: a lanes_*.h (the width of a vector), a dot_*.h (how integers are multiplied), then
- * this file with all the templates that are written in them (fast_*.h). It defines BACKEND_OPS and
- * BACKEND_NAME first: the table's symbol and its name. It is compiled with the flags of its
+ * its instructions: a lanes_*.h (the width of a vector), a dot_*.h (how integers are multiplied),
+ * then this file with all the templates that are written in them (fast_*.h). It defines BACKEND_OPS
+ * and BACKEND_NAME first: the table's symbol and its name. It is compiled with the flags of its
  * instructions, so nothing in it may run before ops.c has asked the processor. */
 #ifndef FR_FAST_BACKEND_H
 #define FR_FAST_BACKEND_H

@@ -1,5 +1,5 @@
-/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by the backends
- * of that width. */
+/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by the
+ * backends of that width. */
 #ifndef FR_LANES_AVX2_H
 #define FR_LANES_AVX2_H
 

@@ -28,8 +28,8 @@ const fr_ops *const *fr_ops_all(void)
 bool fr_ops_runnable(const fr_ops *ops)
 {
 #if FR_HAVE_X86
-    /* F16C and AVX-VNNI have no name in clang 14's __builtin_cpu_supports. Where the system keeps AVX2's
-     * registers, theirs are kept. */
+    /* F16C and AVX-VNNI have no name in clang 14's __builtin_cpu_supports. Where the system keeps
+     * AVX2's registers, theirs are kept. */
     unsigned a = 0, b = 0, c = 0, d = 0;
     bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
     bool avxvnni = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVXVNNI);

@@ -1,5 +1,5 @@
-/* cpu_avxvnni_evex.c: kernels/cpu_avxvnni.c with AVX-512's encoding of the same instructions, so that
- * its code can be tested where AVX-512 VNNI is and AVX-VNNI is not. */
+/* cpu_avxvnni_evex.c: kernels/cpu_avxvnni.c with AVX-512's encoding of the same instructions, so
+ * that its code can be tested where AVX-512 VNNI is and AVX-VNNI is not. */
 #define BACKEND_OPS suite_avxvnni_evex
 #define BACKEND_NAME "cpu_avxvnni_evex"
 

@@ -15,7 +15,7 @@
 
 extern const fr_ops *suite_ops;
 #if FR_HAVE_X86
-extern const fr_ops suite_avxvnni_evex; /* a backend of these tests only; runs where cpu_avx512 does */
+extern const fr_ops suite_avxvnni_evex; /* of these tests only; runs where cpu_avx512 does */
 #endif
 
 /* A small generator with a state of its own, so that every test has fixed data. */

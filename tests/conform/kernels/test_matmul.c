@@ -133,7 +133,7 @@ static void test_extreme_codes(void **state)
 }
 
 /* However a fast backend multiplies integers, it gets the same ones; what is done to them then is
- * the same in all of them, to the bit. But not for Q8_0, where some take an offset off afterwards. */
+ * the same in all of them, to the bit. But not for Q8_0, where some take an offset off after. */
 static void test_same_integers(void **state)
 {
     (void)state;
