@@ -1,5 +1,5 @@
-/* fast_attention.h: attention over the paged cache, a template for one instruction set: included by
- * cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
+/* fast_attention.h: attention over the paged cache, a template for one instruction set
+ * (fast_backend.h).
  *
  * A task is a few rows of one sequence and a run of query heads that read the same KV head. It goes
  * through their logical positions by chunks of 16, counted from 0: widen the chunk's keys and values

@@ -1,5 +1,5 @@
 /* fast_candidates.h: candidates.h's definition, to the bit but without its cost; a template for one
- * instruction set: included by cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
+ * instruction set (fast_backend.h).
  *
  *   1. Each chunk of FR_CHUNK columns: its maximum.
  *   2. Each row: the maximum, and the value (noise included) of the first token that has it: the

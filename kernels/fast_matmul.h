@@ -1,5 +1,5 @@
-/* fast_matmul.h: y = x W^T over tiles (cpu_tiles.h), a template for one instruction set: included
- * by cpu_avx2.c and cpu_avx512.c after their lanes_*.h.
+/* fast_matmul.h: y = x W^T over tiles (cpu_tiles.h), a template for one instruction set
+ * (fast_backend.h).
  *
  * Quantised types: activations are quantised to 8 bits by blocks of 32. A tile goes through its
  * blocks once for up to DOT_TOKENS tokens: unpack eight vectors of codes, then per token an integer

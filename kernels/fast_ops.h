@@ -1,6 +1,5 @@
-/* fast_ops.h: the operations on rows of activations, a template for one instruction set: included
- * by cpu_avx2.c and cpu_avx512.c after their lanes_*.h. A row is always worked on by one thread, in
- * one order. */
+/* fast_ops.h: the operations on rows of activations, a template for one instruction set
+ * (fast_backend.h). A row is always worked on by one thread, in one order. */
 #ifndef FR_FAST_OPS_H
 #define FR_FAST_OPS_H
 

@@ -1,5 +1,5 @@
-/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by cpu_avx2.c
- * only. */
+/* lanes_avx2.h: lanes_avx512.h's operations for AVX2, FMA and F16C: 8 lanes. Included by the
+ * backends of that width. */
 #ifndef FR_LANES_AVX2_H
 #define FR_LANES_AVX2_H
 
@@ -16,8 +16,7 @@
 #else
 #define LANES_UNROLL _Pragma("GCC unroll 8")
 #endif
-#define DOT_TOKENS 4      /* sixteen registers: eight of weights, four sums */
-#define DOT_OFFSET_8BIT 0 /* vi_dot() of 8-bit codes takes the offset of 128 off itself */
+#define DOT_TOKENS 4 /* sixteen registers: eight of weights, four sums */
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -258,14 +257,6 @@ LANES_INLINE vi vi_or_and(vi a, vi b, vi mask)
     return _mm256_or_si256(a, _mm256_and_si256(b, mask));
 }
 
-/* The high nibbles of bytes, times HIGH_NIBBLE_FACTOR: as they are, since sums of two products of
- * more than 7 bits would not fit 16 bits. */
-#define HIGH_NIBBLE_FACTOR 1
-LANES_INLINE vi vi_high_nibbles(vi a)
-{
-    return _mm256_and_si256(_mm256_srli_epi32(a, 4), _mm256_set1_epi8(15));
-}
-
 /* [LANES][2] bytes -> pairs of i16, one pair a lane. */
 LANES_INLINE vi vi_load_u8_pairs(const void *p)
 {
@@ -288,45 +279,40 @@ LANES_INLINE vi vi_high_half(vi pairs)
     return _mm256_srai_epi32(pairs, 16);
 }
 
-/* sum + each lane's four unsigned codes (below 128) . the four activations at a. */
-LANES_INLINE vi vi_dot_add(vi sum, vi codes, const int8_t *a)
+/* The four bytes at p, in every lane. */
+LANES_INLINE vi vi_repeat4(const int8_t *p)
 {
     int32_t four;
-    memcpy(&four, a, sizeof four);
-    __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(four));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
 }
 
-/* sum + each lane's pair of i16 . the pair of i16 in `pair`. */
-LANES_INLINE vi vi_dot16_add(vi sum, vi pairs, int32_t pair)
+LANES_INLINE vi vi_abs_i8(vi a)
 {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi32(pair)));
+    return _mm256_abs_epi8(a);
 }
 
-/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0
- * .. 4 groups-1]. vpmaddubsw saturates at 16 bits: codes of 4 bits can be added up over 8 groups
- * before widening (8 * 2 * 15 * 127 < 2^15), of 5 bits over 4, of 6 bits over 2; 8-bit codes are
- * made signed, |w| * (a with w's sign): 2 * 128 * 127 < 2^15. */
-LANES_INLINE vi vi_dot(const vi *q, const int8_t *a, int groups, int bits)
+/* The bytes of a, negated where b's are negative; anything where b's are zero. */
+LANES_INLINE vi vi_signed_as_i8(vi a, vi b)
 {
-    const __m256i ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8(-128);
-    int together = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-    __m256i sum = _mm256_setzero_si256(), narrow = _mm256_setzero_si256();
-    for (int g = 0; g < groups; g++) {
-        int32_t four;
-        memcpy(&four, a + 4 * g, sizeof four);
-        __m256i x = _mm256_set1_epi32(four), w = q[g];
-        if (bits == 8) {
-            w = _mm256_xor_si256(w, sign);
-            x = _mm256_sign_epi8(x, w);
-            w = _mm256_abs_epi8(w);
-        }
-        __m256i pairs = _mm256_maddubs_epi16(w, x);
-        narrow = g % together == 0 ? pairs : _mm256_add_epi16(narrow, pairs);
-        if (g % together == together - 1 || g == groups - 1)
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
-    }
-    return sum;
+    return _mm256_sign_epi8(a, b);
+}
+
+LANES_INLINE vi vi_add_i16(vi a, vi b)
+{
+    return _mm256_add_epi16(a, b);
+}
+
+/* Products of unsigned and signed bytes, added by pairs of neighbours and held to 16 bits. */
+LANES_INLINE vi vi_madd_u8_i8(vi a, vi b)
+{
+    return _mm256_maddubs_epi16(a, b);
+}
+
+/* Products of i16, added by pairs of neighbours: i32. */
+LANES_INLINE vi vi_madd_i16(vi a, vi b)
+{
+    return _mm256_madd_epi16(a, b);
 }
 
 #endif

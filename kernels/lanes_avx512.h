@@ -1,5 +1,6 @@
 /* lanes_avx512.h: the vector operations that the fast_*.h templates are written in, for AVX-512
- * F/BW/VL/VNNI: 16 lanes. lanes_avx2.h has the same names for 8. Included by cpu_avx512.c only.
+ * F/BW/VL: 16 lanes. lanes_avx2.h has the same names for 8. Included by the backends of that width.
+ * What they dot-multiply with is in dot_*.h.
  *
  * vf: LANES floats. vi: LANES groups of four bytes, or LANES int32. Tails: the _n forms touch only
  * the first n lanes. */
@@ -20,8 +21,6 @@
 #define LANES_UNROLL _Pragma("GCC unroll 8")
 #endif
 #define DOT_TOKENS 8 /* tokens whose sums stay in registers beside an unpacked block */
-/* vi_dot() of 8-bit codes is unsigned: the offset is still to be taken off. */
-#define DOT_OFFSET_8BIT 128
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -268,13 +267,6 @@ LANES_INLINE vi vi_or_and(vi a, vi b, vi mask)
     return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
 }
 
-/* The high nibbles of bytes, times HIGH_NIBBLE_FACTOR. */
-#define HIGH_NIBBLE_FACTOR 16
-LANES_INLINE vi vi_high_nibbles(vi a)
-{
-    return _mm512_and_si512(a, _mm512_set1_epi8((char)0xf0));
-}
-
 /* [LANES][2] bytes -> pairs of i16, one pair a lane. */
 LANES_INLINE vi vi_load_u8_pairs(const void *p)
 {
@@ -297,29 +289,40 @@ LANES_INLINE vi vi_high_half(vi pairs)
     return _mm512_srai_epi32(pairs, 16);
 }
 
-/* sum + each lane's four unsigned codes . the four activations at a. */
-LANES_INLINE vi vi_dot_add(vi sum, vi codes, const int8_t *a)
+/* The four bytes at p, in every lane. */
+LANES_INLINE vi vi_repeat4(const int8_t *p)
 {
     int32_t four;
-    memcpy(&four, a, sizeof four);
-    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four));
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
 }
 
-/* sum + each lane's pair of i16 . the pair of i16 in `pair`. */
-LANES_INLINE vi vi_dot16_add(vi sum, vi pairs, int32_t pair)
+LANES_INLINE vi vi_abs_i8(vi a)
 {
-    return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(pair));
+    return _mm512_abs_epi8(a);
 }
 
-/* For each lane, the dot product of its unsigned codes in q[0 .. groups-1] with the activations a[0
- * .. 4 groups-1]. */
-LANES_INLINE vi vi_dot(const vi *q, const int8_t *a, int groups, int bits)
+/* The bytes of a, negated where b's are negative; anything where b's are zero. */
+LANES_INLINE vi vi_signed_as_i8(vi a, vi b)
 {
-    (void)bits;
-    __m512i sum = _mm512_setzero_si512();
-    for (int g = 0; g < groups; g++)
-        sum = vi_dot_add(sum, q[g], a + 4 * g);
-    return sum;
+    return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(b), _mm512_setzero_si512(), a);
+}
+
+LANES_INLINE vi vi_add_i16(vi a, vi b)
+{
+    return _mm512_add_epi16(a, b);
+}
+
+/* Products of unsigned and signed bytes, added by pairs of neighbours and held to 16 bits. */
+LANES_INLINE vi vi_madd_u8_i8(vi a, vi b)
+{
+    return _mm512_maddubs_epi16(a, b);
+}
+
+/* Products of i16, added by pairs of neighbours: i32. */
+LANES_INLINE vi vi_madd_i16(vi a, vi b)
+{
+    return _mm512_madd_epi16(a, b);
 }
 
 #endif

@@ -12,6 +12,8 @@
 static const fr_ops *const all[] = {
 #if FR_HAVE_X86
     &fr_ops_cpu_avx512,
+    &fr_ops_cpu_avxvnni, /* half a vector an instruction, but one where the next needs three */
+    &fr_ops_cpu_avx512bw,
     &fr_ops_cpu_avx2,
 #endif
     &fr_ops_cpu_ref,
@@ -26,14 +28,22 @@ const fr_ops *const *fr_ops_all(void)
 bool fr_ops_runnable(const fr_ops *ops)
 {
 #if FR_HAVE_X86
-    unsigned a = 0, b = 0, c = 0, d = 0; /* F16C has no name in clang 14's __builtin_cpu_supports */
+    /* F16C and AVX-VNNI have no name in clang 14's __builtin_cpu_supports. Where the system keeps
+     * AVX2's registers, theirs are kept. */
+    unsigned a = 0, b = 0, c = 0, d = 0;
     bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    bool avxvnni = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVXVNNI);
     bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512bw = avx2 && __builtin_cpu_supports("avx512f") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
     if (ops == &fr_ops_cpu_avx2)
         return avx2;
+    if (ops == &fr_ops_cpu_avxvnni)
+        return avx2 && avxvnni;
+    if (ops == &fr_ops_cpu_avx512bw)
+        return avx512bw;
     if (ops == &fr_ops_cpu_avx512)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+        return avx512bw && __builtin_cpu_supports("avx512vnni");
 #endif
     return ops == &fr_ops_cpu_ref;
 }

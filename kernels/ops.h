@@ -68,7 +68,7 @@ typedef struct fr_attn_view {
 } fr_attn_view;
 
 typedef struct fr_ops {
-    const char *name; /* "cpu_ref", "cpu_avx2", "cpu_avx512" */
+    const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
 
     fr_status (*open)(const fr_device_options *options, fr_device **out);
     void (*close)(fr_device **dev); /* NULL is fine */

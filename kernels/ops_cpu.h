@@ -6,8 +6,10 @@
 #include "ops.h"
 
 #if FR_HAVE_X86
-extern const fr_ops fr_ops_cpu_avx2;
 extern const fr_ops fr_ops_cpu_avx512;
+extern const fr_ops fr_ops_cpu_avxvnni;
+extern const fr_ops fr_ops_cpu_avx512bw;
+extern const fr_ops fr_ops_cpu_avx2;
 #endif
 
 #endif

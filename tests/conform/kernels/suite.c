@@ -94,6 +94,15 @@ void suite_matrix_free(fr_matrix *m)
     m->data = NULL;
 }
 
+void suite_set_codes(suite_random *r, fr_matrix *m, uint8_t byte)
+{
+    size_t bytes = (size_t)m->rows * m->row_bytes;
+    uint8_t *data = (uint8_t *)(uintptr_t)m->data;
+    memset(data, byte, bytes);
+    for (size_t at = 0; at < bytes; at += (size_t)fr_dtype_find(m->dtype)->block_bytes)
+        set_scales(r, m->dtype, data + at);
+}
+
 void suite_assert_close(const float *a, const float *b, int64_t n, float tolerance,
                         const char *what)
 {

@@ -14,6 +14,9 @@
 #include "ops.h"
 
 extern const fr_ops *suite_ops;
+#if FR_HAVE_X86
+extern const fr_ops suite_avxvnni_evex; /* of these tests only; runs where cpu_avx512 does */
+#endif
 
 /* A small generator with a state of its own, so that every test has fixed data. */
 typedef struct suite_random {
@@ -31,6 +34,8 @@ fr_device *suite_open(const fr_ops *ops, int threads);
 /* A matrix of random blocks with sane scales. Free with suite_matrix_free. */
 fr_matrix suite_matrix(suite_random *r, fr_dtype t, int64_t rows, int64_t cols);
 void suite_matrix_free(fr_matrix *m);
+/* Makes every byte of a quantised matrix `byte`, but for sane scales. */
+void suite_set_codes(suite_random *r, fr_matrix *m, uint8_t byte);
 
 /* Fails unless a[i] and b[i] differ by at most `tolerance` everywhere; names `what` and the place.
  * */
