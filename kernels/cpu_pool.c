@@ -5,7 +5,9 @@
  *   1. The caller writes the loop's fields, then publishes number + 1 with OPEN set and no helpers.
  *   2. A helper that sees a new number joins by compare-and-swap, only while OPEN. So it can never
  *      touch the fields of a loop that has ended.
- *   3. Caller and helpers claim pieces from `next` until none are left.
+ *   3. Each thread claims pieces of its own portion of the items, then of the others' until none are
+ *      left. So a thread reads memory in one run, which prefetchers follow; taking pieces in turn
+ *      from one queue cost a fifth of the bandwidth.
  *   4. The caller clears OPEN and waits until the helpers that joined have left. Only then may it
  *      write the fields again.
  * Sleepers are counted before they look at the state a last time, and the caller looks at the count
@@ -25,10 +27,22 @@
 #define HELPERS (OPEN - 1)
 #define SPINS 1000 /* pauses before sleeping: 15 to 50 microseconds */
 
+/* Of the items of a loop; each on a cache line of its own. */
+typedef struct portion {
+    _Alignas(64) atomic_int_least64_t next;
+    int64_t end;
+} portion;
+
+typedef struct helper {
+    pthread_t id;
+    fr_pool *pool;
+    int number; /* from 1; the caller is 0 */
+} helper;
+
 struct fr_pool {
     int threads, started; /* threads counts the caller; started are the helpers that exist */
     int spins;
-    pthread_t *ids;
+    helper *helpers;
     pthread_mutex_t lock;
     pthread_cond_t wake, left;
     atomic_uint_least64_t state;
@@ -37,8 +51,8 @@ struct fr_pool {
     /* the loop */
     fr_pool_fn fn;
     void *ctx;
-    int64_t n, grain;
-    atomic_int_least64_t next;
+    int64_t grain;
+    portion *portions; /* [threads] */
 };
 
 static void pause_briefly(void)
@@ -50,13 +64,30 @@ static void pause_briefly(void)
 #endif
 }
 
-static void work(fr_pool *p)
+static void work_on(fr_pool *p, portion *part)
 {
     for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
-        if (begin >= p->n)
+        int64_t begin = atomic_fetch_add_explicit(&part->next, p->grain, memory_order_relaxed);
+        if (begin >= part->end)
             return;
-        p->fn(p->ctx, begin, begin + p->grain < p->n ? begin + p->grain : p->n);
+        p->fn(p->ctx, begin, begin + p->grain < part->end ? begin + p->grain : part->end);
+    }
+}
+
+static void work(fr_pool *p, int number)
+{
+    for (int i = 0; i < p->threads; i++)
+        work_on(p, &p->portions[(number + i) % p->threads]);
+}
+
+static void divide(fr_pool *p, int64_t n)
+{
+    int64_t pieces = (n + p->grain - 1) / p->grain;
+    for (int t = 0; t < p->threads; t++) {
+        int64_t begin = pieces * t / p->threads * p->grain;
+        int64_t end = pieces * (t + 1) / p->threads * p->grain;
+        atomic_store_explicit(&p->portions[t].next, begin, memory_order_relaxed);
+        p->portions[t].end = end < n ? end : n;
     }
 }
 
@@ -88,7 +119,8 @@ static void leave_loop(fr_pool *p)
 
 static void *helper_main(void *arg)
 {
-    fr_pool *p = arg;
+    const helper *me = arg;
+    fr_pool *p = me->pool;
     uint64_t seen = 0;
     while (!atomic_load(&p->stop)) {
         await_loop(p, seen);
@@ -96,7 +128,7 @@ static void *helper_main(void *arg)
         seen = state >> 32;
         while (state & OPEN) {
             if (atomic_compare_exchange_weak(&p->state, &state, state + 1)) {
-                work(p);
+                work(p, me->number);
                 leave_loop(p);
                 break;
             }
@@ -130,9 +162,8 @@ void fr_pool_run(fr_pool *p, int64_t n, int64_t grain, fr_pool_fn fn, void *ctx)
     }
     p->fn = fn;
     p->ctx = ctx;
-    p->n = n;
     p->grain = grain;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    divide(p, n);
     uint64_t number = (atomic_load(&p->state) >> 32) + 1;
     atomic_store(&p->state, number << 32 | OPEN);
     if (atomic_load(&p->sleepers) > 0) {
@@ -140,7 +171,7 @@ void fr_pool_run(fr_pool *p, int64_t n, int64_t grain, fr_pool_fn fn, void *ctx)
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->lock);
     }
-    work(p);
+    work(p, 0);
     atomic_fetch_and(&p->state, ~OPEN);
     await_helpers(p);
 }
@@ -165,13 +196,16 @@ fr_status fr_pool_new(int threads, fr_pool **out)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->left, NULL);
-    p->ids = calloc((size_t)p->threads, sizeof *p->ids);
-    if (!p->ids) {
+    p->helpers = calloc((size_t)p->threads, sizeof *p->helpers);
+    p->portions = aligned_alloc(_Alignof(portion), (size_t)p->threads * sizeof *p->portions);
+    if (!p->helpers || !p->portions) {
         fr_pool_free(&p);
         return fr_no_memory();
     }
     for (; p->started < p->threads - 1; p->started++) {
-        int error = pthread_create(&p->ids[p->started], NULL, helper_main, p);
+        helper *h = &p->helpers[p->started];
+        *h = (helper){.pool = p, .number = p->started + 1};
+        int error = pthread_create(&h->id, NULL, helper_main, h);
         if (error) {
             fr_pool_free(&p);
             return fr_fail(FR_EUNAVAILABLE, "cannot start a compute thread: %s", strerror(error));
@@ -191,11 +225,12 @@ void fr_pool_free(fr_pool **pp)
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
     for (int i = 0; i < p->started; i++)
-        pthread_join(p->ids[i], NULL);
+        pthread_join(p->helpers[i].id, NULL);
     pthread_cond_destroy(&p->left);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
-    free(p->ids);
+    free(p->helpers);
+    free(p->portions);
     free(p);
     *pp = NULL;
 }

@@ -5,10 +5,11 @@
 
 #define KEEP 0.95       /* what a sample of times weighs after the next one */
 #define KEEP_TOKEN 0.98 /* the same for tokens compared */
-/* Before anything is known: one more drafted token and its row for the price of a token, a row for
- * that of a verification. */
-#define COST_AT_FIRST 0.3
-#define ROW_SHARE 0.04
+/* A width that was not seen for so long (in weight) counts as never seen: the load has changed. */
+#define FORGOTTEN 0.05
+/* Before anything is known: a verification is 1, whatever its rows, and drafts are mostly right. */
+#define DRAFT_AT_FIRST 0.2
+#define PRICE_AT_FIRST 0.6
 #define KEPT_AT_FIRST 0.8
 #define FIRST_WEIGHT 8.0
 /* A draft that must read more ids than these first had lost its cache: no measure of a token. */
@@ -20,102 +21,131 @@
 
 void fr_controller_init(fr_controller *c)
 {
-    *c = (fr_controller){
-        .judged = FIRST_WEIGHT,
-        .kept = FIRST_WEIGHT * KEPT_AT_FIRST,
-        .promised = FIRST_WEIGHT * KEPT_AT_FIRST,
-        .matched = FIRST_WEIGHT,
-        .match_kept = FIRST_WEIGHT * KEPT_AT_FIRST,
-    };
+    const fr_mean hope = {FIRST_WEIGHT * KEPT_AT_FIRST, FIRST_WEIGHT};
+    *c = (fr_controller){.kept = hope, .promised = hope, .match_kept = hope};
 }
 
 /* ---- learning */
 
-static double without_outlier(double seconds, double sum, double weight)
+static double mean(const fr_mean *m)
 {
-    double limit = weight > 2 ? OUTLIER * sum / weight : INFINITY;
-    return seconds < limit ? seconds : limit;
+    return m->sum / m->weight;
+}
+
+static void put(fr_mean *m, double keep, double value)
+{
+    m->sum = keep * m->sum + value;
+    m->weight = keep * m->weight + 1;
+}
+
+/* Returns what counted. */
+static double put_seconds(fr_mean *m, double seconds)
+{
+    if (m->weight > 1 && seconds > OUTLIER * mean(m))
+        seconds = OUTLIER * mean(m);
+    put(m, KEEP, seconds);
+    return seconds;
 }
 
 void fr_controller_drafted(fr_controller *c, const fr_msg_generated *m)
 {
     if (m->passes == 0 || m->seconds <= 0 || m->rows > m->n_ids + CATCH_UP)
         return;
-    double token = without_outlier(m->seconds / m->passes, c->draft_seconds, c->draft_weight);
-    c->draft_seconds = KEEP * c->draft_seconds + token;
-    c->draft_weight = KEEP * c->draft_weight + 1;
-    c->spent += token * m->passes;
+    c->price.sum += m->passes * put_seconds(&c->draft, m->seconds / m->passes);
 }
 
 void fr_controller_judged(fr_controller *c, float logprob, int kept)
 {
     if (isnan(logprob)) {
-        c->matched = KEEP_TOKEN * c->matched + 1;
-        c->match_kept = KEEP_TOKEN * c->match_kept + kept;
+        put(&c->match_kept, KEEP_TOKEN, kept);
         return;
     }
-    c->judged = KEEP_TOKEN * c->judged + 1;
-    c->kept = KEEP_TOKEN * c->kept + kept;
-    c->promised = KEEP_TOKEN * c->promised + exp(logprob);
+    put(&c->kept, KEEP_TOKEN, kept);
+    put(&c->promised, KEEP_TOKEN, exp(logprob));
 }
 
 void fr_controller_verified(fr_controller *c, const fr_msg_verified *m, int gained)
 {
-    if (m->seconds <= 0 || m->rows != m->n_own) /* the prefix was computed too, or probes */
-        return;
-    double n = m->rows, s = without_outlier(m->seconds, c->seconds, c->weight);
-    c->weight = KEEP * c->weight + 1;
-    c->rows = KEEP * c->rows + n;
-    c->rows2 = KEEP * c->rows2 + n * n;
-    c->seconds = KEEP * c->seconds + s;
-    c->rows_seconds = KEEP * c->rows_seconds + n * s;
-    c->spent = KEEP * (c->spent + s);
-    c->gained = KEEP * (c->gained + gained);
+    if (m->seconds <= 0 || m->rows != m->n_own || m->rows > FR_DRAFT_MAX + 1)
+        return; /* the prefix was computed too, or probes */
+    for (int rows = 1; rows <= FR_DRAFT_MAX + 1; rows++) {
+        fr_mean *v = &c->verify[rows];
+        if (rows != (int)m->rows && v->weight > FORGOTTEN) {
+            v->sum *= KEEP;
+            v->weight *= KEEP;
+        }
+    }
+    c->price.sum = KEEP * (c->price.sum + put_seconds(&c->verify[m->rows], m->seconds));
+    c->price.weight = KEEP * (c->price.weight + gained);
 }
 
 /* ---- deciding */
 
 static int knows_times(const fr_controller *c)
 {
-    return c->weight > 2 && c->draft_weight > 0 && c->gained > 0;
+    return c->draft.weight > 0 && c->price.weight > 0;
 }
 
-/* Seconds of one more row: the slope of time over rows, drawn towards ROW_SHARE of a verification
- * while the rows hardly vary. */
-static double row_seconds(const fr_controller *c)
+/* The nearest width from `rows` on, in steps of `step`, that was measured; 0: none. */
+static int measured(const fr_controller *c, int rows, int step)
 {
-    double n = c->rows / c->weight, s = c->seconds / c->weight;
-    double variance = c->rows2 / c->weight - n * n;
-    double covariance = c->rows_seconds / c->weight - n * s;
-    double slope = (covariance + ROW_SHARE * s) / (variance + 1);
-    return fmin(fmax(slope, 0), s / n);
+    while (rows > 0 && rows <= FR_DRAFT_MAX + 1 && c->verify[rows].weight <= FORGOTTEN)
+        rows += step;
+    return rows > 0 && rows <= FR_DRAFT_MAX + 1 ? rows : 0;
 }
 
-static double price(const fr_controller *c)
+/* Seconds of a verification of so many rows: as measured, between two measured widths in
+ * proportion. More rows than were ever tried may cost no more: so they are tried. */
+static double verify_seconds(const fr_controller *c, int rows)
 {
-    return c->spent / c->gained;
+    int low = measured(c, rows, -1), high = measured(c, rows, 1);
+    if (!low && !high)
+        return 1;
+    if (!low || low == high)
+        return mean(&c->verify[high]);
+    double below = mean(&c->verify[low]);
+    return high ? below + (mean(&c->verify[high]) - below) * (rows - low) / (high - low) : below;
 }
 
-float fr_controller_floor(const fr_controller *c)
+/* The number of drafted tokens, 1 to most, with the best rate of tokens a second. */
+static int best_number(const fr_controller *c, int most, double kept, double draft_seconds)
 {
-    double cost = COST_AT_FIRST, kept = c->kept / c->judged;
-    double exponent = log(kept) / log(c->promised / c->judged);
-    exponent = isnan(exponent) ? 1 : fmin(fmax(exponent, EXPONENT_MIN), EXPONENT_MAX);
-    if (knows_times(c))
-        cost = (c->draft_seconds / c->draft_weight + row_seconds(c)) / price(c);
-    /* The next token is not known yet: it will be kept as often as others. */
-    double joint = log(cost / kept) / exponent;
-    return (float)fmin(fmax(joint, -8), -1e-3);
+    double best_rate = 0, tokens = 1, joint = 1;
+    int best = 1;
+    for (int n = 1; n <= most; n++) {
+        joint *= kept;
+        tokens += joint;
+        double rate = tokens / (n * draft_seconds + verify_seconds(c, n + 1));
+        if (rate > best_rate) {
+            best_rate = rate;
+            best = n;
+        }
+    }
+    return best;
+}
+
+static double draft_seconds(const fr_controller *c)
+{
+    return knows_times(c) ? mean(&c->draft) : DRAFT_AT_FIRST;
+}
+
+int fr_controller_depth(const fr_controller *c, int most)
+{
+    return best_number(c, most, mean(&c->kept), draft_seconds(c));
 }
 
 int fr_controller_match_len(const fr_controller *c, int most)
 {
-    double kept = c->match_kept / c->matched, joint = kept;
-    double worth = knows_times(c) ? row_seconds(c) / price(c) : ROW_SHARE * 3;
-    int n = 1;
-    while (n < most && joint * kept > worth) {
-        joint *= kept;
-        n++;
-    }
-    return n;
+    return best_number(c, most, mean(&c->match_kept), 0);
+}
+
+float fr_controller_floor(const fr_controller *c, int depth)
+{
+    double kept = mean(&c->kept), price = knows_times(c) ? mean(&c->price) : PRICE_AT_FIRST;
+    double exponent = log(kept) / log(mean(&c->promised));
+    exponent = isnan(exponent) ? 1 : fmin(fmax(exponent, EXPONENT_MIN), EXPONENT_MAX);
+    double row = (verify_seconds(c, depth + 1) - verify_seconds(c, 1)) / depth;
+    /* The next token is not known yet: it will be kept as often as others. */
+    double joint = log((draft_seconds(c) + fmax(row, 0)) / price / kept) / exponent;
+    return (float)fmin(fmax(joint, -8), -1e-3);
 }

@@ -1,11 +1,16 @@
 /* controller.h: how far to draft for one verification. It learns from the engines' replies what a
- * verification, a row of it and a drafted token cost, and how often drafted tokens are kept; from
- * that follows when one more is no longer worth its price.
+ * verification of so many rows and a drafted token cost, and how often drafted tokens are kept;
+ * from that follows how many are worth their price.
  *
- * The rule. Drafts and verifications yield tokens at a mean price of so many seconds each. One more
- * drafted token pays while
+ * Two rules. The most to draft is the K with the best rate of tokens a second,
  *
- *     P(it and all before it are kept) * price > seconds to draft it + seconds of its row,
+ *     (1 + p + ... + p^K) / (K * seconds of a drafted token + seconds of K + 1 rows),
+ *
+ * p the share of drafted tokens that is kept: passes over few rows cost what reading the weights
+ * costs, over many what multiplying costs, and the best K is about where the one becomes the other.
+ * Within it the draft goes on while it is sure enough: one more token pays while
+ *
+ *     P(it and all before it are kept) * mean price of a token > seconds to draft it and of its row,
  *
  * the marginal value theorem for a ratio (E. Charnov 1976; for speculation a threshold on the same
  * probability: SpecDec++, arXiv 2405.19715). The draft's own probabilities stand for P, with an
@@ -20,13 +25,20 @@
 
 #include "codec.h"
 
-/* Sums in which older samples count less and less. */
+/* Most tokens of one verification: drafts are never right so long. */
+#define FR_DRAFT_MAX 64
+
+typedef struct fr_mean { /* sum / weight; older samples count less and less */
+    double sum, weight;
+} fr_mean;
+
 typedef struct fr_controller {
-    double weight, rows, rows2, seconds, rows_seconds; /* verifications: seconds over rows */
-    double draft_weight, draft_seconds;                /* one drafted token */
-    double spent, gained;                              /* seconds, tokens of the chain */
-    double judged, kept, promised;  /* drafted tokens, and the sum of the draft's probabilities */
-    double matched, match_kept;     /* tokens from n-grams */
+    fr_mean verify[FR_DRAFT_MAX + 2]; /* seconds of a verification, by its rows */
+    fr_mean draft;                    /* seconds of a drafted token */
+    fr_mean price;                    /* seconds of a token of the chain */
+    fr_mean kept,
+        promised; /* of the draft's tokens that were compared: share kept, its own probability */
+    fr_mean match_kept; /* the same share of tokens from n-grams */
 } fr_controller;
 
 void fr_controller_init(fr_controller *c);
@@ -39,10 +51,12 @@ void fr_controller_judged(fr_controller *c, float logprob, int kept);
 /* The target's reply about drafted tokens; it lengthened the chain by `gained` tokens. */
 void fr_controller_verified(fr_controller *c, const fr_msg_verified *m, int gained);
 
-/* The draft should stop once its tokens are less likely than this together: a log-probability below
- * 0. */
-float fr_controller_floor(const fr_controller *c);
-/* How many tokens of an n-gram match are worth their rows: 1 to most. */
+/* How many tokens the draft should write for a verification: 1 to most. */
+int fr_controller_depth(const fr_controller *c, int most);
+/* Asked for `depth` tokens, it should stop sooner once they are less likely than this together: a
+ * log-probability below 0. */
+float fr_controller_floor(const fr_controller *c, int depth);
+/* How many tokens of an n-gram match, which cost nothing to draft, are worth their rows: 1 to most. */
 int fr_controller_match_len(const fr_controller *c, int most);
 
 #endif

@@ -142,16 +142,18 @@ static fr_status settle_drafts(fr_speculation *s)
     return FR_OK;
 }
 
-static fr_status ask_draft(fr_speculation *s, int want, int stream)
+/* Asks for the tokens of a verification, at most `most`, behind `before` others. */
+static fr_status ask_draft(fr_speculation *s, int before, int most, int stream)
 {
+    int depth = fr_controller_depth(&s->controller, most);
     fr_generate_call call = {.role = FR_ROLE_DRAFT,
                              .ids = s->seq.data,
                              .n_ids = (int)s->seq.len,
                              .chain_base = s->chain->prompt_len,
-                             .max_tokens = want,
+                             .max_tokens = before + depth,
                              .stop_at_step = s->one_step,
                              .step_from = (int)s->chain->ids.len,
-                             .min_joint_logprob = fr_controller_floor(&s->controller),
+                             .min_joint_logprob = fr_controller_floor(&s->controller, depth),
                              .stream = stream,
                              .rough = 1};
     s->draft_from = s->seq.len;
@@ -177,7 +179,7 @@ static fr_status propose(fr_speculation *s)
     if (!draft_usable(s) || s->proposed_at == s->n_approved)
         return FR_OK;
     s->proposed_at = s->n_approved;
-    FR_TRY(ask_draft(s, want, 0));
+    FR_TRY(ask_draft(s, 0, want, 0));
     return s->draft_call ? FR_OK : propose(s); /* just found missing: shorter matches count now */
 }
 
@@ -191,7 +193,7 @@ static fr_status look_ahead(fr_speculation *s)
         !draft_usable(s))
         return FR_OK;
     s->looked_ahead = 1;
-    return ask_draft(s, want + 1, 1);
+    return ask_draft(s, 1, want, 1);
 }
 
 /* ---- verifying ---- */

@@ -18,10 +18,6 @@
 #include "ngram.h"
 #include "writer.h"
 
-/* Most tokens of one verification: a pass is no longer nearly free there, and drafts are never
- * right so long. */
-#define FR_DRAFT_MAX 64
-
 typedef struct fr_speculation {
     const fr_policy_host *host; /* borrowed, as are chain and params */
     fr_chain *chain;

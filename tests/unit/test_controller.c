@@ -40,7 +40,7 @@ static double floor_with(const engines *e, double p)
             kept++;
         round_of(&c, e, n, p, kept);
     }
-    return fr_controller_floor(&c);
+    return fr_controller_floor(&c, 6);
 }
 
 static void begins_with_a_guess(void **state)
@@ -48,7 +48,7 @@ static void begins_with_a_guess(void **state)
     (void)state;
     fr_controller c;
     fr_controller_init(&c);
-    assert_true(fr_controller_floor(&c) < -0.5 && fr_controller_floor(&c) > -2);
+    assert_true(fr_controller_floor(&c, 6) < -0.5 && fr_controller_floor(&c, 6) > -2);
     assert_in_range(fr_controller_match_len(&c, 16), 4, 16);
 }
 
@@ -62,6 +62,29 @@ static void a_dear_draft_stops_sooner(void **state)
     /* Rows count too. */
     double wide = floor_with(&(engines){.pass = 0.040, .row = 0.008, .draft = 0.010}, 0.8);
     assert_true(middle < wide);
+}
+
+/* Passes that cost the same up to 8 rows, then each row its part: no more than those 8 are used. */
+static void the_knee_of_the_costs_is_found(void **state)
+{
+    (void)state;
+    fr_controller c;
+    fr_controller_init(&c);
+    assert_in_range(fr_controller_depth(&c, 16), 2, 8);
+    for (int i = 0; i < 200; i++) {
+        int n = fr_controller_depth(&c, 16);
+        const engines e = {.pass = n < 8 ? 0.040 : 0.005 * (n + 1), .draft = 0.002};
+        round_of(&c, &e, n, 0.95, i % 5 ? n : n / 2);
+    }
+    assert_in_range(fr_controller_depth(&c, 16), 5, 7);
+    assert_int_equal(fr_controller_depth(&c, 3), 3);
+    assert_int_equal(fr_controller_depth(&c, 1), 1);
+    for (int i = 0; i < 200; i++) { /* the other jobs are gone, or another group has taken over */
+        int n = fr_controller_depth(&c, 16);
+        const engines e = {.pass = 0.040, .draft = 0.0005};
+        round_of(&c, &e, n, 0.95, i % 5 ? n : n / 2);
+    }
+    assert_in_range(fr_controller_depth(&c, 16), 12, 16);
 }
 
 static void only_ratios_of_times_count(void **state)
@@ -88,15 +111,15 @@ static void a_prompt_or_a_hiccup_does_not_count(void **state)
     fr_controller_init(&c);
     for (int i = 0; i < 40; i++)
         round_of(&c, &e, 1 + i % 6, 0.8, 1 + i % 6);
-    double before = fr_controller_floor(&c);
+    double before = fr_controller_floor(&c, 6);
     /* A lost cache: the prefix of 800 tokens is computed along. */
     fr_controller_verified(
         &c, &(fr_msg_verified){.n_own = 5, .passes = 4, .rows = 805, .seconds = 4}, 4);
     fr_controller_drafted(
         &c, &(fr_msg_generated){.n_ids = 4, .passes = 7, .rows = 804, .seconds = 1});
-    assert_true(fabs(fr_controller_floor(&c) - before) < 0.15);
+    assert_true(fabs(fr_controller_floor(&c, 6) - before) < 0.15);
     round_of(&c, &(engines){.pass = 4, .row = 0.001, .draft = 0.010}, 3, 0.8, 3);
-    assert_true(fr_controller_floor(&c) < 0 && fr_controller_floor(&c) > 4 * before);
+    assert_true(fr_controller_floor(&c, 6) < 0 && fr_controller_floor(&c, 6) > 4 * before);
 }
 
 static void matches_that_fail_are_kept_short(void **state)
@@ -123,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(begins_with_a_guess),
         cmocka_unit_test(a_dear_draft_stops_sooner),
+        cmocka_unit_test(the_knee_of_the_costs_is_found),
         cmocka_unit_test(only_ratios_of_times_count),
         cmocka_unit_test(a_modest_draft_is_believed_more),
         cmocka_unit_test(a_prompt_or_a_hiccup_does_not_count),
