@@ -6,7 +6,7 @@
 #include "session.h"
 
 #define FR_PERF_WIDTHS 6 /* of passes that verify: 1, 2, 4, 8, 16, 32 tokens */
-#define FR_PERF_DEPTHS 4 /* of drafts: 0, 2, 4, 8 tokens */
+#define FR_PERF_DEPTHS 5 /* of drafts: 0, 2, 3, 4, 8 tokens */
 extern const int fr_perf_width[FR_PERF_WIDTHS], fr_perf_depth[FR_PERF_DEPTHS];
 
 typedef struct fr_perf {

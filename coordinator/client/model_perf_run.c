@@ -20,7 +20,7 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 
 const int fr_perf_width[FR_PERF_WIDTHS] = {1, 2, 4, 8, 16, 32};
-const int fr_perf_depth[FR_PERF_DEPTHS] = {0, 2, 4, 8};
+const int fr_perf_depth[FR_PERF_DEPTHS] = {0, 2, 3, 4, 8};
 
 static const char sample_question[] = "A bakery sells 48 loaves in the morning and half as many in "
                                       "the afternoon. Each loaf costs 3 dollars. The "

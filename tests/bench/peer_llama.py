@@ -34,7 +34,7 @@ DECODED = 32
 PREFILL = 256
 SPEC_TOKENS = 96
 WIDTHS = (1, 2, 4, 8, 16, 32)
-DEPTHS = (0, 2, 4, 8)
+DEPTHS = (0, 2, 3, 4, 8)
 PROMPT = ("<|im_start|>user\nA bakery sells 48 loaves in the morning and half as many in the afternoon. Each loaf costs 3 "
           "dollars. The ingredients of a loaf cost 1 dollar, and the rent of the shop is 60 dollars a day. How much money "
           "is left at the end of the day? Please reason step by step.<|im_end|>\n<|im_start|>assistant\n")
