@@ -196,3 +196,12 @@ for policy in token step draft; do
     cmp -s "$T/text-0" "$T/text-1" || fail "policy $policy: another text"
 done
 all_gone
+
+say "a draft whose weights are quantised once more"
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --draft-weights q4_0 --threads 1 --runs 1
+for policy in target token; do
+    code 0 "$F" solve --threads 1 --draft-weights q4_0 --policy $policy --temperature 2 --seed 5 "$(question 1)"
+    cp "$T/out" "$T/text-$policy"
+done
+cmp -s "$T/text-target" "$T/text-token" || fail "draft weights in Q4_0: another text"
+all_gone
