@@ -60,6 +60,7 @@ all_gone
 long=(solve --json --raw --policy target --backend cpu_ref --threads 1 --ranks 2 --max-tokens 1900 aaaa)
 say "interrupted"
 for signal in INT TERM KILL; do
+    : >"$T/out" # of the command before, which made progress too
     "$F" "${long[@]}" >"$T/out" 2>"$T/err.log" </dev/null &
     client=$!
     running() { grep -q progress "$T/out"; }
