@@ -192,7 +192,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     return known || key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
-/* Only of drafts is nothing but the guesses at stake. */
+/* Of a target the text itself would change. */
 static fr_status take_draft_options(args *a)
 {
     if (strcmp(a->role, "draft") == 0) {
