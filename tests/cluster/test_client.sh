@@ -208,3 +208,32 @@ for policy in target token; do
 done
 cmp -s "$T/text-target" "$T/text-token" || fail "draft weights in Q4_0: another text"
 all_gone
+cat >"$T/cluster.ini" <<END
+[cluster]
+bind = $EP
+run_dir = $T/run
+[coordinator]
+draft = embedded
+draft_threads = 1
+draft_weights = q4_0
+[group target]
+role = target
+model = embedded
+threads = 1
+[group draft]
+role = draft
+model = embedded
+threads = 1
+draft_weights = q4_0
+END
+code 0 "$F" model inspect "$TINY_DRAFT" --json
+file=$(json digest <"$T/out")
+code 0 "$F" up --detach "$T/cluster.ini"
+drafts() { "$F" status --connect "$EP" --json | python3 -c '
+import json, sys
+print(*sorted(g["model_digest"] for g in json.load(sys.stdin)["groups"] if g["role"] == "draft"))'; }
+both() { [ "$(drafts | wc -w)" = 2 ]; }
+wait_for 20 "both drafts, which serve the same model" both
+[ "$(drafts | tr ' ' '\n' | uniq)" != "$file" ] || fail "the draft's weights are the file's"
+code 0 "$F" down "$T/cluster.ini"
+all_gone
