@@ -25,7 +25,7 @@ static float extreme(const float x[BLOCK])
     return x[at];
 }
 
-/* The extreme value is -8 scales: so the code range, one wider below than above, is used in full. */
+/* The extreme value is -8 scales: the code range, one wider below than above, is used in full. */
 static void quantise_block(const float x[BLOCK], fr_block_q4_0 *out)
 {
     float d = extreme(x) / -8, inverse = d != 0 ? 1 / d : 0;

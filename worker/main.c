@@ -68,8 +68,8 @@ static const struct argp_option options[] = {
      "there are more than 65536",
      0},
     {"draft-weights", OPT_DRAFT_WEIGHTS, "HOW", 0,
-     "How a draft's weights are held: file (default): as the file has them; q4_0: quantised to Q4_0 at "
-     "load where that has fewer bytes",
+     "How a draft's weights are held: file (default): as the file has them; q4_0: quantised to Q4_0 "
+     "at load where that has fewer bytes",
      0},
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},

@@ -53,10 +53,11 @@ static const char doc[] =
     "  forerun up deploy/conf/local.ini\n"
     "  forerun up --detach cluster.ini && forerun solve --connect tcp://127.0.0.1:7077 \"...\"\n"
     "Sections: [cluster] bind, run_dir, store, heartbeat_ms, dead_after_ms; [coordinator] draft, "
-    "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, max_running; "
+    "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
+    "max_running; "
     "[group NAME] role, model, ranks, threads, context, kv_positions, draft_vocab, draft_weights, "
-    "backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C or "
-    "`forerun down` "
+    "backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C "
+    "or `forerun down` "
     "stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)

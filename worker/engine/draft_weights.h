@@ -1,7 +1,7 @@
-/* draft_weights.h: how a draft's matrices are held: as its file has them, or quantised once more when
- * they are loaded (quantise.h). A draft costs the time in which its weights are read; what fewer bits
- * spoil costs a guess now and then, never a wrong token, since the target verifies every guess. The
- * draft's own text (policy draft, drafted steps) is another one, though: that of another model. */
+/* draft_weights.h: how a draft's matrices are held: as its file has them, or quantised once more
+ * when they are loaded (quantise.h). A draft costs the time in which its weights are read; what
+ * fewer bits spoil costs a guess now and then, never a wrong token, since the target verifies every
+ * guess. The draft's own text (policy draft, drafted steps) is that of another model, though. */
 #ifndef FR_DRAFT_WEIGHTS_H
 #define FR_DRAFT_WEIGHTS_H
 

@@ -17,11 +17,12 @@ static void need(int fine, const char *what, long n)
 }
 
 /* Allocation n of the last rank fails. *over_out: there are not so many. */
-static void open_without(const char *model, fr_comm *comm, fr_draft_weights weights, long n, int *over_out)
+static void open_without(const char *model, fr_comm *comm, fr_draft_weights weights, long n,
+                         int *over_out)
 {
     fr_session *s = NULL;
-    const fr_session_options o = {.threads = 1, .max_rows = 16, .max_context = 64, .kv_positions = 64,
-                                  .draft_weights = weights};
+    const fr_session_options o = {.threads = 1, .max_rows = 16, .max_context = 64,
+                                  .kv_positions = 64, .draft_weights = weights};
     const int unlucky = comm->rank == comm->size - 1;
     if (unlucky)
         fr_fault_alloc_arm(n);

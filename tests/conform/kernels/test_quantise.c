@@ -26,8 +26,8 @@ static float largest_of(const float x[BLOCK])
     return most;
 }
 
-/* Half a scale, and the scale's own rounding to f16 eight times. Against the largest value the codes
- * end at 7: there up to a whole scale is missing. */
+/* Half a scale, and the scale's own rounding to f16 eight times. Against the largest value the
+ * codes end at 7: there up to a whole scale is missing. */
 static void assert_block_close(const float x[BLOCK], const float y[BLOCK], int block)
 {
     float d = largest_of(x) / -8, rounding = 8 * fabsf(d) * 0x1p-11f;
