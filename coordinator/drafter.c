@@ -33,7 +33,8 @@ static fr_status load_and_serve(fr_drafter *d)
     const fr_session_options session_options = {.backend = o->backend,
                                                 .threads = o->threads,
                                                 .max_context = o->max_context,
-                                                .draft_vocab = o->draft_vocab};
+                                                .draft_vocab = o->draft_vocab,
+                                                .draft_weights = o->draft_weights};
     char name[64];
     snprintf(name, sizeof name, "drafter-%ld", (long)getpid());
     FR_TRY(fr_comm_self_open(&comm));

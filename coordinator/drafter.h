@@ -4,6 +4,7 @@
 #ifndef FR_DRAFTER_H
 #define FR_DRAFTER_H
 
+#include "draft_weights.h"
 #include "status.h"
 
 typedef struct fr_drafter fr_drafter;
@@ -15,6 +16,7 @@ typedef struct fr_drafter_options {
     int threads;          /* 0: as the session decides */
     int max_context;      /* 0: the model's own */
     int draft_vocab;      /* tokens it chooses guesses from; 0: all (session.h) */
+    fr_draft_weights draft_weights;
     int wake_fd;          /* an eventfd, written to when the thread has ended */
 } fr_drafter_options;
 

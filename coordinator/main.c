@@ -156,6 +156,7 @@ static fr_status start_drafter(program *p)
                                         .threads = o->draft_threads,
                                         .max_context = o->draft_context,
                                         .draft_vocab = o->draft_vocab,
+                                        .draft_weights = o->draft_weights,
                                         .wake_fd = wake_fd};
     return fr_drafter_start(&drafter, &p->drafter);
 }

@@ -16,6 +16,7 @@ enum {
     DRAFT_BACKEND,
     DRAFT_CONTEXT,
     DRAFT_VOCAB,
+    DRAFT_WEIGHTS,
     HEARTBEAT_MS,
     DEAD_AFTER_MS,
     MAX_RUNNING,
@@ -46,6 +47,10 @@ static const struct argp_option option_list[] = {
     {"draft-vocab", DRAFT_VOCAB, "N", 0,
      "tokens that it chooses its guesses from, the frequent ones; 0: all (default: 32768 where there "
      "are more than 65536)",
+     2},
+    {"draft-weights", DRAFT_WEIGHTS, "file|q4_0", 0,
+     "hold its weights as the file has them (default), or quantised to Q4_0 where that has fewer "
+     "bytes",
      2},
     {"max-running", MAX_RUNNING, "N", 0, "jobs that run at once (default 8)", 3},
     {"overlap", OVERLAP, "auto|on|off", 0,
@@ -129,6 +134,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case DRAFT_VOCAB:
         o->draft_vocab = number(state, "draft-vocab", arg, 0, 1 << 24);
+        return 0;
+    case DRAFT_WEIGHTS:
+        if (fr_draft_weights_parse(arg, &o->draft_weights) != FR_OK)
+            argp_error(state, "%s", fr_cause());
         return 0;
     case DRAFT_BACKEND:
         o->draft_backend = arg;

@@ -2,6 +2,7 @@
 #ifndef FR_OPTIONS_H
 #define FR_OPTIONS_H
 
+#include "draft_weights.h"
 #include "log.h"
 #include "loop.h"
 
@@ -9,6 +10,7 @@ typedef struct fr_options {
     fr_coordinator_options coordinator;
     const char *draft, *draft_backend; /* model file; NULL: no drafter here */
     int draft_threads, draft_context, draft_vocab;
+    fr_draft_weights draft_weights;
     const char *ready_file;
     const char *advertise; /* host that others reach this one by */
     fr_log_level log;

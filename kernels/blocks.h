@@ -1,5 +1,6 @@
 /* blocks.h: the block structs of the quantised types, as they lie in a GGUF file, and what their
- * fields mean. Internal to kernels/: dtype.c widens blocks with it, cpu_tiles.c repacks them.
+ * fields mean. Internal to kernels/: dtype.c widens blocks with it, quantise.c makes them,
+ * cpu_tiles.c repacks them.
  *
  * Every type is value = scale * (code - offset) + shift, with the code an unsigned integer. A
  * "group" is the run of values that shares a scale: 32 values, but 16 in Q6_K. */

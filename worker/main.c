@@ -25,6 +25,7 @@ typedef struct args {
     char endpoint[256];
     fr_session_options session;
     int draft_vocab;
+    fr_draft_weights draft_weights;
     int mpi;        /* -1: as launched */
     int give_up_ms;
     fr_log_level level;
@@ -40,6 +41,7 @@ enum {
     OPT_KV,
     OPT_ROWS,
     OPT_DRAFT_VOCAB,
+    OPT_DRAFT_WEIGHTS,
     OPT_MPI,
     OPT_NO_MPI,
     OPT_GIVE_UP,
@@ -64,6 +66,10 @@ static const struct argp_option options[] = {
     {"draft-vocab", OPT_DRAFT_VOCAB, "N", 0,
      "Tokens that a draft chooses its guesses from, the frequent ones; 0: all; default: 32768 where "
      "there are more than 65536",
+     0},
+    {"draft-weights", OPT_DRAFT_WEIGHTS, "HOW", 0,
+     "How a draft's weights are held: file (default): as the file has them; q4_0: quantised to Q4_0 "
+     "at load where that has fewer bytes",
      0},
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},
@@ -153,6 +159,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return parse_int(option_name(key), text, 0, &a->session.max_rows);
     case OPT_DRAFT_VOCAB:
         return parse_int(option_name(key), text, 0, &a->draft_vocab);
+    case OPT_DRAFT_WEIGHTS:
+        return fr_draft_weights_parse(text, &a->draft_weights);
     case OPT_GIVE_UP:
         return parse_int(option_name(key), text, 0, &a->give_up_ms);
     case OPT_KV:
@@ -184,6 +192,20 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     return known || key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
+/* Of a target the text itself would change. */
+static fr_status take_draft_options(args *a)
+{
+    if (strcmp(a->role, "draft") == 0) {
+        a->session.draft_vocab = a->draft_vocab;
+        a->session.draft_weights = a->draft_weights;
+    } else if (a->draft_vocab != FR_DRAFT_VOCAB_AUTO) {
+        return fr_fail(FR_EINVAL, "--draft-vocab: a group of role %s makes no guesses", a->role);
+    } else if (a->draft_weights != FR_DRAFT_WEIGHTS_FILE) {
+        return fr_fail(FR_EINVAL, "--draft-weights: a group of role %s makes no guesses", a->role);
+    }
+    return FR_OK;
+}
+
 static fr_status parse_command_line(int argc, char **argv, args *a)
 {
     const struct argp argp = {
@@ -198,11 +220,7 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
-    if (strcmp(a->role, "draft") == 0)
-        a->session.draft_vocab = a->draft_vocab;
-    else if (a->draft_vocab != FR_DRAFT_VOCAB_AUTO)
-        return fr_fail(FR_EINVAL, "--draft-vocab: a group of role %s makes no guesses", a->role);
-    return FR_OK;
+    return take_draft_options(a);
 }
 
 /* ---- running */

@@ -131,6 +131,7 @@ static fr_status start_coordinator(fr_cluster *c, const fr_client_config *config
     fr_coordinator_args args = {.bind = "tcp://127.0.0.1:0", .ready_file = ready,
                                 .draft = o->draft, .draft_backend = o->backend,
                                 .draft_vocab = o->draft_vocab,
+                                .draft_weights = o->draft_weights,
                                 .overlap = o->overlap, .draft_threads = o->threads,
                                 .draft_context = o->context, .max_running = o->max_running};
     fr_status st = fr_coordinator_command(config, &args, &argv);

@@ -77,6 +77,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case FR_MODEL_DRAFT_VOCAB:
         return fr_arg_error(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &o->draft_vocab));
+    case FR_MODEL_DRAFT_WEIGHTS:
+        return fr_arg_error(fr_draft_weights_parse(arg, &o->draft_weights));
     case FR_MODEL_RUNS:
         return fr_arg_error(fr_arg_int("--runs", arg, 1, 1000, &o->runs));
     case FR_MODEL_TEXT:

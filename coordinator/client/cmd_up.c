@@ -53,10 +53,11 @@ static const char doc[] =
     "  forerun up deploy/conf/local.ini\n"
     "  forerun up --detach cluster.ini && forerun solve --connect tcp://127.0.0.1:7077 \"...\"\n"
     "Sections: [cluster] bind, run_dir, store, heartbeat_ms, dead_after_ms; [coordinator] draft, "
-    "draft_backend, draft_threads, draft_context, draft_vocab, overlap, max_running; "
-    "[group NAME] role, model, ranks, threads, context, kv_positions, draft_vocab, backend, "
-    "hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C or "
-    "`forerun down` "
+    "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
+    "max_running; "
+    "[group NAME] role, model, ranks, threads, context, kv_positions, draft_vocab, draft_weights, "
+    "backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C "
+    "or `forerun down` "
     "stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -93,6 +94,7 @@ static fr_status add_coordinator(cluster_up *up, const char *bind)
                                 .draft_threads = up->conf.draft_threads,
                                 .draft_context = up->conf.draft_context,
                                 .draft_vocab = up->conf.draft_vocab,
+                                .draft_weights = up->conf.draft_weights,
                                 .overlap = up->conf.overlap,
                                 .max_running = up->conf.max_running,
                                 .dead_after_ms = up->conf.dead_after_ms,
@@ -119,6 +121,7 @@ static fr_status add_group(cluster_up *up, const fr_conf_group *g)
                           .model = model,
                           .backend = g->backend,
                           .draft_vocab = g->draft_vocab,
+                          .draft_weights = g->draft_weights,
                           .hosts = g->hosts,
                           .launcher = g->launcher,
                           .ranks = g->ranks,

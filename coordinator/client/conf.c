@@ -34,6 +34,7 @@ static const key coordinator_keys[] = {
     {"draft_threads", offsetof(fr_conf, draft_threads), 1, 1024},
     {"draft_context", offsetof(fr_conf, draft_context), 16, 1 << 24},
     {"draft_vocab", offsetof(fr_conf, draft_vocab), 0, 0},
+    {"draft_weights", offsetof(fr_conf, draft_weights), 0, 0},
     {"overlap", offsetof(fr_conf, overlap), 0, 0},
     {"max_running", offsetof(fr_conf, max_running), 1, 100000},
     {NULL, 0, 0, 0}};
@@ -44,6 +45,7 @@ static const key group_keys[] = {
     {"hosts", offsetof(fr_conf_group, hosts), 0, 0},
     {"launcher", offsetof(fr_conf_group, launcher), 0, 0},
     {"draft_vocab", offsetof(fr_conf_group, draft_vocab), 0, 0},
+    {"draft_weights", offsetof(fr_conf_group, draft_weights), 0, 0},
     {"ranks", offsetof(fr_conf_group, ranks), 1, 1024},
     {"threads", offsetof(fr_conf_group, threads), 1, 1024},
     {"context", offsetof(fr_conf_group, context), 16, 1 << 24},

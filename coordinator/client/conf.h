@@ -10,7 +10,7 @@ typedef struct fr_conf_group {
     char *name;                    /* from the section's title: [group NAME] */
     char *role;                    /* "target" or "draft" */
     char *model;                   /* as fr_client_config_model() takes it, or "embedded" */
-    char *backend, *hosts, *launcher, *draft_vocab; /* NULL: the default */
+    char *backend, *hosts, *launcher, *draft_vocab, *draft_weights; /* NULL: the default */
     int ranks, threads, context;   /* 0: the default */
     int kv_positions;
 } fr_conf_group;
@@ -23,7 +23,7 @@ typedef struct fr_conf {
     int heartbeat_ms, dead_after_ms;
     /* [coordinator] */
     char *draft;   /* a drafter in the coordinator; NULL: none */
-    char *draft_backend, *draft_vocab, *overlap;
+    char *draft_backend, *draft_vocab, *draft_weights, *overlap;
     int draft_threads, draft_context, max_running;
     /* [group NAME] ... */
     fr_conf_group *groups;

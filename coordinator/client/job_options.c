@@ -8,6 +8,7 @@
 
 #include "args.h"
 #include "check.h"
+#include "draft_weights.h"
 #include "ui.h"
 
 /* Far beyond any context; keeps a mistaken `-` from eating the machine. */
@@ -36,6 +37,7 @@ enum {
     OPT_CONTEXT,
     OPT_BACKEND,
     OPT_DRAFT_VOCAB,
+    OPT_DRAFT_WEIGHTS,
     OPT_OVERLAP
 };
 
@@ -140,6 +142,10 @@ static const struct argp_option place_options[] = {
      "tokens that the draft chooses its guesses from; 0: all (default: the 32768 most frequent "
      "where there are more than 65536)",
      5},
+    {"draft-weights", OPT_DRAFT_WEIGHTS, "file|q4_0", 0,
+     "hold the draft's weights as its file has them (default), or quantised to Q4_0 where that has "
+     "fewer bytes",
+     5},
     {"overlap", OPT_OVERLAP, "auto|on|off", 0,
      "go on drafting while the target verifies (default auto)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
@@ -151,6 +157,14 @@ static fr_status take_draft_vocab(const char *arg, const char **out)
 {
     int n = 0;
     FR_TRY(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &n));
+    *out = arg;
+    return FR_OK;
+}
+
+static fr_status take_draft_weights(const char *arg, const char **out)
+{
+    fr_draft_weights weights;
+    FR_TRY(fr_draft_weights_parse(arg, &weights));
     *out = arg;
     return FR_OK;
 }
@@ -176,6 +190,8 @@ static error_t parse_place(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_DRAFT_VOCAB:
         return fr_arg_error(take_draft_vocab(arg, &o->draft_vocab));
+    case OPT_DRAFT_WEIGHTS:
+        return fr_arg_error(take_draft_weights(arg, &o->draft_weights));
     case OPT_OVERLAP:
         o->overlap = arg;
         if (strcmp(arg, "auto") && strcmp(arg, "on") && strcmp(arg, "off"))
@@ -249,6 +265,7 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
     fr_cluster_options options = {.target = out->models.target,
                                   .backend = o->backend,
                                   .draft_vocab = o->draft_vocab,
+                                  .draft_weights = o->draft_weights,
                                   .overlap = o->overlap,
                                   .ranks = o->ranks,
                                   .threads = o->threads,

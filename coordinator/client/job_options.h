@@ -19,7 +19,7 @@ typedef struct fr_job_options {
 
 typedef struct fr_place_options {
     const char *connect; /* NULL: a private cluster */
-    const char *target, *draft, *backend, *draft_vocab, *overlap;
+    const char *target, *draft, *backend, *draft_vocab, *draft_weights, *overlap;
     int ranks, threads, context;
     int max_running;     /* jobs at once; 0: the coordinator's default */
 } fr_place_options;

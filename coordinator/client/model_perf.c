@@ -84,8 +84,10 @@ static fr_status measure_draft(const fr_model_options *o, fr_session *target, pe
     FR_TRY(fr_client_config_read(&config));
     FR_TRY(fr_client_config_model(&config, o->draft, path, sizeof path));
     FR_TRY(fr_comm_self_open(&self));
-    fr_session_options options = {
-        .backend = o->backend, .threads = o->threads, .draft_vocab = o->draft_vocab};
+    fr_session_options options = {.backend = o->backend,
+                                  .threads = o->threads,
+                                  .draft_vocab = o->draft_vocab,
+                                  .draft_weights = o->draft_weights};
     fr_status st = fr_session_open(path, self, &options, &draft);
     if (st == FR_OK)
         st = fr_perf_speculation(target, draft, &r->perf);
@@ -126,6 +128,8 @@ static const struct argp_option options[] = {
     {"draft", FR_MODEL_DRAFT, "F", 0, "also measure speculation with this draft model", 1},
     {"draft-vocab", FR_MODEL_DRAFT_VOCAB, "N", 0,
      "tokens that the draft chooses from (default 32768 of a vocabulary over 65536); 0: all", 1},
+    {"draft-weights", FR_MODEL_DRAFT_WEIGHTS, "file|q4_0", 0,
+     "hold the draft's weights as its file has them (default), or quantised to Q4_0", 1},
     {"runs", FR_MODEL_RUNS, "N", 0, "runs of which the median counts (default 5)", 1},
     {0}};
 

@@ -17,6 +17,7 @@ fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator
     FR_TRY(fr_argv_option_int(out, "--draft-threads", a->draft_threads));
     FR_TRY(fr_argv_option_int(out, "--draft-context", a->draft_context));
     FR_TRY(fr_argv_option(out, "--draft-vocab", a->draft_vocab));
+    FR_TRY(fr_argv_option(out, "--draft-weights", a->draft_weights));
     FR_TRY(fr_argv_option(out, "--overlap", a->overlap));
     FR_TRY(fr_argv_option_int(out, "--max-running", a->max_running));
     FR_TRY(fr_argv_option_int(out, "--dead-after-ms", a->dead_after_ms));
@@ -38,6 +39,7 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
     FR_TRY(fr_argv_option(out, "--model", a->model));
     FR_TRY(fr_argv_option(out, "--backend", a->backend));
     FR_TRY(fr_argv_option(out, "--draft-vocab", a->draft_vocab));
+    FR_TRY(fr_argv_option(out, "--draft-weights", a->draft_weights));
     FR_TRY(fr_argv_option_int(out, "--threads", a->threads));
     FR_TRY(fr_argv_option_int(out, "--context", a->context));
     return fr_argv_option_int(out, "--kv-positions", a->kv_positions);

@@ -8,12 +8,13 @@
 #include "config.h"
 
 typedef struct fr_coordinator_args {
-    const char *bind, *ready_file, *store, *draft, *draft_backend, *draft_vocab, *overlap;
+    const char *bind, *ready_file, *store, *overlap;
+    const char *draft, *draft_backend, *draft_vocab, *draft_weights;
     int draft_threads, draft_context, max_running, heartbeat_ms, dead_after_ms;
 } fr_coordinator_args;
 
 typedef struct fr_group_args {
-    const char *endpoint, *name, *role, *model, *backend, *draft_vocab;
+    const char *endpoint, *name, *role, *model, *backend, *draft_vocab, *draft_weights;
     const char *hosts;    /* mpirun's --host; NULL: this machine */
     const char *launcher; /* more mpirun arguments */
     int ranks, threads, context;

@@ -67,6 +67,10 @@ bad --temperature "$F" solve --temperature hot x
 bad --top-p "$F" solve --top-p 0 x
 bad --ranks "$F" solve --ranks 0 x
 bad --draft-vocab "$F" solve --draft-vocab many x
+bad "--draft-weights: 'q3_0'" "$F" solve --draft-weights q3_0 x
+bad "--draft-weights: 'q3_0'" "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --draft-weights q3_0
+bad "--draft-weights: 'q3_0'" "$BIN/forerun-worker" --model "$TINY_DRAFT" --role draft --draft-weights q3_0
+bad "--draft-weights: a group of role target" "$BIN/forerun-worker" --model "$TINY_TARGET" --draft-weights q4_0
 bad --text "$F" model vocab "$TINY_TARGET"
 bad backend "$F" solve --backend nonsense x
 bad "ranks work" "$F" solve --ranks 17 x

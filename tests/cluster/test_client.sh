@@ -56,10 +56,13 @@ python3 -c 'import json, sys; [json.loads(l) for l in sys.stdin]' <"$T/out" || f
 all_gone
 [ -z "$(find "${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}" -maxdepth 1 -name "forerun-run-$$-*" 2>/dev/null)" ] || fail "a folder is left"
 
-# A job that takes many seconds: to this text the embedded target finds no end before the limit, and the plain backend is slow.
-long=(solve --json --raw --policy target --backend cpu_ref --threads 1 --ranks 2 --max-tokens 1900 aaaa)
+# A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens
+# whatever the embedded target was taught; the plain backend is slow.
+long=(solve --json --raw --policy target --temperature 100 --seed 29 --backend cpu_ref --threads 1 --ranks 2
+    --max-tokens 1900 aaaa)
 say "interrupted"
 for signal in INT TERM KILL; do
+    : >"$T/out" # of the command before, which made progress too
     "$F" "${long[@]}" >"$T/out" 2>"$T/err.log" </dev/null &
     client=$!
     running() { grep -q progress "$T/out"; }
@@ -195,4 +198,42 @@ for policy in token step draft; do
     done
     cmp -s "$T/text-0" "$T/text-1" || fail "policy $policy: another text"
 done
+all_gone
+
+say "a draft whose weights are quantised once more"
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --draft-weights q4_0 --threads 1 --runs 1
+for policy in target token; do
+    code 0 "$F" solve --threads 1 --draft-weights q4_0 --policy $policy --temperature 2 --seed 5 "$(question 1)"
+    cp "$T/out" "$T/text-$policy"
+done
+cmp -s "$T/text-target" "$T/text-token" || fail "draft weights in Q4_0: another text"
+all_gone
+cat >"$T/cluster.ini" <<END
+[cluster]
+bind = $EP
+run_dir = $T/run
+[coordinator]
+draft = embedded
+draft_threads = 1
+draft_weights = q4_0
+[group target]
+role = target
+model = embedded
+threads = 1
+[group draft]
+role = draft
+model = embedded
+threads = 1
+draft_weights = q4_0
+END
+code 0 "$F" model inspect "$TINY_DRAFT" --json
+file=$(json digest <"$T/out")
+code 0 "$F" up --detach "$T/cluster.ini"
+drafts() { "$F" status --connect "$EP" --json | python3 -c '
+import json, sys
+print(*sorted(g["model_digest"] for g in json.load(sys.stdin)["groups"] if g["role"] == "draft"))'; }
+both() { [ "$(drafts | wc -w)" = 2 ]; }
+wait_for 20 "both drafts, which serve the same model" both
+[ "$(drafts | tr ' ' '\n' | uniq)" != "$file" ] || fail "the draft's weights are the file's"
+code 0 "$F" down "$T/cluster.ini"
 all_gone

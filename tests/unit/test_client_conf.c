@@ -50,8 +50,10 @@ static void write_conf(const char *text)
 static const char good[] =
     "; comment\n[cluster]\nbind = tcp://127.0.0.1:0\nheartbeat_ms = 250\n"
     "[coordinator]\ndraft = small.gguf ; beside it\ndraft_threads = 1\ndraft_vocab = 0\n"
+    "draft_weights = q4_0\n"
     "[group a]\nrole = target\nmodel = big.gguf\nranks = 2\nlauncher = --mca btl tcp,self\n"
-    "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\ndraft_vocab = 8192\n";
+    "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\ndraft_vocab = 8192\n"
+    "draft_weights = file\n";
 
 static void test_good(void **state)
 {
@@ -64,14 +66,17 @@ static void test_good(void **state)
     assert_null(c.store);
     assert_string_equal(c.draft, "small.gguf");
     assert_string_equal(c.draft_vocab, "0");
+    assert_string_equal(c.draft_weights, "q4_0");
     assert_int_equal(c.n_groups, 2);
     assert_string_equal(c.groups[0].name, "a");
     assert_null(c.groups[0].draft_vocab);
+    assert_null(c.groups[0].draft_weights);
     assert_int_equal(c.groups[0].ranks, 2);
     assert_string_equal(c.groups[0].launcher, "--mca btl tcp,self");
     assert_string_equal(c.groups[1].role, "draft");
     assert_int_equal(c.groups[1].kv_positions, 4096);
     assert_string_equal(c.groups[1].draft_vocab, "8192");
+    assert_string_equal(c.groups[1].draft_weights, "file");
     fr_conf_free(&c);
 }
 

@@ -15,6 +15,7 @@
 #include "args.h"
 #include "argv.h"
 #include "client.h"
+#include "draft_weights.h"
 #include "fault_alloc.h"
 #include "job_options.h"
 #include "programs.h"
@@ -40,6 +41,21 @@ static void test_numbers(void **state)
     assert_int_equal(fr_arg_double("--t", "nan", 0, 1, &d), FR_EINVAL);
     assert_int_equal(fr_arg_double("--t", "1e999", 0, 1, &d), FR_EINVAL);
     assert_true(d > 0.69 && d < 0.71);
+}
+
+static void test_draft_weights(void **state)
+{
+    (void)state;
+    fr_draft_weights weights = FR_DRAFT_WEIGHTS_FILE;
+    assert_int_equal(fr_draft_weights_parse("q4_0", &weights), FR_OK);
+    assert_int_equal(weights, FR_DRAFT_WEIGHTS_Q4_0);
+    const char *const bad[] = {"", "Q4_0", "q4", "q4_0 ", "1"};
+    for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++)
+        assert_int_equal(fr_draft_weights_parse(bad[k], &weights), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "--draft-weights: '1'"));
+    assert_int_equal(weights, FR_DRAFT_WEIGHTS_Q4_0);
+    assert_int_equal(fr_draft_weights_parse("file", &weights), FR_OK);
+    assert_int_equal(weights, FR_DRAFT_WEIGHTS_FILE);
 }
 
 static void join(const fr_argv *a, char *out, size_t cap)
@@ -113,8 +129,10 @@ static void test_programs(void **state)
     g.hosts = "n1,n2";
     g.threads = 2;
     g.draft_vocab = "0";
+    g.draft_weights = "q4_0";
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
     assert_true(has(&a, "--draft-vocab") && has(&a, "0"));
+    assert_true(has(&a, "--draft-weights") && has(&a, "q4_0"));
     assert_string_equal(a.v[0], "mpirun");
     assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
                 has(&a, "mpi_yield_when_idle"));
@@ -222,10 +240,10 @@ static void test_problem(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_argv),
-        cmocka_unit_test(test_programs),   cmocka_unit_test(test_model_lookup),
-        cmocka_unit_test(test_exit_codes), cmocka_unit_test(test_spec),
-        cmocka_unit_test(test_problem),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_draft_weights),
+        cmocka_unit_test(test_argv),         cmocka_unit_test(test_programs),
+        cmocka_unit_test(test_model_lookup), cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_spec),         cmocka_unit_test(test_problem),
     };
     return cmocka_run_group_tests_name("client_options", tests, NULL, NULL);
 }

@@ -23,14 +23,18 @@
 static fr_comm *comm;
 static const char *backend;
 
-static fr_session *open_drafting(int draft_vocab, int max_rows, int64_t kv_positions)
+static fr_session *open_with(const fr_session_options *o)
 {
     fr_session *s = NULL;
-    const fr_session_options o = {.backend = backend, .threads = 2, .max_rows = max_rows, .max_context = 512,
-                                  .kv_positions = kv_positions, .draft_vocab = draft_vocab};
-    if (fr_session_open(TARGET, comm, &o, &s) != FR_OK)
+    if (fr_session_open(TARGET, comm, o, &s) != FR_OK)
         fail_msg("%s", fr_cause());
     return s;
+}
+
+static fr_session *open_drafting(int draft_vocab, int max_rows, int64_t kv_positions)
+{
+    return open_with(&(fr_session_options){.backend = backend, .threads = 2, .max_rows = max_rows, .max_context = 512,
+                                           .kv_positions = kv_positions, .draft_vocab = draft_vocab});
 }
 
 static fr_session *open_session(int max_rows, int64_t kv_positions)
@@ -292,14 +296,87 @@ static void a_rough_head_that_cannot_be_is_refused(void **state)
     ok(fr_ops_choose(backend, &ops));
     ok(ops->open(&(fr_device_options){.threads = 1}, &dev));
     ok(fr_model_file_open(TARGET, &file));
-    assert_int_equal(fr_model_load(file, ops, dev, 0, 4, &ids, &model), FR_EINVAL);
+    fr_model_load_options how = {.n_ranks = 4, .rough_tokens = &ids};
+    assert_int_equal(fr_model_load(file, ops, dev, &how, &model), FR_EINVAL);
     assert_non_null(strstr(fr_cause(), "20 tokens"));
     list[19] = 512;
-    assert_int_equal(fr_model_load(file, ops, dev, 0, 1, &ids, &model), FR_EFORMAT);
+    how.n_ranks = 1;
+    assert_int_equal(fr_model_load(file, ops, dev, &how, &model), FR_EFORMAT);
     assert_non_null(strstr(fr_cause(), "head of 512"));
     assert_null(model);
     fr_model_file_close(&file);
     ops->close(&dev);
+}
+
+/* Two answers about a row: finite, and no further apart than quantising puts them. */
+static void assert_near(const fr_row_answer *a, const fr_row_answer *b)
+{
+    const float apart = 3; /* it is 1.9 at most, 0.5 on average */
+    const float *x = a->wanted_logit, *y = b->wanted_logit;
+    assert_true(isfinite(a->max) && isfinite(a->sum_exp));
+    assert_true(fabsf(a->max - b->max) < apart);
+    for (int i = 0; i < 2; i++)
+        assert_true(isfinite(x[i]) && fabsf(x[i] - y[i]) < apart);
+}
+
+/* The file has all its matrices in Q8_0; of those the whole head alone stays. */
+static void weights_quantised_once_more_are_near(void **state)
+{
+    (void)state;
+    const fr_session_options o = {.backend = backend, .threads = 2, .max_rows = 128, .max_context = 512,
+                                  .kv_positions = 1024, .draft_weights = FR_DRAFT_WEIGHTS_Q4_0};
+    fr_session *plain = open_session(128, 1024), *small = open_with(&o);
+    const fr_session_info *p = fr_session_info_of(plain), *q = fr_session_info_of(small);
+    const int64_t head_bytes = (int64_t)fr_dtype_row_bytes(FR_Q8_0, p->dim) * p->n_vocab;
+    assert_int_equal(q->weight_bytes, head_bytes + (p->weight_bytes - head_bytes) / 34 * 18);
+    assert_true(q->model_digest != p->model_digest && q->tokenizer_digest == p->tokenizer_digest);
+    fr_ids ids = {0};
+    int seq = -1, other = -1;
+    prompt_ids(plain, &ids);
+    ok(fr_seq_new(plain, &seq));
+    ok(fr_seq_new(small, &other));
+    fr_row_answer *a = by_chunks(plain, seq, &ids, 128), *b = by_chunks(small, other, &ids, 128);
+    ok(fr_seq_truncate(small, other, 0));
+    fr_row_answer *again = by_chunks(small, other, &ids, 1);
+    int n_same = 0;
+    for (size_t i = 0; i < ids.len; i++) {
+        assert_near(&b[i], &a[i]);
+        assert_same(&b[i], &again[i]);
+        n_same += a[i].winner == b[i].winner;
+    }
+    assert_true(n_same < (int)ids.len && n_same > (int)ids.len / 2);
+    free(a);
+    free(b);
+    free(again);
+    fr_ids_free(&ids);
+    fr_session_close(&plain);
+    fr_session_close(&small);
+}
+
+/* The rough head is held as the layers are: near the whole one, which is as in the file. */
+static void a_rough_head_is_quantised_too(void **state)
+{
+    (void)state;
+    const fr_session_options o = {.backend = backend, .threads = 2, .max_rows = 64, .max_context = 512,
+                                  .kv_positions = 512, .draft_vocab = 300, .draft_weights = FR_DRAFT_WEIGHTS_Q4_0};
+    fr_session *s = open_with(&o);
+    const fr_row_query q = {.n_wanted = 2, .wanted = {11, 42}}; /* of the lowest ids: in the rough head */
+    fr_ids ids = {0};
+    int seq = -1, row = 0, rough = 0, whole = 0;
+    prompt_ids(s, &ids);
+    ok(fr_seq_new(s, &seq));
+    fr_pass_begin(s);
+    ok(fr_pass_append(s, seq, ids.data, 20, &row));
+    ok(fr_pass_ask_rough(s, row + 19, &q, &rough));
+    ok(fr_pass_ask(s, row + 19, &q, &whole));
+    ok(fr_pass_run(s));
+    const fr_row_answer *r = fr_pass_answer(s, rough), *w = fr_pass_answer(s, whole);
+    for (int i = 0; i < 2; i++) {
+        assert_true(r->wanted_logit[i] != w->wanted_logit[i]);
+        assert_true(fabsf(r->wanted_logit[i] - w->wanted_logit[i]) < 0.5f); /* it is 0.1 */
+    }
+    fr_ids_free(&ids);
+    fr_session_close(&s);
 }
 
 static void bad_requests_are_refused(void **state)
@@ -342,6 +419,8 @@ int main(void)
         cmocka_unit_test(a_rough_head_answers_about_its_tokens),
         cmocka_unit_test(without_a_rough_head_the_whole_one_answers),
         cmocka_unit_test(a_rough_head_that_cannot_be_is_refused),
+        cmocka_unit_test(weights_quantised_once_more_are_near),
+        cmocka_unit_test(a_rough_head_is_quantised_too),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_missing_model_is_named),
     };

@@ -1,7 +1,8 @@
 /* model.c: binds a file's tensors to a device, this rank's slices only.
  *
  * Column-parallel: rows lo..hi of a matrix. Row-parallel: columns lo..hi of every row, which fall on block borders
- * because fr_config_split() hands out whole units. The rough head is gathered row by row. */
+ * because fr_config_split() hands out whole units. The rough head is gathered row by row. Where a draft's weights are
+ * wanted in fewer bytes, a matrix is quantised on its way to the device, one at a time. */
 #include "model.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "quantise.h"
 
 /* Uploads values lo..hi of a vector tensor, widened to f32. *out stays NULL when t is NULL. */
 static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, float **out)
@@ -34,8 +36,52 @@ static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, fl
     return st;
 }
 
-static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_weight **out)
+/* src in Q4_0; its data are the caller's to free. */
+static fr_status to_q4_0(const fr_matrix *src, fr_matrix *out)
 {
+    size_t row_bytes = fr_dtype_row_bytes(FR_Q4_0, src->cols);
+    uint8_t *blocks = malloc((size_t)src->rows * row_bytes);
+    float *row = malloc((size_t)src->cols * sizeof *row);
+    if (!blocks || !row) {
+        free(blocks);
+        free(row);
+        return fr_no_memory();
+    }
+    for (size_t r = 0; r < (size_t)src->rows; r++) {
+        fr_dtype_to_f32(src->dtype, (const uint8_t *)src->data + r * src->row_bytes, row, src->cols);
+        fr_quantise_q4_0(row, blocks + r * row_bytes, src->cols);
+    }
+    free(row);
+    *out = (fr_matrix){.dtype = FR_Q4_0, .data = blocks, .rows = src->rows, .cols = src->cols, .row_bytes = row_bytes};
+    return FR_OK;
+}
+
+/* What Q4_0 would not make smaller stays as it is, and so does a slice that ends within a block. */
+static int shrinks(const fr_matrix *src)
+{
+    return src->cols % fr_dtype_find(FR_Q4_0)->block_values == 0 &&
+           fr_dtype_row_bytes(FR_Q4_0, src->cols) < fr_dtype_row_bytes(src->dtype, src->cols);
+}
+
+/* Gives src to the device, held as wanted. *bytes_out: of the matrix that the device was given. */
+static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights weights, fr_weight **out,
+                             int64_t *bytes_out)
+{
+    fr_matrix quantised = {0};
+    if (weights == FR_DRAFT_WEIGHTS_Q4_0 && shrinks(src)) {
+        FR_TRY(to_q4_0(src, &quantised));
+        src = &quantised;
+    }
+    *bytes_out = src->rows * (int64_t)fr_dtype_row_bytes(src->dtype, src->cols);
+    fr_status st = m->ops->weight_new(m->dev, src, out);
+    free((void *)quantised.data);
+    return st;
+}
+
+static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_draft_weights weights,
+                             fr_weight **out)
+{
+    int64_t bytes = 0;
     const fr_dtype_info *info = fr_dtype_find(t->dtype);
     size_t row_bytes = fr_dtype_row_bytes(t->dtype, t->dims[0]);
     fr_matrix src = {
@@ -46,8 +92,8 @@ static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_
         .cols = cols.hi - cols.lo,
         .row_bytes = row_bytes,
     };
-    FR_TRY(m->ops->weight_new(m->dev, &src, out));
-    m->weight_bytes += src.rows * (int64_t)fr_dtype_row_bytes(t->dtype, src.cols);
+    FR_TRY(bind_matrix(m, &src, weights, out, &bytes));
+    m->weight_bytes += bytes;
     /* The backend has its own copy now. The mapping's pages of a column slice may be needed by nobody else either. */
     fr_model_file_drop(m->file, t->data, t->bytes);
     return FR_OK;
@@ -59,7 +105,7 @@ static fr_status layer_matrix(fr_model *m, int layer, const char *name, int rows
 {
     const fr_tensor *t = NULL;
     FR_TRY(fr_config_tensor(m->file, layer, name, rows, cols, 0, &t));
-    return load_matrix(m, t, take_rows, take_cols, out);
+    return load_matrix(m, t, take_rows, take_cols, m->weights, out);
 }
 
 static fr_status layer_vector(fr_model *m, int layer, const char *name, int n, fr_range take, int optional,
@@ -150,7 +196,8 @@ static fr_status load_rough_head(fr_model *m, const fr_ids *tokens, int rank, in
     fr_matrix src = *t;
     src.data = rows;
     src.rows = h->n;
-    fr_status st = m->ops->weight_new(m->dev, &src, &h->weight);
+    int64_t bytes = 0; /* no part of weight_bytes */
+    fr_status st = bind_matrix(m, &src, m->weights, &h->weight, &bytes);
     free(rows);
     return st;
 }
@@ -162,7 +209,7 @@ static fr_matrix table_of(const fr_config *c, const fr_tensor *t)
                        .row_bytes = fr_dtype_row_bytes(t->dtype, c->dim)};
 }
 
-static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *rough_tokens)
+static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
 {
     const fr_config *c = &m->config;
     const fr_tensor *embed = NULL, *head = NULL;
@@ -173,11 +220,11 @@ static fr_status load_heads(fr_model *m, int rank, int n_ranks, const fr_ids *ro
     if (!head)
         head = embed;
     m->head_table = table_of(c, head);
-    if (rough_tokens->len > 0)
-        FR_TRY(load_rough_head(m, rough_tokens, rank, n_ranks));
+    if (o->rough_tokens->len > 0)
+        FR_TRY(load_rough_head(m, o->rough_tokens, o->rank, o->n_ranks));
     m->head.n = m->slice.vocab.hi - m->slice.vocab.lo;
     m->head.first_token = m->slice.vocab.lo;
-    return load_matrix(m, head, m->slice.vocab, (fr_range){0, c->dim}, &m->head.weight);
+    return load_matrix(m, head, m->slice.vocab, (fr_range){0, c->dim}, FR_DRAFT_WEIGHTS_FILE, &m->head.weight);
 }
 
 static fr_status map_heads(fr_model *m)
@@ -191,8 +238,8 @@ static fr_status map_heads(fr_model *m)
     return FR_OK;
 }
 
-fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, int rank, int n_ranks,
-                        const fr_ids *rough_tokens, fr_model **out)
+fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
+                        const fr_model_load_options *options, fr_model **out)
 {
     fr_status st;
     fr_model *m = calloc(1, sizeof *m);
@@ -201,8 +248,11 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, 
     m->ops = ops;
     m->dev = dev;
     m->file = file;
+    m->weights = options->weights;
     FR_TRY_GOTO(st, fr_config_read(file, &m->config), fail);
-    FR_TRY_GOTO(st, fr_config_split(&m->config, fr_model_file_name(file), rank, n_ranks, &m->slice), fail);
+    FR_TRY_GOTO(st,
+                fr_config_split(&m->config, fr_model_file_name(file), options->rank, options->n_ranks, &m->slice),
+                fail);
     m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (!m->layers) {
         st = fr_no_memory();
@@ -211,7 +261,7 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, 
     FR_TRY_GOTO(st, map_heads(m), fail);
     FR_TRY_GOTO(st, load_rope(m), fail);
     /* The largest matrix first: while a matrix is repacked it is in memory twice. */
-    FR_TRY_GOTO(st, load_heads(m, rank, n_ranks, rough_tokens), fail);
+    FR_TRY_GOTO(st, load_heads(m, options), fail);
     for (int l = 0; l < m->config.n_layers; l++)
         FR_TRY_GOTO(st, load_layer(m, l), fail);
     *out = m;

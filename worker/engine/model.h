@@ -3,6 +3,7 @@
 #define FR_MODEL_H
 
 #include "config.h"
+#include "draft_weights.h"
 #include "ops.h"
 #include "tokenizer.h"
 
@@ -30,6 +31,7 @@ typedef struct fr_model {
     fr_model_file *file;           /* borrowed; stays mapped for the embedding rows */
     fr_config config;
     fr_slice slice;
+    fr_draft_weights weights;      /* of the layers and the rough head; the whole head is as in the file */
     int32_t *kv_of_head;           /* [local heads]: index of the local KV head */
     float *inv_freq;               /* [n_rot / 2] */
     fr_matrix embedding;           /* the whole table: only the rows of the tokens at hand are read */
@@ -40,13 +42,19 @@ typedef struct fr_model {
     int rough_vocab;               /* its tokens on all ranks together; 0: there is none */
     uint8_t *in_rough_head;        /* [n_vocab]: is the token one of them? NULL without */
     fr_matrix head_table;          /* the whole head in the file */
-    int64_t weight_bytes;          /* of the file, in this rank's slices of the matrices; without the rough head */
+    int64_t weight_bytes;          /* of this rank's slices of the matrices, before a backend repacks them; without the
+                                    * rough head */
 } fr_model;
 
-/* file and dev stay the caller's and outlive the model. rough_tokens: the ids of the rough head, ascending, the same on
- * all ranks; empty: none is made. FR_EINVAL when they are too few for the ranks. */
-fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev, int rank, int n_ranks,
-                        const fr_ids *rough_tokens, fr_model **out);
+typedef struct fr_model_load_options {
+    int rank, n_ranks;
+    const fr_ids *rough_tokens;    /* ids of the rough head, ascending, the same on all ranks; empty: none is made */
+    fr_draft_weights weights;
+} fr_model_load_options;
+
+/* file and dev stay the caller's and outlive the model. FR_EINVAL when the rough tokens are too few for the ranks. */
+fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
+                        const fr_model_load_options *options, fr_model **out);
 void fr_model_free(fr_model **m);
 
 #endif

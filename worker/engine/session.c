@@ -14,6 +14,7 @@
 #include "cpu_place.h"
 #include "forward.h"
 #include "grow.h"
+#include "hash.h"
 
 /* A sequence's length before this pass, to undo it. */
 typedef struct undo {
@@ -52,8 +53,10 @@ static fr_status load_model(fr_session *s, const char *path, const fr_session_op
     fr_ids rough = {0};
     int size = fr_draft_vocab_size(s->tokenizer, o->draft_vocab);
     fr_status st = size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &rough) : FR_OK;
+    const fr_model_load_options how = {.rank = s->comm->rank, .n_ranks = s->comm->size, .rough_tokens = &rough,
+                                       .weights = o->draft_weights};
     if (st == FR_OK)
-        st = fr_model_load(s->file, s->ops, s->dev, s->comm->rank, s->comm->size, &rough, &s->model);
+        st = fr_model_load(s->file, s->ops, s->dev, &how, &s->model);
     fr_ids_free(&rough);
     return st;
 }
@@ -66,6 +69,14 @@ static void enter_place(fr_session *s, const fr_session_options *o)
     const fr_place_wish wish = {.rank = c->here, .n_ranks = c->n_alike, .threads = o->threads,
                                 .bind = o->place && c->n_alike == c->n_here};
     fr_place_enter(&wish, &s->place);
+}
+
+/* The same file held otherwise answers otherwise, so it is another model. */
+static uint64_t digest_of(const fr_model_file *file, fr_draft_weights weights)
+{
+    const uint8_t held = (uint8_t)weights;
+    uint64_t digest = fr_model_file_digest(file);
+    return weights == FR_DRAFT_WEIGHTS_FILE ? digest : fr_hash(digest, &held, 1);
 }
 
 /* What each rank does by itself: there is no collective in it. */
@@ -92,7 +103,8 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
     if (comm->rank == 0)
         FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
     s->info = (fr_session_info){
-        .model_digest = fr_model_file_digest(s->file), .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
+        .model_digest = digest_of(s->file, o->draft_weights),
+        .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
         .max_rows = max_rows, .n_ranks = comm->size, .threads = s->place.threads,
         .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,

@@ -12,6 +12,7 @@
 #include "candidates.h"
 #include "comm.h"
 #include "draft_vocab.h"
+#include "draft_weights.h"
 #include "status.h"
 #include "tokenizer.h"
 
@@ -26,12 +27,14 @@ typedef struct fr_session_options {
     int max_context;      /* positions of one sequence; 0: the model's own limit */
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
     int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h); 0: none */
+    fr_draft_weights draft_weights; /* how the matrices are held, but for the whole head (draft_weights.h) */
 } fr_session_options;
 
 typedef struct fr_session_info {
     char model_name[64];      /* general.name, or the file's */
     char architecture[32];
-    uint64_t model_digest, tokenizer_digest;
+    uint64_t model_digest;    /* of the file, and of draft_weights where they are not the file's */
+    uint64_t tokenizer_digest;
     int n_layers, dim, n_vocab, max_context, max_rows, n_ranks, threads;
     int64_t kv_positions;
     const char *backend;

@@ -3,4 +3,5 @@
 fr_library(fr_text
     index.c gguf.c model_file.c model_meta.c
     utf8.c pretokenize.c vocab.c bpe.c tokenizer.c tokenizer_load.c tokenizer_blob.c chat.c draft_vocab.c
+    draft_weights.c
     LINK fr_base fr_kernels PkgConfig::libpcre2-8 PkgConfig::libutf8proc)

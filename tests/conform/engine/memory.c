@@ -17,10 +17,12 @@ static void need(int fine, const char *what, long n)
 }
 
 /* Allocation n of the last rank fails. *over_out: there are not so many. */
-static void open_without(const char *model, fr_comm *comm, long n, int *over_out)
+static void open_without(const char *model, fr_comm *comm, fr_draft_weights weights, long n,
+                         int *over_out)
 {
     fr_session *s = NULL;
-    const fr_session_options o = {.threads = 1, .max_rows = 16, .max_context = 64, .kv_positions = 64};
+    const fr_session_options o = {.threads = 1, .max_rows = 16, .max_context = 64,
+                                  .kv_positions = 64, .draft_weights = weights};
     const int unlucky = comm->rank == comm->size - 1;
     if (unlucky)
         fr_fault_alloc_arm(n);
@@ -34,18 +36,24 @@ static void open_without(const char *model, fr_comm *comm, long n, int *over_out
     fr_session_close(&s);
 }
 
+static void open_at_all_costs(const char *model, fr_comm *comm, fr_draft_weights weights)
+{
+    long n = 0;
+    for (int over = 0; !over; n++)
+        open_without(model, comm, weights, n, &over);
+    if (comm->rank == 0)
+        printf("%d ranks, %ld allocations: ok\n", comm->size, n - 1);
+    need(n > 20, "hardly anything was allocated", n);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
         return 2;
     fr_comm *comm = NULL;
     need(fr_comm_mpi_open(1, &comm) == FR_OK, "no group", 0);
-    long n = 0;
-    for (int over = 0; !over; n++)
-        open_without(argv[1], comm, n, &over);
-    if (comm->rank == 0)
-        printf("%d ranks, %ld allocations: ok\n", comm->size, n - 1);
-    need(n > 20, "hardly anything was allocated", n);
+    open_at_all_costs(argv[1], comm, FR_DRAFT_WEIGHTS_FILE);
+    open_at_all_costs(argv[1], comm, FR_DRAFT_WEIGHTS_Q4_0);
     comm->ops->close(&comm);
     return 0;
 }

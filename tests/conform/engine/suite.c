@@ -3,7 +3,7 @@
  * differently), by the whole head and by the rough one, and on any one degree the same bits however the rows are
  * batched.
  *
- *     suite MODEL          compares this many ranks with one
+ *     suite MODEL          compares this many ranks with one, with the file's weights and with those quantised to Q4_0
  *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work */
 #include <math.h>
 #include <stdio.h>
@@ -104,17 +104,15 @@ static void compare_by(asking ask, const char *what, fr_session *one, fr_session
     }
 }
 
-static void compare(fr_session *many, const char *model)
+static void compare(fr_session *many, const char *model, const fr_session_options *o)
 {
     fr_comm *self = NULL;
     fr_session *one = NULL;
-    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
-                                  .draft_vocab = DRAFT_VOCAB};
     fr_ids prompt = {0};
     int32_t tokens[TOKENS];
     float own[TOKENS];
     need(fr_comm_self_open(&self));
-    need(fr_session_open(model, self, &o, &one));
+    need(fr_session_open(model, self, o, &one));
     need(fr_tokenize(fr_session_tokenizer(one), PROMPT, strlen(PROMPT), 1, &prompt));
     decode(many, &prompt, NULL, fr_pass_ask, tokens, own);
     verify(many, &prompt, tokens, own);
@@ -133,27 +131,33 @@ static void expect_refusal(fr_comm *comm, fr_status st)
         printf("refused: %s\n", fr_cause());
 }
 
+static void run(fr_comm *comm, const char *model, int refused, fr_draft_weights weights)
+{
+    fr_session *s = NULL;
+    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
+                                  .draft_vocab = DRAFT_VOCAB, .draft_weights = weights};
+    fr_status st = fr_session_open(model, comm, &o, &s);
+    if (refused) {
+        expect_refusal(comm, st);
+    } else {
+        need(st);
+        if (comm->rank == 0)
+            compare(s, model, &o);
+        else
+            need(fr_session_follow(s));
+    }
+    fr_session_close(&s);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
         return 2;
     fr_comm *comm = NULL;
-    fr_session *s = NULL;
     need(fr_comm_mpi_open(1, &comm));
-    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
-                                  .draft_vocab = DRAFT_VOCAB};
-    fr_status st = fr_session_open(argv[1], comm, &o, &s);
-    if (argc > 2) {
-        expect_refusal(comm, st);
-    } else {
-        need(st);
-        if (comm->rank == 0)
-            compare(s, argv[1]);
-        else
-            need(fr_session_follow(s));
-    }
+    run(comm, argv[1], argc > 2, FR_DRAFT_WEIGHTS_FILE);
+    run(comm, argv[1], argc > 2, FR_DRAFT_WEIGHTS_Q4_0);
     int rank = comm->rank, size = comm->size;
-    fr_session_close(&s);
     comm->ops->close(&comm);
     if (rank == 0)
         printf("%d ranks: %s\n", size, failures ? "FAILED" : "ok");

@@ -20,7 +20,7 @@ static int run_backend(const fr_ops *ops, bool runnable)
 
 int main(void)
 {
-    int failed = suite_run_dtype() + suite_run_pool();
+    int failed = suite_run_dtype() + suite_run_quantise() + suite_run_pool();
     for (const fr_ops *const *ops = fr_ops_all(); *ops; ops++)
         failed += run_backend(*ops, fr_ops_runnable(*ops));
 #if FR_HAVE_X86

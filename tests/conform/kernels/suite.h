@@ -49,8 +49,9 @@ extern const fr_dtype suite_types[];
 extern const int suite_n_types;
 
 /* Each runs its tests and returns the number that failed. */
-int suite_run_dtype(void); /* does not depend on the backend */
-int suite_run_pool(void);  /* nor does this */
+int suite_run_dtype(void);    /* does not depend on the backend */
+int suite_run_quantise(void); /* nor does this */
+int suite_run_pool(void);     /* nor this */
 int suite_run_matmul(void);
 int suite_run_rows(void);
 int suite_run_attention(void);
