@@ -16,6 +16,8 @@
 
 /* Groups that may be lost over one call before it is blamed for it. */
 #define MAX_LOSSES 8
+/* What rounding may add to the log-probability of a token that is certain. */
+#define LOGPROB_ROUNDING 1e-3f
 
 struct fr_calls {
     fr_registry *registry;
@@ -200,11 +202,50 @@ static void fail_call(fr_calls *c, fr_engine_call *k, fr_status status, const ch
 
 /* ---- replies */
 
+/* All of it is text to this side. */
+static fr_status check_ids(const fr_group *g, const int32_t *ids, size_t n)
+{
+    const int32_t n_vocab = fr_tokenizer_n_vocab(g->tokenizer);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= n_vocab)
+            return fr_fail(FR_EPROTO,
+                           "group %s generated token %d, which is outside its vocabulary of %d",
+                           g->name, ids[i], n_vocab);
+    return FR_OK;
+}
+
+/* Policies reckon with these numbers. -inf is one: a token may have no probability at all. */
+static fr_status check_numbers(const fr_group *g, double seconds, const float *logprobs, size_t n)
+{
+    if (!isfinite(seconds) || seconds < 0)
+        return fr_fail(FR_EPROTO, "group %s says its reply took %g seconds", g->name, seconds);
+    for (size_t i = 0; i < n; i++)
+        if (isnan(logprobs[i]) || logprobs[i] > LOGPROB_ROUNDING)
+            return fr_fail(FR_EPROTO, "group %s sent %g as a log-probability", g->name,
+                           (double)logprobs[i]);
+    return FR_OK;
+}
+
+static fr_status check_tokens(const fr_engine_call *k, const fr_group *g, const fr_msg_tokens *m)
+{
+    const size_t end = (size_t)m->position + m->n_ids;
+    const size_t most = (size_t)k->n_ids + (size_t)k->generate.max_tokens;
+    if (end > most)
+        return fr_fail(FR_EPROTO, "group %s streamed tokens up to position %zu, asked was %zu",
+                       g->name, end, most);
+    return check_ids(g, m->ids, m->n_ids);
+}
+
 void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
 {
     fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || k->verify || !k->generate.stream)
         return;
+    fr_status st = check_tokens(k, g, m);
+    if (st != FR_OK) {
+        fail_call(c, k, st, fr_cause());
+        return;
+    }
     int64_t skip = (int64_t)k->next_position - (int64_t)m->position;
     if (skip < 0 ||
         skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
@@ -219,11 +260,10 @@ void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
     c->host.event(c->host.ctx, k->terms->job, &e);
 }
 
-/* The reply is what the call asked for, and all of it is text to this side. */
+/* The reply is what the call asked for. */
 static fr_status check_generated(const fr_engine_call *k, const fr_group *g,
                                  const fr_msg_generated *m)
 {
-    const int32_t n_vocab = fr_tokenizer_n_vocab(g->tokenizer);
     if (m->position != (uint32_t)k->n_ids)
         return fr_fail(FR_EPROTO, "group %s generated from position %u, asked was %d", g->name,
                        m->position, k->n_ids);
@@ -233,12 +273,8 @@ static fr_status check_generated(const fr_engine_call *k, const fr_group *g,
     if (m->n_logprobs != m->n_ids)
         return fr_fail(FR_EPROTO, "group %s sent %zu log-probabilities for %zu tokens", g->name,
                        m->n_logprobs, m->n_ids);
-    for (size_t i = 0; i < m->n_ids; i++)
-        if (m->ids[i] < 0 || m->ids[i] >= n_vocab)
-            return fr_fail(FR_EPROTO,
-                           "group %s generated token %d, which is outside its vocabulary of %d",
-                           g->name, m->ids[i], n_vocab);
-    return FR_OK;
+    FR_TRY(check_numbers(g, m->seconds, m->logprobs, m->n_logprobs));
+    return check_ids(g, m->ids, m->n_ids);
 }
 
 void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
@@ -261,22 +297,30 @@ void fr_calls_generated(fr_calls *c, fr_group *g, const fr_msg_generated *m)
     c->host.event(c->host.ctx, job, &e);
 }
 
+static fr_status check_verified(const fr_engine_call *k, const fr_group *g,
+                                const fr_msg_verified *m)
+{
+    const size_t n_drafted = (size_t)(k->n_ids - k->position);
+    if (m->n_own != n_drafted + 1 || m->n_probes != (size_t)k->n_probes ||
+        m->n_drafted_logprobs != n_drafted)
+        return fr_fail(FR_EPROTO,
+                       "group %s verified %zu tokens and %zu probes, asked were %zu and %d",
+                       g->name, m->n_own, m->n_probes, n_drafted + 1, k->n_probes);
+    FR_TRY(check_numbers(g, m->seconds, m->drafted_logprobs, m->n_drafted_logprobs));
+    return check_ids(g, m->own, m->n_own);
+}
+
 void fr_calls_verified(fr_calls *c, fr_group *g, const fr_msg_verified *m)
 {
     fr_engine_call *k = find_wire(c, g, m->request);
     if (!k || !k->verify)
         return;
-    uint64_t job = k->terms->job;
-    size_t n_drafted = (size_t)(k->n_ids - k->position);
-    if (m->n_own != n_drafted + 1 || m->n_probes != (size_t)k->n_probes ||
-        m->n_drafted_logprobs != n_drafted) {
-        char cause[256];
-        snprintf(cause, sizeof cause,
-                 "group %s verified %zu tokens and %zu probes, asked were %zu and %d", g->name,
-                 m->n_own, m->n_probes, n_drafted + 1, k->n_probes);
-        fail_call(c, k, FR_EPROTO, cause);
+    fr_status st = check_verified(k, g, m);
+    if (st != FR_OK) {
+        fail_call(c, k, st, fr_cause());
         return;
     }
+    uint64_t job = k->terms->job;
     k->terms->passes += m->passes;
     fr_policy_event e = {.kind = FR_EVENT_VERIFIED, .call = k->id, .verified = m};
     fr_mirror_set(k->entry, k->ids, k->n_ids, NULL, 0);

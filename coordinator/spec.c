@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "controller.h"
 #include "judge.h"
 #include "record.h"
 
@@ -13,7 +14,6 @@ enum {
     DEFAULT_DRAFT_TOKENS = 16, /* at most: policy/controller.h stops sooner */
     DEFAULT_LOOKAHEAD = 3,
     MAX_STEP_TOKENS = 65536,
-    MAX_DRAFT_TOKENS = 64,
     MAX_LOOKAHEAD = 64,
     MAX_DELIMITER = 64,
     MAX_NAME = 256,
@@ -91,8 +91,7 @@ fr_status fr_spec_check(fr_msg_job_spec *spec)
     FR_TRY(check_sampling(&spec->sampling));
     FR_TRY(check_count("max_tokens", &spec->max_tokens, DEFAULT_MAX_TOKENS, FR_SPEC_MAX_TOKENS));
     FR_TRY(check_count("step_tokens", &spec->step_tokens, DEFAULT_STEP_TOKENS, MAX_STEP_TOKENS));
-    FR_TRY(
-        check_count("draft_tokens", &spec->draft_tokens, DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS));
+    FR_TRY(check_count("draft_tokens", &spec->draft_tokens, DEFAULT_DRAFT_TOKENS, FR_DRAFT_MAX));
     return check_count("lookahead", &spec->lookahead, DEFAULT_LOOKAHEAD, MAX_LOOKAHEAD);
 }
 

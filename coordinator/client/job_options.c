@@ -48,7 +48,9 @@ static const struct argp_option job_options[] = {
     {"threshold", OPT_THRESHOLD, "X", 0,
      "from which the judge keeps a step (default: the judge's own)", 1},
     {"draft-tokens", OPT_DRAFT_TOKENS, "K", 0,
-     "most tokens drafted for one exact verification (default 16; fewer where more would not pay)", 1},
+     "most tokens drafted for one exact verification (default 16; fewer where more would not "
+     "pay)",
+     1},
     {"lookahead", OPT_LOOKAHEAD, "K", 0, "drafted steps judged in one pass", 1},
     {"step-tokens", OPT_STEP_TOKENS, "N", 0, "most tokens of one step", 1},
     {"delimiter", OPT_DELIMITER, "TEXT", 0, "what ends a step (default: two newlines)", 1},

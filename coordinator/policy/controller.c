@@ -7,7 +7,7 @@
 #define KEEP_TOKEN 0.98 /* the same for tokens compared */
 /* A width that was not seen for so long (in weight) counts as never seen: the load has changed. */
 #define FORGOTTEN 0.05
-/* Before anything is known: a verification is 1, whatever its rows, and drafts are mostly right. */
+/* Before they are known, in verifications of a row; and drafts are mostly right. */
 #define DRAFT_AT_FIRST 0.2
 #define PRICE_AT_FIRST 0.6
 #define KEPT_AT_FIRST 0.8
@@ -16,6 +16,8 @@
 #define CATCH_UP 2
 /* Times beyond so many means are the machine's mood. */
 #define OUTLIER 4.0
+/* A first sample has no mean to be compared with: nothing takes longer. */
+#define SECONDS_MAX 60.0
 #define EXPONENT_MIN 0.25
 #define EXPONENT_MAX 4.0
 
@@ -41,8 +43,7 @@ static void put(fr_mean *m, double keep, double value)
 /* Returns what counted. */
 static double put_seconds(fr_mean *m, double seconds)
 {
-    if (m->weight > 1 && seconds > OUTLIER * mean(m))
-        seconds = OUTLIER * mean(m);
+    seconds = fmin(seconds, m->weight > 1 ? OUTLIER * mean(m) : SECONDS_MAX);
     put(m, KEEP, seconds);
     return seconds;
 }
@@ -56,12 +57,13 @@ void fr_controller_drafted(fr_controller *c, const fr_msg_generated *m)
 
 void fr_controller_judged(fr_controller *c, float logprob, int kept)
 {
-    if (isnan(logprob)) {
-        put(&c->match_kept, KEEP_TOKEN, kept);
-        return;
-    }
     put(&c->kept, KEEP_TOKEN, kept);
     put(&c->promised, KEEP_TOKEN, exp(logprob));
+}
+
+void fr_controller_judged_match(fr_controller *c, int kept)
+{
+    put(&c->match_kept, KEEP_TOKEN, kept);
 }
 
 void fr_controller_verified(fr_controller *c, const fr_msg_verified *m, int gained)
@@ -81,11 +83,6 @@ void fr_controller_verified(fr_controller *c, const fr_msg_verified *m, int gain
 
 /* ---- deciding */
 
-static int knows_times(const fr_controller *c)
-{
-    return c->draft.weight > 0 && c->price.weight > 0;
-}
-
 /* The nearest width from `rows` on, in steps of `step`, that was measured; 0: none. */
 static int measured(const fr_controller *c, int rows, int step)
 {
@@ -100,7 +97,7 @@ static double verify_seconds(const fr_controller *c, int rows)
 {
     int low = measured(c, rows, -1), high = measured(c, rows, 1);
     if (!low && !high)
-        return 1;
+        return c->draft.weight > 0 ? mean(&c->draft) / DRAFT_AT_FIRST : 1;
     if (!low || low == high)
         return mean(&c->verify[high]);
     double below = mean(&c->verify[low]);
@@ -126,7 +123,14 @@ static int best_number(const fr_controller *c, int most, double kept, double dra
 
 static double draft_seconds(const fr_controller *c)
 {
-    return knows_times(c) ? mean(&c->draft) : DRAFT_AT_FIRST;
+    return c->draft.weight > 0 ? mean(&c->draft) : DRAFT_AT_FIRST * verify_seconds(c, 1);
+}
+
+/* As long as one of the times is not known, the sum lacks a part. */
+static double price(const fr_controller *c)
+{
+    int whole = c->draft.weight > 0 && c->price.weight > 0;
+    return whole ? mean(&c->price) : PRICE_AT_FIRST * verify_seconds(c, 1);
 }
 
 int fr_controller_depth(const fr_controller *c, int most)
@@ -141,11 +145,11 @@ int fr_controller_match_len(const fr_controller *c, int most)
 
 float fr_controller_floor(const fr_controller *c, int depth)
 {
-    double kept = mean(&c->kept), price = knows_times(c) ? mean(&c->price) : PRICE_AT_FIRST;
+    double kept = mean(&c->kept);
     double exponent = log(kept) / log(mean(&c->promised));
     exponent = isnan(exponent) ? 1 : fmin(fmax(exponent, EXPONENT_MIN), EXPONENT_MAX);
     double row = (verify_seconds(c, depth + 1) - verify_seconds(c, 1)) / depth;
     /* The next token is not known yet: it will be kept as often as others. */
-    double joint = log((draft_seconds(c) + fmax(row, 0)) / price / kept) / exponent;
+    double joint = log((draft_seconds(c) + fmax(row, 0)) / price(c) / kept) / exponent;
     return (float)fmin(fmax(joint, -8), -1e-3);
 }

@@ -10,7 +10,7 @@
  * costs, over many what multiplying costs, and the best K is about where the one becomes the other.
  * Within it the draft goes on while it is sure enough: one more token pays while
  *
- *     P(it and all before it are kept) * mean price of a token > seconds to draft it and of its row,
+ *     P(it and all before it are kept) * mean price of a token > seconds of its draft and its row,
  *
  * the marginal value theorem for a ratio (E. Charnov 1976; for speculation a threshold on the same
  * probability: SpecDec++, arXiv 2405.19715). The draft's own probabilities stand for P, with an
@@ -18,8 +18,11 @@
  * draft and target agree far more often than the sampled token's probability says, because they
  * share their noise.
  *
- * Times are those that the engines report: a request's share of its passes, so they are right under
- * load too. They decide what is drafted, never what is kept. */
+ * At least one token is always drafted, so that the draft is never given up for a bad stretch.
+ *
+ * Times are those that the engines report: a request's share of its passes by rows. Under load that
+ * is what it takes from the group's throughput, not how long it waits. They decide what is drafted,
+ * never what is kept. */
 #ifndef FR_CONTROLLER_H
 #define FR_CONTROLLER_H
 
@@ -46,8 +49,10 @@ void fr_controller_init(fr_controller *c);
 /* The draft's reply. */
 void fr_controller_drafted(fr_controller *c, const fr_msg_generated *m);
 /* A drafted token was compared with the target's own: kept, or the first that differs. logprob: the
- * draft's; NaN when n-grams proposed it. */
+ * draft's. */
 void fr_controller_judged(fr_controller *c, float logprob, int kept);
+/* The same when n-grams proposed it. */
+void fr_controller_judged_match(fr_controller *c, int kept);
 /* The target's reply about drafted tokens; it lengthened the chain by `gained` tokens. */
 void fr_controller_verified(fr_controller *c, const fr_msg_verified *m, int gained);
 
@@ -56,7 +61,8 @@ int fr_controller_depth(const fr_controller *c, int most);
 /* Asked for `depth` tokens, it should stop sooner once they are less likely than this together: a
  * log-probability below 0. */
 float fr_controller_floor(const fr_controller *c, int depth);
-/* How many tokens of an n-gram match, which cost nothing to draft, are worth their rows: 1 to most. */
+/* How many tokens of an n-gram match, which cost nothing to draft, are worth their rows: 1 to
+ * most. */
 int fr_controller_match_len(const fr_controller *c, int most);
 
 #endif

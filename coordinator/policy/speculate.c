@@ -9,7 +9,6 @@
  *     fits if it begins with the bonus token; else it is cancelled. Back to 1. */
 #include "speculate.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "check.h"
@@ -68,7 +67,10 @@ static fr_status accept(fr_speculation *s, const int32_t *drafted, int n, const 
         if (count && i < n) {
             w->drafted += same ? 1 : n - i;
             w->kept += same;
-            fr_controller_judged(&s->controller, s->told[i], same);
+            if (s->from_ngrams)
+                fr_controller_judged_match(&s->controller, same);
+            else
+                fr_controller_judged(&s->controller, s->told[i], same);
         }
         FR_TRY(fr_ids_put(&s->seq, &own[i], 1));
         FR_TRY(fr_writer_put(w, own[i]));
@@ -113,9 +115,11 @@ static void drop_draft(fr_speculation *s)
 static fr_status put_drafted(fr_speculation *s, const int32_t *ids, const float *told, size_t n)
 {
     int room = draft_room(s, 0);
+    s->from_ngrams = !told;
     for (size_t i = 0; i < n && (int)i < room; i++) {
         FR_TRY(fr_ids_put(&s->seq, &ids[i], 1));
-        s->told[i] = told ? told[i] : NAN;
+        if (told)
+            s->told[i] = told[i];
         if (fr_tokenizer_is_end(s->chain->target, ids[i]))
             break;
     }
@@ -184,7 +188,8 @@ static fr_status propose(fr_speculation *s)
 }
 
 /* Behind the tokens under verification: first the guess of the bonus token, then drafts for the
- * next verification. */
+ * next verification. The draft's floor leaves out the chance that the tokens under verification are
+ * kept: where they are not, none of this is verified. */
 static fr_status look_ahead(fr_speculation *s)
 {
     int under = (int)(s->seq.len - s->n_approved), want = draft_room(s, under + 1);
@@ -255,9 +260,6 @@ static fr_status on_draft_tokens(fr_speculation *s, const fr_msg_tokens *m)
 
 static fr_status on_draft_generated(fr_speculation *s, const fr_msg_generated *m)
 {
-    if (m->n_ids > FR_DRAFT_MAX + 1 || m->n_logprobs != m->n_ids)
-        return fr_fail(FR_EPROTO, "generated: %zu tokens with %zu log-probabilities", m->n_ids,
-                       m->n_logprobs);
     s->draft_call = 0;
     s->drafts.len = 0;
     s->draft_ended = strcmp(m->stop, "step") == 0 || strcmp(m->stop, "end") == 0;

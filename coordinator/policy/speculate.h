@@ -9,8 +9,8 @@
  * stands behind, whatever was drafted, by whom, and when.
  *
  * Drafts come from the n-grams of the text, else from the draft model, which is also set to work
- * ahead of a verification under way (params->overlap). How many are worth it the controller says. A draft that is missing or dies costs
- * speed only: n-grams and plain passes remain. */
+ * ahead of a verification under way (params->overlap). How many are worth it the controller says.
+ * A draft that is missing or dies costs speed only: n-grams and plain passes remain. */
 #ifndef FR_SPECULATE_H
 #define FR_SPECULATE_H
 
@@ -27,7 +27,8 @@ typedef struct fr_speculation {
     fr_controller controller;
     fr_ids seq; /* approved tokens (chain, pending step), then those being verified */
     size_t n_approved;
-    float told[FR_DRAFT_MAX];   /* the draft's log-probabilities of the latter; NaN: from n-grams */
+    int from_ngrams;            /* 1: n-grams proposed the latter, all of them; 0: the draft did */
+    float told[FR_DRAFT_MAX];   /* then its log-probabilities of them */
     uint64_t verify_call;       /* 0: none, as below */
     uint64_t draft_call;
     fr_ids drafts;              /* what came from the draft model for seq[draft_from] and on */

@@ -246,6 +246,80 @@ static void refuses_wrong_replies(void **state)
     assert_int_equal(fr_calls_count(f->c), 0);
 }
 
+static void refuses_wrong_verdicts_and_streams(void **state)
+{
+    fixture *f = *state;
+    const int32_t past[] = {11, 12, fr_tokenizer_n_vocab(f->t)};
+    const fr_msg_verified verdict = {.own = past, .n_own = 3, .drafted_logprobs = logprobs,
+                                     .n_drafted_logprobs = 2};
+    verify(f, 9, 7);
+    fr_calls_dispatch(f->c, 1);
+    fr_msg_verified wrong = verdict;
+    wrong.request = last(f)->request;
+    fr_calls_verified(f->c, f->a, &wrong);
+    assert_int_equal(f->n_failed, 1);
+    assert_non_null(strstr(f->last_cause, "group a generated token"));
+    const struct {
+        fr_msg_tokens piece; /* behind four tokens, with at most five more wanted */
+        const char *part;
+    } pieces[] = {
+        {{.position = 4, .ids = past, .n_ids = 3}, "is outside its vocabulary of"},
+        {{.position = 4, .ids = ids, .n_ids = 6}, "streamed tokens up to position 10, asked was 9"},
+        {{.position = UINT32_MAX, .ids = ids, .n_ids = 1}, "group a streamed tokens up to"},
+    };
+    for (int i = 0; i < (int)(sizeof pieces / sizeof *pieces); i++) {
+        generate(f, FR_ROLE_TARGET, 4);
+        fr_calls_dispatch(f->c, 1);
+        fr_msg_tokens piece = pieces[i].piece;
+        piece.request = last(f)->request;
+        fr_calls_tokens(f->c, f->a, &piece);
+        assert_int_equal(f->n_failed, i + 2);
+        assert_int_equal(f->last_status, FR_EPROTO);
+        assert_non_null(strstr(f->last_cause, pieces[i].part));
+    }
+    assert_int_equal(f->n_events, 0);
+    assert_int_equal(fr_calls_count(f->c), 0);
+}
+
+static void reply_numbers(fixture *f, int verdict, double seconds, float logprob)
+{
+    const float told[] = {-1, logprob};
+    if (verdict)
+        verify(f, 9, 7);
+    else
+        generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    const fr_msg_verified v = {.request = last(f)->request, .own = ids, .n_own = 3,
+                               .drafted_logprobs = told, .n_drafted_logprobs = 2,
+                               .seconds = seconds};
+    const fr_msg_generated g = {.request = last(f)->request, .position = 4, .ids = ids, .n_ids = 2,
+                                .logprobs = told, .n_logprobs = 2, .stop = "step",
+                                .seconds = seconds};
+    if (verdict)
+        fr_calls_verified(f->c, f->a, &v);
+    else
+        fr_calls_generated(f->c, f->a, &g);
+}
+
+static void refuses_numbers_that_are_none(void **state)
+{
+    fixture *f = *state;
+    const double times[] = {-1, (double)NAN, (double)INFINITY};
+    const float told[] = {1, (float)NAN, (float)INFINITY};
+    for (int i = 0; i < 12; i++) {
+        int time = i / 2 < 3, which = i / 2 % 3;
+        reply_numbers(f, i % 2, time ? times[which] : 0, time ? 0 : told[which]);
+        assert_int_equal(f->n_failed, i + 1);
+        assert_int_equal(f->last_status, FR_EPROTO);
+        assert_non_null(strstr(f->last_cause, time ? "group a says its reply" : "group a sent"));
+    }
+    for (int i = 0; i < 4; i++) { /* rounding; a token that has no probability */
+        reply_numbers(f, i % 2, 0, i < 2 ? 1e-5f : (float)-INFINITY);
+        assert_int_equal(f->n_events, i + 1);
+    }
+    assert_int_equal(f->n_failed, 12);
+}
+
 static void sends_all_when_asked(void **state)
 {
     fixture *f = *state;
@@ -480,6 +554,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(sends_the_rest_only),
         T(refuses_wrong_replies),
+        T(refuses_wrong_verdicts_and_streams),
+        T(refuses_numbers_that_are_none),
         T(sends_all_when_asked),
         T(streams_every_token_once),
         T(stays_with_its_group),

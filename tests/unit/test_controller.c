@@ -9,7 +9,8 @@
 #include "controller.h"
 
 typedef struct engines {
-    double pass, row, draft; /* seconds of a verification without rows, of a row, of a drafted token */
+    /* seconds of a verification without rows, of a row, of a drafted token */
+    double pass, row, draft;
 } engines;
 
 /* One round: n drafted tokens of probability p, the first `kept` of which the target keeps. */
@@ -122,6 +123,61 @@ static void a_prompt_or_a_hiccup_does_not_count(void **state)
     assert_true(fr_controller_floor(&c, 6) < 0 && fr_controller_floor(&c, 6) > 4 * before);
 }
 
+/* What a group said first does not stay for good. */
+static void an_absurd_first_time_fades(void **state)
+{
+    (void)state;
+    const engines e = {.pass = 0.040, .row = 0.001, .draft = 0.010};
+    fr_controller sane, misled;
+    fr_controller_init(&sane);
+    fr_controller_init(&misled);
+    round_of(&misled, &(engines){.pass = 1e300, .draft = 1e300}, 3, 0.8, 3);
+    for (int i = 0; i < 400; i++) {
+        round_of(&sane, &e, 1 + i % 6, 0.8, 1 + i % 6);
+        round_of(&misled, &e, 1 + i % 6, 0.8, 1 + i % 6);
+    }
+    assert_int_equal(fr_controller_depth(&misled, 6), fr_controller_depth(&sane, 6));
+    assert_true(fabs(fr_controller_floor(&misled, 6) - fr_controller_floor(&sane, 6)) < 1e-2);
+}
+
+/* A group that does not report its times: then the others alone say what a second is worth. */
+static void one_time_alone_gives_the_scale(void **state)
+{
+    (void)state;
+    const engines slow[] = {{0}, {.pass = 0.040, .row = 0.001}, {.draft = 0.010}};
+    for (int i = 0; i < 3; i++) {
+        const engines fast = {
+            .pass = slow[i].pass / 1000, .row = slow[i].row / 1000, .draft = slow[i].draft / 1000};
+        fr_controller a, b;
+        fr_controller_init(&a);
+        fr_controller_init(&b);
+        for (int n = 0; n < 60; n++) {
+            round_of(&a, &slow[i], 1 + n % 6, 0.8, 1 + n % 5);
+            round_of(&b, &fast, 1 + n % 6, 0.8, 1 + n % 5);
+        }
+        assert_true(fabs(fr_controller_floor(&a, 6) - fr_controller_floor(&b, 6)) < 1e-3);
+        assert_true(fr_controller_floor(&a, 6) > -7 && fr_controller_floor(&a, 6) < -0.1);
+        assert_int_equal(fr_controller_depth(&a, 16), fr_controller_depth(&b, 16));
+        assert_in_range(fr_controller_depth(&a, 16), 2, 16);
+    }
+}
+
+static void the_longest_drafts_are_counted(void **state)
+{
+    (void)state;
+    const engines e = {.pass = 0.040, .draft = 1e-6};
+    fr_controller c;
+    fr_controller_init(&c);
+    for (int i = 0; i < 1000; i++)
+        round_of(&c, &e, FR_DRAFT_MAX, 0.99, FR_DRAFT_MAX);
+    assert_int_equal(fr_controller_depth(&c, FR_DRAFT_MAX), FR_DRAFT_MAX);
+    assert_in_range(fr_controller_match_len(&c, FR_DRAFT_MAX), 1, FR_DRAFT_MAX);
+    float before = fr_controller_floor(&c, FR_DRAFT_MAX);
+    round_of(&c, &(engines){.pass = 1}, FR_DRAFT_MAX + 1, 0.99, 0); /* more than are ever asked */
+    assert_true(before < 0 && fr_controller_floor(&c, FR_DRAFT_MAX) < 0);
+    assert_int_equal(fr_controller_depth(&c, FR_DRAFT_MAX), FR_DRAFT_MAX);
+}
+
 static void matches_that_fail_are_kept_short(void **state)
 {
     (void)state;
@@ -132,8 +188,8 @@ static void matches_that_fail_are_kept_short(void **state)
     for (int i = 0; i < 60; i++) {
         round_of(&good, &e, 1 + i % 6, 0.8, 1);
         round_of(&bad, &e, 1 + i % 6, 0.8, 1);
-        fr_controller_judged(&good, NAN, i % 20 != 0);
-        fr_controller_judged(&bad, NAN, i % 3 == 0);
+        fr_controller_judged_match(&good, i % 20 != 0);
+        fr_controller_judged_match(&bad, i % 3 == 0);
     }
     assert_true(fr_controller_match_len(&bad, 16) < 4);
     assert_true(fr_controller_match_len(&good, 16) > 8);
@@ -150,6 +206,9 @@ int main(void)
         cmocka_unit_test(only_ratios_of_times_count),
         cmocka_unit_test(a_modest_draft_is_believed_more),
         cmocka_unit_test(a_prompt_or_a_hiccup_does_not_count),
+        cmocka_unit_test(an_absurd_first_time_fades),
+        cmocka_unit_test(one_time_alone_gives_the_scale),
+        cmocka_unit_test(the_longest_drafts_are_counted),
         cmocka_unit_test(matches_that_fail_are_kept_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

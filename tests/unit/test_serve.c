@@ -175,6 +175,8 @@ static void test_generate(void **state)
         expect(&g, FR_MSG_GENERATED, &r);
         assert_int_equal(r.body.generated.position, t[i].n_prompt + 20);
         assert_int_equal(r.body.generated.n_ids, 4);
+        /* policy/controller.h learns from replies that had little to read. */
+        assert_in_range(r.body.generated.rows, 4, 4 + 2);
         assert_memory_equal(r.body.generated.ids, t[i].ids.data + t[i].n_prompt + 20,
                             4 * sizeof(int32_t));
         assert_memory_equal(r.body.generated.logprobs, t[i].logprobs + 20, 4 * sizeof(float));
@@ -408,6 +410,7 @@ static void test_verify(void **state)
         group_tell(&g, &ask);
         expect_verified(&g, ask.body.verify.request, &m);
         assert_int_equal(m.body.verified.n_own, 9);
+        assert_int_equal(m.body.verified.rows, 9); /* those asked about, behind a cached prefix */
         assert_int_equal(m.body.verified.own[4], right);
         assert_memory_equal(m.body.verified.own, t[i].ids.data + t[i].n_prompt + 2,
                             4 * sizeof(int32_t));
