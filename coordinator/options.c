@@ -181,5 +181,7 @@ fr_status fr_options_parse(int argc, char **argv, fr_options *out)
     *out = (fr_options){.coordinator = FR_COORDINATOR_OPTIONS,
                         .draft_vocab = FR_DRAFT_VOCAB_AUTO,
                         .log = FR_LOG_INFO};
+    static char program[] = "forerun-coordinator";
+    argv[0] = program; /* getopt's lines begin with all of it */
     return argp_parse(&argp, argc, argv, 0, NULL, out) == 0 ? FR_OK : FR_EINVAL;
 }

@@ -216,6 +216,8 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
         .doc = "Serves one model to a Forerun coordinator.\v"
                "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
     parse p = {.args = a};
+    static char program[] = "forerun-worker";
+    argv[0] = program; /* getopt's lines begin with all of it */
     if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
         exit(EXIT_INPUT); /* an unknown option, or one without its value: getopt has told */
     FR_TRY(p.st);
