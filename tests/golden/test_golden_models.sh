@@ -21,12 +21,12 @@ model() { # NAME: its file
 }
 # True when what the JSON object in $T/out says satisfies a Python condition on its fields.
 holds() { # CONDITION
-    say "$(cat "$T/out")"
     python3 -c 'import json, sys
 sys.exit(not eval(sys.argv[2], {}, json.load(open(sys.argv[1]))))' "$T/out" "$1"
 }
 ask() { # ARGUMENTS OF forerun...: its answer in $T/out
     "$BIN/forerun" "$@" >"$T/out" 2>"$T/err.log" </dev/null || fail "exit code $?: forerun $*"
+    say "$(cat "$T/out")"
 }
 
 what=$1
