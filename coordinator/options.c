@@ -86,8 +86,8 @@ static int number(const char *option, const char *arg, long least, long most)
     errno = 0;
     long n = strtol(arg, &end, 10);
     if (errno || end == arg || *end || n < least || n > most)
-        argp_failure(NULL, BAD_USAGE, 0, "--%s %s: not a number from %ld to %ld", option, arg, least,
-                     most);
+        argp_failure(NULL, BAD_USAGE, 0, "--%s %s: not a number from %ld to %ld", option, arg,
+                     least, most);
     return (int)n;
 }
 

@@ -17,7 +17,8 @@ typedef struct fr_options {
 } fr_options;
 
 /* Bad usage prints a line; a value that is not possible then ends the process with status 2, and
- * an option that is not known, or has no value, is FR_EINVAL. --help and --version end it with 0. */
+ * an option that is not known, or has no value, is FR_EINVAL. --help and --version end it with
+ * 0. */
 fr_status fr_options_parse(int argc, char **argv, fr_options *out);
 
 #endif
