@@ -201,7 +201,8 @@ static int exit_code(fr_status st)
 int main(int argc, char **argv)
 {
     static program p;
-    fr_options_parse(argc, argv, &p.options);
+    if (fr_options_parse(argc, argv, &p.options) != FR_OK)
+        return exit_code(FR_EINVAL); /* a line has told */
     fr_log_open("forerun-coordinator", p.options.log);
     fr_status st = run(&p);
     if (st != FR_OK)

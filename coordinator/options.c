@@ -8,6 +8,8 @@
 
 #include "draft_vocab.h"
 
+enum { BAD_USAGE = 2 }; /* exit status */
+
 enum {
     BIND = 1000,
     STORE,
@@ -64,30 +66,32 @@ static const struct argp_option option_list[] = {
     {0},
 };
 
-/* A choice among names; argp_error() does not return. */
-static int choose(struct argp_state *state, const char *option, const char *arg,
-                  const char *const *names)
+/* Below, argp_failure() prints its one line and ends the process; argp_error() would add how to ask
+ * for help. */
+
+/* A choice among names, which `there_are` tells. */
+static int choose(const char *option, const char *arg, const char *const *names,
+                  const char *there_are)
 {
     for (int i = 0; names[i]; i++)
         if (!strcmp(arg, names[i]))
             return i;
-    argp_error(state, "--%s: \"%s\" is not possible", option, arg);
+    argp_failure(NULL, BAD_USAGE, 0, "--%s %s: there are %s", option, arg, there_are);
     return 0;
 }
 
-static int number(struct argp_state *state, const char *option, const char *arg, long least,
-                  long most)
+static int number(const char *option, const char *arg, long least, long most)
 {
     char *end = NULL;
     errno = 0;
     long n = strtol(arg, &end, 10);
     if (errno || end == arg || *end || n < least || n > most)
-        argp_error(state, "--%s: \"%s\" is no number from %ld to %ld", option, arg, least, most);
+        argp_failure(NULL, BAD_USAGE, 0, "--%s %s: not a number from %ld to %ld", option, arg,
+                     least, most);
     return (int)n;
 }
 
-static error_t parse_cluster(int key, char *arg, struct argp_state *state,
-                             fr_coordinator_options *c)
+static error_t parse_cluster(int key, char *arg, fr_coordinator_options *c)
 {
     static const char *const overlaps[] = {"off", "on", "auto", NULL};
     switch (key) {
@@ -98,19 +102,19 @@ static error_t parse_cluster(int key, char *arg, struct argp_state *state,
         c->store = arg;
         return 0;
     case HEARTBEAT_MS:
-        c->heartbeat_ms = number(state, "heartbeat-ms", arg, 10, 3600000);
+        c->heartbeat_ms = number("heartbeat-ms", arg, 10, 3600000);
         return 0;
     case DEAD_AFTER_MS:
-        c->dead_after_ms = number(state, "dead-after-ms", arg, 20, 3600000);
+        c->dead_after_ms = number("dead-after-ms", arg, 20, 3600000);
         return 0;
     case MAX_RUNNING:
-        c->max_running = number(state, "max-running", arg, 1, 100000);
+        c->max_running = number("max-running", arg, 1, 100000);
         return 0;
     case GRACE_MS:
-        c->grace_ms = number(state, "grace-ms", arg, 0, 3600000);
+        c->grace_ms = number("grace-ms", arg, 0, 3600000);
         return 0;
     case OVERLAP:
-        c->overlap = choose(state, "overlap", arg, overlaps);
+        c->overlap = choose("overlap", arg, overlaps, "auto, on and off");
         c->overlap = c->overlap == 2 ? -1 : c->overlap;
         return 0;
     default:
@@ -127,17 +131,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->draft = arg;
         return 0;
     case DRAFT_THREADS:
-        o->draft_threads = number(state, "draft-threads", arg, 1, 1024);
+        o->draft_threads = number("draft-threads", arg, 1, 1024);
         return 0;
     case DRAFT_CONTEXT:
-        o->draft_context = number(state, "draft-context", arg, 16, 1 << 24);
+        o->draft_context = number("draft-context", arg, 16, 1 << 24);
         return 0;
     case DRAFT_VOCAB:
-        o->draft_vocab = number(state, "draft-vocab", arg, 0, 1 << 24);
+        o->draft_vocab = number("draft-vocab", arg, 0, 1 << 24);
         return 0;
     case DRAFT_WEIGHTS:
         if (fr_draft_weights_parse(arg, &o->draft_weights) != FR_OK)
-            argp_error(state, "%s", fr_cause());
+            argp_failure(NULL, BAD_USAGE, 0, "%s", fr_cause());
         return 0;
     case DRAFT_BACKEND:
         o->draft_backend = arg;
@@ -149,17 +153,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->advertise = arg;
         return 0;
     case LOG:
-        o->log = (fr_log_level)choose(state, "log", arg, levels);
+        o->log = (fr_log_level)choose("log", arg, levels, "error, warn, info and debug");
+        return 0;
+    case ARGP_KEY_INIT:
+        state->err_stream = NULL; /* getopt's line on an unknown option is enough */
         return 0;
     case ARGP_KEY_ARG:
-        argp_error(state, "\"%s\" is not an option", arg);
+        argp_failure(NULL, BAD_USAGE, 0, "\"%s\" is not an option", arg);
         return 0;
     default:
-        return parse_cluster(key, arg, state, &o->coordinator);
+        return parse_cluster(key, arg, &o->coordinator);
     }
 }
 
-void fr_options_parse(int argc, char **argv, fr_options *out)
+fr_status fr_options_parse(int argc, char **argv, fr_options *out)
 {
     static const struct argp argp = {
         .options = option_list,
@@ -171,9 +178,10 @@ void fr_options_parse(int argc, char **argv, fr_options *out)
                "store.",
     };
     argp_program_version = "forerun 0.1.0";
-    argp_err_exit_status = 2;
     *out = (fr_options){.coordinator = FR_COORDINATOR_OPTIONS,
                         .draft_vocab = FR_DRAFT_VOCAB_AUTO,
                         .log = FR_LOG_INFO};
-    argp_parse(&argp, argc, argv, 0, NULL, out);
+    static char program[] = "forerun-coordinator";
+    argv[0] = program; /* getopt's lines begin with all of it */
+    return argp_parse(&argp, argc, argv, 0, NULL, out) == 0 ? FR_OK : FR_EINVAL;
 }

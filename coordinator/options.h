@@ -16,8 +16,9 @@ typedef struct fr_options {
     fr_log_level log;
 } fr_options;
 
-/* Bad usage prints a line and ends the process with status 2, as argp does; --help and --version
- * with 0. */
-void fr_options_parse(int argc, char **argv, fr_options *out);
+/* Bad usage prints a line; a value that is not possible then ends the process with status 2, and
+ * an option that is not known, or has no value, is FR_EINVAL. --help and --version end it with
+ * 0. */
+fr_status fr_options_parse(int argc, char **argv, fr_options *out);
 
 #endif

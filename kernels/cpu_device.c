@@ -45,7 +45,8 @@ void fr_cpu_close(fr_device **pdev)
 
 /* By calloc, whose large blocks are zero without being written: a page that is never used costs
  * nothing, and most of a KV cache never is. What is used is touched first by the device's caller or
- * its pool, so it lies on the NUMA node where they are bound (cpu_place.h). What calloc gave lies right before the aligned start. */
+ * its pool, so it lies on the NUMA node where they are bound (cpu_place.h). What calloc gave lies
+ * right before the aligned start. */
 fr_status fr_cpu_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
     (void)dev;

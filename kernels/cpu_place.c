@@ -1,9 +1,10 @@
 /* cpu_place.c: see cpu_place.h. The only file that sees hwloc.
  *
- * Cores are counted in hwloc's order, in which those of a NUMA node are neighbours. They are divided
- * in two steps: as many groups of whole nodes as nodes and ranks have in common (their greatest
- * common divisor), then each group's cores evenly among its ranks. So 4 ranks on 2 nodes are two a
- * node, 2 ranks on 4 nodes have two nodes each, and 3 ranks on 2 nodes a third of all cores each. */
+ * Cores are counted in hwloc's order, in which those of a NUMA node are neighbours. They are
+ * divided in two steps: as many groups of whole nodes as nodes and ranks have in common (their
+ * greatest common divisor), then each group's cores evenly among its ranks. So 4 ranks on 2 nodes
+ * are two a node, 2 ranks on 4 nodes have two nodes each, and 3 ranks on 2 nodes a third of all
+ * cores each. */
 #include "cpu_place.h"
 
 #include <errno.h>

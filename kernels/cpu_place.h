@@ -7,8 +7,8 @@
  *
  * Binding comes before memory: a page lies on the node of the thread that touches it first. So a
  * rank enters its place before it opens its device; the compute threads, like any that are started
- * later, inherit the set from the thread that starts them, and weights and KV cache are then touched
- * first by one of them.
+ * later, inherit the set from the thread that starts them, and weights and KV cache are then
+ * touched first by one of them.
  *
  * Placing threads is an improvement, never a condition: where the machine cannot be looked at, that
  * is one line in the log, and the threads run where the system puts them. */

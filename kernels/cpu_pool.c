@@ -5,9 +5,10 @@
  *   1. The caller writes the loop's fields, then publishes number + 1 with OPEN set and no helpers.
  *   2. A helper that sees a new number joins by compare-and-swap, only while OPEN. So it can never
  *      touch the fields of a loop that has ended.
- *   3. Each thread claims pieces of its own portion of the items, then of the others' until none are
- *      left. So a thread reads memory in one run, which prefetchers follow; taking pieces in turn
- *      from one queue cost a fifth of the bandwidth.
+ *   3. Each thread claims pieces of its own portion of the items, then of the others' until none
+ *      are left. So a thread reads memory in one run, which prefetchers follow. Against pieces
+ *      taken in turn from one queue, decoding the 0.5B was 8% faster, and verifying 8 tokens with
+ *      the 1.5B took 41.5 ms, not 46.9.
  *   4. The caller clears OPEN and waits until the helpers that joined have left. Only then may it
  *      write the fields again.
  * Sleepers are counted before they look at the state a last time, and the caller looks at the count

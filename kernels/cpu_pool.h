@@ -14,8 +14,8 @@
 
 typedef struct fr_pool fr_pool;
 
-/* Works on items begin .. end-1. Each thread has a portion of its own, but takes from the others' when it
- * is done, so which one gets which items is chance: results must not depend on it. */
+/* Works on items begin .. end-1. Each thread has a portion of its own, but takes from the others'
+ * when it is done, so which one gets which items is chance: results must not depend on it. */
 typedef void (*fr_pool_fn)(void *ctx, int64_t begin, int64_t end);
 
 /* `threads` counts the caller; 0: one a core (cpu_place.h). They run where the caller may run.

@@ -288,8 +288,8 @@ static void pack_tiles(void *ctx, int64_t begin, int64_t end)
 }
 
 /* Large matrices get huge pages where the kernel grants them: a pass reads all of memory once, and
- * page walks show. Tiles are touched first by the pool's threads, padding by its caller: where those
- * are bound (cpu_place.h), the weights lie on their NUMA node. */
+ * page walks show. Tiles are touched first by the pool's threads, padding by its caller: where
+ * those are bound (cpu_place.h), the weights lie on their NUMA node. */
 static uint8_t *alloc_tiles(size_t bytes)
 {
     void *mem = NULL;

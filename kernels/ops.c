@@ -48,6 +48,16 @@ bool fr_ops_runnable(const fr_ops *ops)
     return ops == &fr_ops_cpu_ref;
 }
 
+static fr_status no_such_backend(const char *name)
+{
+    char names[128] = "";
+    for (int i = 0; all[i]; i++) {
+        strcat(names, i ? ", " : "");
+        strcat(names, all[i]->name);
+    }
+    return fr_fail(FR_ENOTFOUND, "no backend is called \"%.64s\"; there are %s", name, names);
+}
+
 fr_status fr_ops_choose(const char *name, const fr_ops **out)
 {
     for (const fr_ops *const *ops = all; *ops; ops++) {
@@ -61,5 +71,5 @@ fr_status fr_ops_choose(const char *name, const fr_ops **out)
             return fr_fail(FR_EUNSUPPORTED, "this processor lacks the instructions of backend %s",
                            name);
     }
-    return fr_fail(FR_ENOTFOUND, "no backend is called \"%s\"", name);
+    return no_such_backend(name);
 }

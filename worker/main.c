@@ -185,6 +185,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
 {
     parse *p = state->input;
     int known = key == 'm' || key == 'c' || (key >= OPT_ROLE && key <= OPT_LOG);
+    if (key == ARGP_KEY_INIT)
+        state->err_stream = NULL; /* getopt's line on an unknown option is enough */
     if (key == ARGP_KEY_ARG && p->st == FR_OK)
         p->st = fr_fail(FR_EINVAL, "\"%s\" is not an option", text);
     if (known && p->st == FR_OK)
@@ -214,9 +216,10 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
         .doc = "Serves one model to a Forerun coordinator.\v"
                "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
     parse p = {.args = a};
-    argp_err_exit_status = EXIT_INPUT; /* an unknown option is told by argp itself */
+    static char program[] = "forerun-worker";
+    argv[0] = program; /* getopt's lines begin with all of it */
     if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
-        return fr_fail(FR_EINVAL, "the command line is not understood");
+        exit(EXIT_INPUT); /* an unknown option, or one without its value: getopt has told */
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");

@@ -55,10 +55,9 @@ static const char doc[] =
     "Sections: [cluster] bind, run_dir, store, heartbeat_ms, dead_after_ms; [coordinator] draft, "
     "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
     "max_running; "
-    "[group NAME] role, model, ranks, threads, context, kv_positions, draft_vocab, draft_weights, "
-    "backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or `embedded`. Ctrl-C "
-    "or `forerun down` "
-    "stops the cluster.";
+    "[group NAME] role, model, ranks, threads, placement, context, kv_positions, draft_vocab, "
+    "draft_weights, backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or "
+    "`embedded`. Ctrl-C or `forerun down` stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -126,6 +125,7 @@ static fr_status add_group(cluster_up *up, const fr_conf_group *g)
                           .launcher = g->launcher,
                           .ranks = g->ranks,
                           .threads = g->threads,
+                          .placement = g->placement,
                           .context = g->context,
                           .kv_positions = g->kv_positions};
     fr_argv argv = {0};

@@ -46,6 +46,7 @@ static const key group_keys[] = {
     {"launcher", offsetof(fr_conf_group, launcher), 0, 0},
     {"draft_vocab", offsetof(fr_conf_group, draft_vocab), 0, 0},
     {"draft_weights", offsetof(fr_conf_group, draft_weights), 0, 0},
+    {"placement", offsetof(fr_conf_group, placement), 0, 0},
     {"ranks", offsetof(fr_conf_group, ranks), 1, 1024},
     {"threads", offsetof(fr_conf_group, threads), 1, 1024},
     {"context", offsetof(fr_conf_group, context), 16, 1 << 24},
@@ -171,6 +172,9 @@ static fr_status check_groups(const char *path, const fr_conf *c)
         if (!g->role || (strcmp(g->role, "target") != 0 && strcmp(g->role, "draft") != 0))
             return fr_fail(FR_EINVAL, "%s: [group %s] needs role = target or role = draft", path,
                            g->name);
+        if (g->placement && strcmp(g->placement, "auto") != 0 && strcmp(g->placement, "off") != 0)
+            return fr_fail(FR_EINVAL, "%s: [group %s] placement = %.64s: there are auto and off",
+                           path, g->name, g->placement);
         targets += strcmp(g->role, "target") == 0;
     }
     return targets ? FR_OK : fr_fail(FR_EINVAL, "%s: no group has role = target", path);

@@ -51,7 +51,8 @@ fr_status fr_model_group_open(fr_model_options *o, const char *path, fr_model_gr
     FR_TRY(o->ranks > 1 ? fr_comm_mpi_open(0, &out->comm) : fr_comm_self_open(&out->comm));
     *leader_out = out->comm->rank == 0;
     o->follower = !*leader_out;
-    fr_session_options options = {.backend = o->backend, .threads = o->threads};
+    /* Placed as forerun-worker's ranks are, so that what is measured here is what they do. */
+    fr_session_options options = {.backend = o->backend, .threads = o->threads, .place = 1};
     fr_status st = fr_session_open(path, out->comm, &options, &out->session);
     if (st == FR_OK && !*leader_out)
         st = fr_session_follow(out->session);

@@ -41,6 +41,7 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
     FR_TRY(fr_argv_option(out, "--draft-vocab", a->draft_vocab));
     FR_TRY(fr_argv_option(out, "--draft-weights", a->draft_weights));
     FR_TRY(fr_argv_option_int(out, "--threads", a->threads));
+    FR_TRY(fr_argv_option(out, "--placement", a->placement));
     FR_TRY(fr_argv_option_int(out, "--context", a->context));
     return fr_argv_option_int(out, "--kv-positions", a->kv_positions);
 }

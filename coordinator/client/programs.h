@@ -15,6 +15,7 @@ typedef struct fr_coordinator_args {
 
 typedef struct fr_group_args {
     const char *endpoint, *name, *role, *model, *backend, *draft_vocab, *draft_weights;
+    const char *placement;
     const char *hosts;    /* mpirun's --host; NULL: this machine */
     const char *launcher; /* more mpirun arguments */
     int ranks, threads, context;

@@ -82,6 +82,15 @@ bad context "$F" solve --context 64 --policy target "$(question 1)"
 bad JOB "$F" cancel seven
 bad nonsense "$F" solve --connect nonsense x
 bad "--placement sideways" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement sideways
+bad "--placement" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement
+bad "there are auto, on and off" "$BIN/forerun-coordinator" --overlap maybe
+bad "--draft-threads 2000: not a number from 1 to 1024" "$BIN/forerun-coordinator" --draft-threads 2000
+bad "--log loud" "$BIN/forerun-coordinator" --log loud
+bad "--draft-weights: 'q3_0'" "$BIN/forerun-coordinator" --draft-weights q3_0
+bad stray "$BIN/forerun-coordinator" stray
+bad "--bind" "$BIN/forerun-coordinator" --bind
+bad "--no-such-option" "$BIN/forerun-coordinator" --no-such-option
+bad cpu_ref "$F" model perf "$TINY_TARGET" --backend x
 if [ -n "${FORERUN_MODELS:-}" ] && [ -e "$FORERUN_MODELS/smollm2-135m-instruct-q4_1.gguf" ]; then
     bad tokenizer "$F" solve --policy token --target smollm2-135m-instruct-q4_1 --draft "$TINY_DRAFT" x
 fi

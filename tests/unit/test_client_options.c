@@ -130,9 +130,11 @@ static void test_programs(void **state)
     g.threads = 2;
     g.draft_vocab = "0";
     g.draft_weights = "q4_0";
+    g.placement = "off";
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
     assert_true(has(&a, "--draft-vocab") && has(&a, "0"));
     assert_true(has(&a, "--draft-weights") && has(&a, "q4_0"));
+    assert_true(has(&a, "--placement") && has(&a, "off"));
     assert_string_equal(a.v[0], "mpirun");
     assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
                 has(&a, "mpi_yield_when_idle"));

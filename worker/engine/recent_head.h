@@ -2,8 +2,9 @@
  * texts at hand hold: a name that occurred once will soon be written again. With them a small rough head guesses nearly
  * as well as the whole one.
  *
- * Each rank holds those of its own part of the vocabulary. All ranks see the same passes, so together they hold the same
- * tokens whatever their number. What is in here depends on what ran before, and so do guesses; texts do not. */
+ * Each rank holds those of its own part of the vocabulary, up to FR_RECENT of them. All ranks see the same passes, but more
+ * ranks have room for more tokens, so guesses may depend on the degree; and as what is in here depends on what ran before,
+ * on that. Texts do not. */
 #ifndef FR_RECENT_HEAD_H
 #define FR_RECENT_HEAD_H
 
