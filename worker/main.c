@@ -27,6 +27,7 @@ typedef struct args {
     int draft_vocab;
     fr_draft_weights draft_weights;
     int mpi;        /* -1: as launched */
+    int told;       /* getopt has told of an unknown option, or of one without its value */
     int give_up_ms;
     fr_log_level level;
 } args;
@@ -218,8 +219,9 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
     parse p = {.args = a};
     static char program[] = "forerun-worker";
     argv[0] = program; /* getopt's lines begin with all of it */
-    if (argp_parse(&argp, argc, argv, 0, NULL, &p) != 0)
-        exit(EXIT_INPUT); /* an unknown option, or one without its value: getopt has told */
+    a->told = argp_parse(&argp, argc, argv, 0, NULL, &p) != 0;
+    if (a->told)
+        return FR_EINVAL;
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
@@ -302,6 +304,8 @@ int main(int argc, char **argv)
     char cause[512] = "";
     fr_comm *comm = NULL;
     fr_status st = parse_command_line(argc, argv, &a);
+    if (a.told)
+        return EXIT_INPUT;
     snprintf(cause, sizeof cause, "%s", fr_cause());
     fr_log_open("forerun-worker", a.level);
     signal(SIGPIPE, SIG_IGN);

@@ -39,9 +39,9 @@ typedef struct fr_controller {
     fr_mean verify[FR_DRAFT_MAX + 2]; /* seconds of a verification, by its rows */
     fr_mean draft;                    /* seconds of a drafted token */
     fr_mean price;                    /* seconds of a token of the chain */
-    fr_mean kept,
-        promised; /* of the draft's tokens that were compared: share kept, its own probability */
-    fr_mean match_kept; /* the same share of tokens from n-grams */
+    fr_mean kept;                     /* share of the draft's tokens that were compared */
+    fr_mean promised;                 /* their probability by the draft itself */
+    fr_mean match_kept;               /* share kept of tokens from n-grams */
 } fr_controller;
 
 void fr_controller_init(fr_controller *c);

@@ -5,9 +5,12 @@ passes over as many tokens, and the same greedy speculation on the same prompt. 
     python3 -m venv VENV && VENV/bin/pip install llama-cpp-python    # builds llama.cpp: some 10 minutes on 2 cores
     VENV/bin/python tests/bench/peer_llama.py MODEL.gguf [--draft DRAFT.gguf] [--threads 2] [--runs 5]
 
-The fork, which must be built for this machine (the package as it comes knows AVX2 only):
-    python3 -m venv VENV && CMAKE_ARGS=-DGGML_NATIVE=ON VENV/bin/pip install --no-binary :all: --no-deps \\
-        ik-llama-cpp-python && VENV/bin/pip install numpy            # some 25 minutes
+The fork. The package's own library knows AVX2 only, so it is given one that is built for this machine (20 minutes):
+    python3 -m venv VENV && VENV/bin/pip install --no-deps ik-llama-cpp-python && VENV/bin/pip install numpy
+    VENV/bin/pip download --no-deps --no-binary :all: ik-llama-cpp-python && tar xzf ik_llama_cpp_python-*.tar.gz
+    cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B BUILD -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \\
+        -DBUILD_SHARED_LIBS=ON && cmake --build BUILD --target llama
+    export IK_LLAMA_CPP_LIB_PATH=BUILD/src/libllama.so LD_LIBRARY_PATH=BUILD/ggml/src
     VENV/bin/python tests/bench/peer_llama.py MODEL.gguf [--repack]  # weights repacked at load, its option -rtr
 
 Needs nothing but one of these packages and numpy; the library is called through its C functions."""

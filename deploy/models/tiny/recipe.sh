@@ -37,8 +37,7 @@ target $first --stop 1000 --lr 3e-3
 target $first --stop 1500 --lr 1e-3
 target $first --lr 1e-3 --skew 2
 
-# Then on with the draft's own chains, of all lengths, mixed in: 1,300 steps at a
-# high rate gain nothing that shows; the 1,600 in which it falls to nothing do.
+# Then on with the draft's own chains, of all lengths, mixed in.
 if [ ! -e "$work/rollouts.jsonl" ]; then
     "$py" evaluate.py rollouts --model "$work/tiny-draft.gguf" --count 1600 --seed 55 \
         --temperature 0.6 --out "$work/rollouts-1.jsonl"
@@ -46,8 +45,8 @@ if [ ! -e "$work/rollouts.jsonl" ]; then
         --out "$work/rollouts-2.jsonl"
     cat "$work/rollouts-1.jsonl" "$work/rollouts-2.jsonl" >"$work/rollouts.jsonl"
 fi
-# Twice more, each time from a high rate down to nothing: 144, 162, 183 and 175 of the 200 right, and
-# of 240 others with 12 steps 97 and 98% after the last two.
+# Three times from a high rate, at which nothing is gained that shows, down to nothing: from 144 of the
+# 200 right to 162, 183 and 175, and of 240 others with 12 steps to 97 and 98% after the last two.
 more() {
     target --lr 1e-3 --rollouts "$work/rollouts.jsonl" "$@"
 }
