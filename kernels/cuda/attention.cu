@@ -89,10 +89,6 @@ struct block {
     int32_t (*slots)[CHUNK]; /* [2]: of even and odd chunks */
 };
 
-struct alignas(4) half_pair {
-    __half first, second;
-};
-
 static __device__ float warp_max(float x)
 {
     for (int step = 16; step > 0; step /= 2)
@@ -291,12 +287,12 @@ static __device__ void weigh(const fr_cuda_attention_args *a, pair *p, float *sc
         total += x[j];
     }
     total = warp_sum(total); /* and all lanes have read their scores */
-    half_pair *high = (half_pair *)scores, *low = high + CHUNK / 2;
+    __half2 *high = (__half2 *)scores, *low = high + CHUNK / 2;
     for (int j = 0; j < CHUNK / 64; j++) {
-        half_pair h = {__float2half_rn(x[2 * j]), __float2half_rn(x[2 * j + 1])};
+        __half2 h = __floats2half2_rn(x[2 * j], x[2 * j + 1]);
         high[j * 32 + lane] = h;
-        low[j * 32 + lane] = {__float2half_rn(x[2 * j] - __half2float(h.first)),
-                              __float2half_rn(x[2 * j + 1] - __half2float(h.second))};
+        low[j * 32 + lane] =
+            __floats2half2_rn(x[2 * j] - __low2float(h), x[2 * j + 1] - __high2float(h));
     }
     if (lane == 0) {
         fold_total(&p->max, &p->total, highest, total, &p->keep, &p->add);
