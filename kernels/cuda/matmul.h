@@ -91,8 +91,13 @@ typedef struct fr_cuda_prepare_args {
 void fr_cuda_matmul_scale_rows(cudaStream_t stream, const void *args);     /* F16: scales */
 void fr_cuda_matmul_split_bf16(cudaStream_t stream, const void *args);     /* wide BF16: terms */
 void fr_cuda_matmul_split_f16(cudaStream_t stream, const void *args);      /* wide F16: terms */
+void fr_cuda_matmul_round_bf16(cudaStream_t stream, const void *args);     /* [n, stride] */
+void fr_cuda_matmul_round_f16(cudaStream_t stream, const void *args);      /* the same */
 void fr_cuda_matmul_quantise(cudaStream_t stream, const void *args);       /* CODES */
 void fr_cuda_matmul_quantise_super(cudaStream_t stream, const void *args); /* K types */
+
+/* out [n, cols] f32 times scales[row][1]: what the own kernels do with F16 themselves. */
+void fr_cuda_matmul_unscale(cudaStream_t stream, const void *args);
 
 /* Products of up to FR_CUDA_NARROW tokens, and of more. */
 void fr_cuda_matmul_f32(cudaStream_t stream, const void *args); /* any n */

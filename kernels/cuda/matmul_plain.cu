@@ -156,37 +156,6 @@ extern "C" void fr_cuda_matmul_f16(cudaStream_t stream, const void *args)
     launch<MMA_F16>(stream, (const fr_cuda_matmul_args *)args);
 }
 
-/* scales[row]: 2^k that brings the largest |x| of the row to 2^14 .. 2^15, and 2^-k. Rows below
- * 2^-99 are as if their largest were that. One block a row. */
-FR_KERNEL(WARPS * 32)
-void scale_rows(const fr_cuda_prepare_args args)
-{
-    __shared__ float highest[WARPS];
-    const float *x = args.x + (int64_t)blockIdx.x * args.cols;
-    float high = 0;
-    for (int col = threadIdx.x; col < args.cols; col += WARPS * 32)
-        high = fmaxf(high, fabsf(x[col]));
-    for (int step = 16; step > 0; step /= 2)
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, step));
-    if (threadIdx.x % 32 == 0)
-        highest[threadIdx.x / 32] = high;
-    __syncthreads();
-    if (threadIdx.x > 0)
-        return;
-    for (int w = 1; w < WARPS; w++)
-        high = fmaxf(high, highest[w]);
-    int exponent = max((int)(__float_as_uint(high) >> 23), 28); /* with f32's bias of 127 */
-    float *out = (float *)args.out + 2 * blockIdx.x;
-    out[0] = __uint_as_float((uint32_t)(127 + 14 + 127 - exponent) << 23);
-    out[1] = __uint_as_float((uint32_t)(exponent - 14) << 23);
-}
-
-extern "C" void fr_cuda_matmul_scale_rows(cudaStream_t stream, const void *p)
-{
-    const fr_cuda_prepare_args *args = (const fr_cuda_prepare_args *)p;
-    FR_LAUNCH(scale_rows, args->n, WARPS * 32, 0, stream, *args);
-}
-
 /* F32: a warp a row, for F32_TOKENS tokens; a lane sums every 32nd column, and the lanes' sums are
  * added by halves. For test models: exact rather than fast. */
 enum { F32_TOKENS = 4 };

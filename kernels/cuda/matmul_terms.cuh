@@ -71,4 +71,9 @@ static __device__ __forceinline__ const uint16_t *lane_row(const fr_cuda_matrix 
     return (const uint16_t *)matrix.data + (int64_t)row * stride + lane % 4 * 8;
 }
 
+/* Terms of 16 columns by 64 tokens: what instruction b of a lane takes, 8 bytes. */
+template <int TYPE> struct wide_terms {
+    uint2 at[WIDE_TILES][terms<TYPE>::COUNT][32];
+};
+
 #endif

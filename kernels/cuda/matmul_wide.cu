@@ -17,47 +17,6 @@
 
 enum { BLOCK = 32, STAGES = 3, THREADS = WIDE_WARPS * 32 };
 
-/* Terms of 16 columns by 64 tokens: what instruction b of a lane takes, 8 bytes. */
-template <int TYPE> struct wide_terms {
-    uint2 at[WIDE_TILES][terms<TYPE>::COUNT][32];
-};
-
-/* x -> wide_terms [ceil(n / 64)][stride / 16]; zeros past n and past cols. A block each. */
-template <int TYPE>
-FR_KERNEL(WIDE_TILES * 32)
-void split_x(const fr_cuda_prepare_args args)
-{
-    const int lane = threadIdx.x % 32, tile = threadIdx.x / 32, step = blockIdx.x;
-    const int token = blockIdx.y * WIDE_TOKENS + tile * TILE_TOKENS + lane / 4;
-    const int col = step / 2 * BLOCK + lane % 4 * 8 + step % 2 * 4;
-    float4 x = load_x(args.x, token, col, args.n, args.cols);
-    if (TYPE == MMA_F16 && token < args.n)
-        x = scale_x(x, args.scales[2 * token]);
-    uint32_t b[terms<TYPE>::COUNT][2];
-    split_terms<TYPE>(x, b);
-    wide_terms<TYPE> *out =
-        (wide_terms<TYPE> *)args.out + (int64_t)blockIdx.y * gridDim.x + step;
-#pragma unroll
-    for (int term = 0; term < terms<TYPE>::COUNT; term++)
-        out->at[tile][term][lane] = make_uint2(b[term][0], b[term][1]);
-}
-
-template <int TYPE> static void launch_split(cudaStream_t stream, const fr_cuda_prepare_args *args)
-{
-    dim3 grid(args->stride / 16, blocks_of(args->n, WIDE_TOKENS));
-    FR_LAUNCH(split_x<TYPE>, grid, WIDE_TILES * 32, 0, stream, *args);
-}
-
-extern "C" void fr_cuda_matmul_split_bf16(cudaStream_t stream, const void *args)
-{
-    launch_split<MMA_BF16>(stream, (const fr_cuda_prepare_args *)args);
-}
-
-extern "C" void fr_cuda_matmul_split_f16(cudaStream_t stream, const void *args)
-{
-    launch_split<MMA_F16>(stream, (const fr_cuda_prepare_args *)args);
-}
-
 template <int TYPE> struct wide_stage {
     wide_terms<TYPE> halves[2];
 };
