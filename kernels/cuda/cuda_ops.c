@@ -8,6 +8,7 @@
 #include "check.h"
 #include "cuda_error.h"
 #include "device.h"
+#include "matmul.h"
 #include "matmul_plan.h"
 #include "ops_cuda.h"
 #include "rows.h"
@@ -178,3 +179,117 @@ static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int
     return fr_cuda_download(dev, answers, args.answers, answer_bytes);
 }
 
+/* ---- products */
+
+#define PIECE_BYTES (4 << 20) /* of a weight packed on the host at a time */
+
+/* The first row of a piece after `row` that is about PIECE_BYTES long. */
+static int64_t piece_end(const fr_weight *w, int64_t row)
+{
+    int64_t end = row;
+    do
+        end = end + FR_CUDA_TILE_ROWS < w->rows ? end + FR_CUDA_TILE_ROWS : w->rows;
+    while (end < w->rows && fr_cuda_weight_offset(w, end) - fr_cuda_weight_offset(w, row) < PIECE_BYTES);
+    return end;
+}
+
+static size_t piece_bytes(const fr_weight *w, int64_t row)
+{
+    return fr_cuda_weight_offset(w, piece_end(w, row)) - fr_cuda_weight_offset(w, row);
+}
+
+/* Packs and uploads piece by piece; the first is the longest. */
+static fr_status fill_weight(fr_device *dev, const fr_weight *w, const fr_matrix *src)
+{
+    void *piece = malloc(piece_bytes(w, 0));
+    if (!piece)
+        return fr_no_memory();
+    fr_status st = FR_OK;
+    for (int64_t row = 0; row < w->rows && st == FR_OK; row = piece_end(w, row)) {
+        fr_cuda_weight_pack(w, src, row, piece_end(w, row), piece);
+        st = fr_cuda_upload(dev, (uint8_t *)w->data + fr_cuda_weight_offset(w, row), piece, piece_bytes(w, row));
+    }
+    free(piece);
+    return st;
+}
+
+static void cuda_weight_free(fr_device *dev, fr_weight **w)
+{
+    if (*w)
+        fr_cuda_mem_free(dev, (*w)->data);
+    free(*w);
+    *w = NULL;
+}
+
+static fr_status cuda_weight_new(fr_device *dev, const fr_matrix *src, fr_weight **out)
+{
+    fr_weight described;
+    FR_TRY(fr_cuda_weight_describe(src, &described));
+    fr_weight *w = malloc(sizeof *w);
+    if (!w)
+        return fr_no_memory();
+    *w = described;
+    fr_status st = fr_cuda_mem_alloc(dev, w->bytes, &w->data);
+    if (st == FR_OK)
+        st = fill_weight(dev, w, src);
+    if (st != FR_OK)
+        cuda_weight_free(dev, &w);
+    *out = w;
+    return st;
+}
+
+static size_t cuda_weight_bytes(const fr_matrix *src)
+{
+    fr_weight w = {0};
+    return fr_cuda_weight_describe(src, &w) == FR_OK ? w.bytes : 0;
+}
+
+static fr_status multiply(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
+{
+    fr_cuda_command commands[FR_CUDA_MATMUL_COMMANDS];
+    fr_cuda_matmul_request r = {.products = products, .n_products = n_products, .x = x, .n = n,
+                                .cublas = dev->cublas};
+    FR_TRY(fr_cuda_scratch(dev, fr_cuda_matmul_scratch_bytes(&r), &r.scratch));
+    int count = fr_cuda_matmul_plan(&r, commands);
+    for (int i = 0; i < count; i++)
+        FR_TRY(push(dev, commands[i].launch, commands[i].args, commands[i].bytes));
+    return FR_OK;
+}
+
+static fr_status cuda_matmul(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
+{
+    for (int i = 0; i < n_products; i += FR_CUDA_PRODUCTS_MAX) {
+        int some = n_products - i < FR_CUDA_PRODUCTS_MAX ? n_products - i : FR_CUDA_PRODUCTS_MAX;
+        FR_TRY(multiply(dev, products + i, some, x, n));
+    }
+    return FR_OK;
+}
+
+const fr_ops fr_ops_cuda = {
+    .name = "cuda",
+    .activation_bits = 22, /* two terms of F16; BF16's three have 24 */
+    .open = fr_cuda_open,
+    .close = fr_cuda_close,
+    .mem_alloc = fr_cuda_mem_alloc,
+    .mem_free = fr_cuda_mem_free,
+    .upload = fr_cuda_upload,
+    .download = fr_cuda_download,
+    .weight_new = cuda_weight_new,
+    .weight_free = cuda_weight_free,
+    .matmul = cuda_matmul,
+    .embed = cuda_embed,
+    .rms_norm = cuda_rms_norm,
+    .add = cuda_add,
+    .add_bias = cuda_add_bias,
+    .silu_mul = cuda_silu_mul,
+    .rope = cuda_rope,
+    .kv_write = cuda_kv_write,
+    .kv_copy = cuda_kv_copy,
+    .attention = cuda_attention,
+    .candidates = cuda_candidates,
+    .sync = fr_cuda_sync,
+    .enqueue = fr_cuda_enqueue,
+    .watch = fr_cuda_watch,
+    .mem_info = fr_cuda_mem_info,
+    .weight_bytes = cuda_weight_bytes,
+};

@@ -44,8 +44,9 @@ fr_status fr_cuda_open(const fr_device_options *options, fr_device **out)
     if (!dev)
         return fr_no_memory();
     dev->gpu = gpu;
-    dev->batch_dependent = options->batch_dependent;
     fr_status st = open_stream(dev);
+    if (st == FR_OK && options->batch_dependent)
+        st = fr_cublas_open(&dev->cublas);
     if (st != FR_OK)
         fr_cuda_close(&dev);
     *out = dev;
@@ -58,6 +59,7 @@ void fr_cuda_close(fr_device **pdev)
     if (!dev)
         return;
     fr_cuda_queue_close(&dev->queue);
+    fr_cublas_close(&dev->cublas);
     fr_cuda_attention_plan_free(&dev->attention);
     if (dev->scratch)
         cudaFree(dev->scratch);

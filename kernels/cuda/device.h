@@ -4,6 +4,7 @@
 #define FR_CUDA_DEVICE_H
 
 #include "attention_plan.h"
+#include "cublas_lt.h"
 #include "ops_cuda.h"
 #include "queue.h"
 
@@ -11,7 +12,7 @@ struct fr_device {
     int gpu;
     cudaStream_t stream;
     fr_cuda_queue *queue;
-    bool batch_dependent;
+    fr_cublas *cublas; /* NULL: products as batch-invariant as ops.h promises */
     void *scratch; /* device memory; only grows; its contents last for the commands of one operation */
     size_t scratch_bytes;
     fr_cuda_attention_plan attention; /* of the pass at hand */
