@@ -10,7 +10,15 @@
 #include <string.h>
 
 #include "check.h"
+#include "finite.h"
 #include "quantise.h"
+
+static fr_status not_finite(const fr_model *m, const fr_tensor *t, int64_t row, int64_t col)
+{
+    char show[FR_SHOW_BYTES];
+    return fr_fail(FR_EFORMAT, "%s: tensor %s: row %lld, column %lld is not a finite number", fr_model_file_name(m->file),
+                   fr_str_show(t->source, show), (long long)row, (long long)col);
+}
 
 /* Uploads values lo..hi of a vector tensor, widened to f32. *out stays NULL when t is NULL. */
 static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, float **out)
@@ -22,10 +30,14 @@ static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, fl
         return fr_fail(FR_EUNSUPPORTED, "%s: vector %.*s is of type %s", fr_model_file_name(m->file),
                        (int)t->name.len, t->name.data, info ? info->name : "unknown");
     int n = hi - lo;
+    const char *data = (const char *)t->data + (size_t)lo * (size_t)info->block_bytes;
+    int64_t bad = fr_first_not_finite(t->dtype, data, n);
+    if (bad >= 0)
+        return not_finite(m, t, 0, lo + bad);
     float *host = malloc((size_t)n * sizeof *host);
     if (!host)
         return fr_no_memory();
-    fr_dtype_to_f32(t->dtype, (const char *)t->data + (size_t)lo * (size_t)info->block_bytes, host, n);
+    fr_dtype_to_f32(t->dtype, data, host, n);
     void *mem = NULL;
     fr_status st = m->ops->mem_alloc(m->dev, (size_t)n * sizeof *host, &mem);
     if (st == FR_OK) {
@@ -78,6 +90,17 @@ static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights
     return st;
 }
 
+/* This rank's part of t, which begins at (row, col). */
+static fr_status check_finite(const fr_model *m, const fr_tensor *t, const fr_matrix *part, int64_t row, int64_t col)
+{
+    for (int64_t r = 0; r < part->rows; r++) {
+        int64_t c = fr_first_not_finite(part->dtype, (const char *)part->data + (size_t)r * part->row_bytes, part->cols);
+        if (c >= 0)
+            return not_finite(m, t, row + r, col + c);
+    }
+    return FR_OK;
+}
+
 static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_draft_weights weights,
                              fr_weight **out)
 {
@@ -92,6 +115,7 @@ static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_
         .cols = cols.hi - cols.lo,
         .row_bytes = row_bytes,
     };
+    FR_TRY(check_finite(m, t, &src, rows.lo, cols.lo));
     FR_TRY(bind_matrix(m, &src, weights, out, &bytes));
     m->weight_bytes += bytes;
     /* The backend has its own copy now. The mapping's pages of a column slice may be needed by nobody else either. */
