@@ -320,9 +320,10 @@ static void put_data(fr_buf *b, const hf_model *m, const tensor *t)
 {
     uint8_t data[VALUES_MAX * 4];
     size_t row = t->bytes / (size_t)t->rows;
+    int permute = t->heads && !m->keep_rows && strcmp(m->family, "llama") == 0;
     fill(m, t, data);
     for (int r = 0; r < t->rows; r++) {
-        int from = t->heads && strcmp(m->family, "llama") == 0 ? permuted(r) : r;
+        int from = permute ? permuted(r) : r;
         gguf_bytes(b, data + (size_t)from * row, row);
     }
 }
