@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Write a GGUF file of this pair as a model folder, as Hugging Face's publishers ship them. Needs nothing but Python.
 
-    export_safetensors.py tiny-draft.gguf FOLDER [--type f32|f16|bf16] [--shards N] [--f16-gguf FILE]
+    export_safetensors.py tiny-draft.gguf FOLDER [--type f32|f16|bf16] [--shards N] [--text-merges] [--f16-gguf FILE]
+    export_safetensors.py ANY.gguf FOLDER --tokenizer-only
 
 Q8_0, F16 and F32 tensors are read. GGUF files of llama hold the rows of Q and K permuted; here they are put back.
---f16-gguf writes the same values once more, as GGUF: what a test compares the folder with."""
+--f16-gguf writes the same values once more, as GGUF: what a test compares the folder with. --tokenizer-only writes the
+tokenizer of any GGUF file beside one layer of zeros."""
 import argparse
 import json
+import math
+import mmap
 import os
 import struct
 
@@ -26,7 +30,8 @@ class Gguf:
     """The metadata of a GGUF file, and its tensors as (type, dims, bytes)."""
 
     def __init__(self, path):
-        self.data = open(path, "rb").read()
+        with open(path, "rb") as f:
+            self.data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         self.at = 8
         n_tensors, n_meta = self.number("<Q"), self.number("<Q")
         self.meta = {}
@@ -82,15 +87,6 @@ def pack(row, kind):
     return struct.pack("<%d%s" % (len(row), {"f32": "f", "f16": "e"}[kind]), *row)
 
 
-def permute(rows, heads, back):
-    """Pairs (2i, 2i+1) of each head to (i, i + n/2), or back."""
-    size = len(rows) // heads
-    half = size // 2
-    order = [i // 2 + i % 2 * half for i in range(size)] if back else \
-            [i * 2 if i < half else (i - half) * 2 + 1 for i in range(size)]
-    return [rows[h * size + i] for h in range(heads) for i in order]
-
-
 def their_name(name):
     if name == "token_embd.weight":
         return "model.embed_tokens.weight"
@@ -102,6 +98,14 @@ def their_name(name):
     return "model.layers.%s.%s.%s" % (layer, NAMES[part], end)
 
 
+def permute(rows, heads):
+    """Pairs (2i, 2i+1) of each head become (i, i + n/2)."""
+    size = len(rows) // heads
+    half = size // 2
+    order = [i * 2 if i < half else (i - half) * 2 + 1 for i in range(size)]
+    return [rows[h * size + i] for h in range(heads) for i in order]
+
+
 def tensors(g, arch, kind):
     """(name, type, shape, bytes) of each tensor; vectors stay F32."""
     heads = {"attn_q": g.meta[arch + ".attention.head_count"], "attn_k": g.meta[arch + ".attention.head_count_kv"]}
@@ -111,7 +115,7 @@ def tensors(g, arch, kind):
         rows = list(g.rows(name))
         part = name.split(".")[2] if name.startswith("blk.") else ""
         if arch == "llama" and part in heads and len(dims) == 2:
-            rows = permute(rows, heads[part], False)
+            rows = permute(rows, heads[part])
         k = kind if len(dims) > 1 else "f32"
         yield their_name(name), k.upper(), dims[::-1], b"".join(pack(r, k) for r in rows)
 
@@ -161,6 +165,20 @@ def config(g, arch, kind):
     return c
 
 
+def write_stub(g, folder):
+    """A llama of one layer, 16 wide, all zeros, with as many tokens as the file has."""
+    n = len(g.meta["tokenizer.ggml.tokens"])
+    write_json(folder, "config.json", {
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "intermediate_size": 16, "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "vocab_size": n,
+        "tie_word_embeddings": True})
+    square = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
+    shapes = {"token_embd.weight": [n, 16], "output_norm.weight": [16], "blk.0.attn_norm.weight": [16],
+              "blk.0.ffn_norm.weight": [16], **{"blk.0.%s.weight" % part: [16, 16] for part in square}}
+    write_weights(folder, [(their_name(name), "F16", shape, bytes(2 * math.prod(shape)))
+                           for name, shape in shapes.items()], 1)
+
+
 def pre_tokenizer(name):
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     if name == "smollm":
@@ -203,7 +221,7 @@ def write_gguf(g, path, arch):
         return struct.pack("<Q", len(raw)) + raw
     first = 24
     for name in g.tensors:                          # the metadata end where the first tensor's entry begins
-        first = g.data.index(text(name))
+        first = g.data.find(text(name))
         break
     head, data = [], []
     at = 0
@@ -232,9 +250,11 @@ def main():
     arch = g.meta["general.architecture"]
     os.makedirs(a.folder, exist_ok=True)
     write_tokenizer(g, a.folder, not a.text_merges)
+    if a.tokenizer_only:
+        write_stub(g, a.folder)
+        return
     write_json(a.folder, "config.json", config(g, arch, a.type))
-    if not a.tokenizer_only:
-        write_weights(a.folder, list(tensors(g, arch, a.type)), a.shards)
+    write_weights(a.folder, list(tensors(g, arch, a.type)), a.shards)
     if a.f16_gguf:
         write_gguf(g, a.f16_gguf, arch)
 
