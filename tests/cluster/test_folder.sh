@@ -45,11 +45,13 @@ ask_solve() { # ARGUMENTS OF forerun solve...: the text
 }
 text=$(ask_solve --policy target --target "$T/target.gguf")
 [ -n "$text" ] || fail "the GGUF file wrote nothing"
-[ "$(ask_solve --policy target --target "$T/models/target")" = "$text" ] || fail "the folder's text is another"
-[ "$(ask_solve --policy token --target target --draft draft --ranks 2)" = "$text" ] || fail "token by names: another text"
-[ "$(ask_solve --policy token --target target --draft "$T/draft.gguf")" = "$text" ] || fail "a file's drafts: another text"
-[ "$(ask_solve --policy token --target "$T/target.gguf" --draft "$T/models/draft/model.safetensors.index.json")" = "$text" ] ||
-    fail "a folder's drafts: another text"
+same() { # ARGUMENTS OF forerun solve...
+    [ "$(ask_solve "$@")" = "$text" ] || fail "not the text of the GGUF file: $*"
+}
+same --policy target --target "$T/models/target"
+same --policy token --target target --draft draft --ranks 2
+same --policy token --target target --draft "$T/draft.gguf"
+same --policy token --target "$T/target.gguf" --draft "$T/models/draft/model.safetensors.index.json"
 
 # --- bad folders: exit code 2, one line that names what is wrong
 bad() { # WHAT-THE-LINE-NAMES MODEL SOLVE-OPTIONS...

@@ -16,8 +16,8 @@
 static fr_status not_finite(const fr_model *m, const fr_tensor *t, int64_t row, int64_t col)
 {
     char show[FR_SHOW_BYTES];
-    return fr_fail(FR_EFORMAT, "%s: tensor %s: row %lld, column %lld is not a finite number", fr_model_file_name(m->file),
-                   fr_str_show(t->source, show), (long long)row, (long long)col);
+    return fr_fail(FR_EFORMAT, "%s: tensor %s: row %lld, column %lld is not a finite number",
+                   fr_model_file_name(m->file), fr_str_show(t->source, show), (long long)row, (long long)col);
 }
 
 /* Uploads values lo..hi of a vector tensor, widened to f32. *out stays NULL when t is NULL. */
@@ -94,7 +94,8 @@ static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights
 static fr_status check_finite(const fr_model *m, const fr_tensor *t, const fr_matrix *part, int64_t row, int64_t col)
 {
     for (int64_t r = 0; r < part->rows; r++) {
-        int64_t c = fr_first_not_finite(part->dtype, (const char *)part->data + (size_t)r * part->row_bytes, part->cols);
+        const char *at = (const char *)part->data + (size_t)r * part->row_bytes;
+        int64_t c = fr_first_not_finite(part->dtype, at, part->cols);
         if (c >= 0)
             return not_finite(m, t, row + r, col + c);
     }
