@@ -108,8 +108,9 @@ static void fill(const hf_model *m, const tensor *t, uint8_t *out)
     size_t size = (size_t)fr_dtype_find(m->dtype)->block_bytes;
     for (size_t i = 0; i < t->bytes / size; i++)
         put_value(out + i * size, m->dtype, value_of(t, &random));
-    if (m->nan_row >= 0 && strcmp(t->theirs, "model.layers.1.mlp.down_proj.weight") == 0)
-        put_value(out + (size_t)(m->nan_row * t->cols) * size, m->dtype, __builtin_nanf(""));
+    if (m->nan_in && strcmp(t->theirs, m->nan_in) == 0)
+        put_value(out + (size_t)(m->nan_row * (t->cols ? t->cols : 1)) * size, m->dtype,
+                  __builtin_nanf(""));
 }
 
 /* --- a folder --- */

@@ -22,8 +22,9 @@ typedef struct hf_model {
     fr_dtype dtype;      /* of all tensors: F32, F16, BF16 */
     int tied;            /* no head of its own */
     int n_shards;        /* 1: model.safetensors; else an index and so many */
+    const char *nan_in;  /* the published name of a tensor that has a NaN; NULL: none */
+    int nan_row;         /* where: in the first column of this row */
     const char *scaling; /* config.json's rope_scaling; NULL: null */
-    int nan_row;         /* this row of layer 1's down_proj begins with a NaN; -1: none */
     int keep_rows;       /* 1: the GGUF file of llama gets Q and K as they are, which is wrong */
     const float *rope_factors; /* [HF_HEAD / 2] of the GGUF file; NULL: none */
 } hf_model;

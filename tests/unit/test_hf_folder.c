@@ -19,7 +19,7 @@
 #include "tokenizer.h"
 
 static char folder[] = "/tmp/forerun-hf-XXXXXX";
-static const hf_model plain = {.family = "qwen2", .dtype = FR_BF16, .n_shards = 1, .nan_row = -1};
+static const hf_model plain = {.family = "qwen2", .dtype = FR_BF16, .n_shards = 1};
 
 static fr_model_file *open_path(const char *name)
 {
@@ -43,6 +43,22 @@ static int clear_folder(void **state)
     hf_remove_folder(folder);
     strcpy(folder, "/tmp/forerun-hf-XXXXXX");
     return mkdtemp(folder) ? 0 : -1;
+}
+
+/* Replaces the first `from` in the file by `to`. */
+static void change(const char *file, const char *from, const char *to)
+{
+    size_t n = 0;
+    fr_buf b = {0};
+    char *text = hf_read_file(folder, file, &n), *at = memmem(text, n, from, strlen(from));
+    if (!at)
+        fail_msg("%s has no %s", file, from);
+    gguf_bytes(&b, text, (size_t)(at - text));
+    gguf_bytes(&b, to, strlen(to));
+    gguf_bytes(&b, at + strlen(from), n - (size_t)(at - text) - strlen(from));
+    hf_write_file(folder, file, b.data, b.len);
+    fr_buf_free(&b);
+    free(text);
 }
 
 /* --- what opens --- */
@@ -158,6 +174,58 @@ static void test_tokenizer(void **state)
     }
 }
 
+/* Settings that mean what the plain ones mean. */
+static void test_other_spellings(void **state)
+{
+    (void)state;
+    static const char *const same[][3] = {
+        {"tokenizer.json", "{\"type\":\"NFC\"}", "{\"type\":\"Sequence\",\"normalizers\":[]}"},
+        {"tokenizer.json", "{\"type\":\"NFC\"}", "null"},
+        {"tokenizer.json", "\"Isolated\",\"invert\":false", "\"Removed\",\"invert\":true"},
+        {"config.json", "\"rope_theta\":10000.0,\"rope_scaling\":null",
+         "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}"},
+        {"config.json", "\"use_sliding_window\":false", "\"layer_types\":[\"full_attention\"]"},
+        {"tokenizer_config.json", "\"{{ '<|im_start|>' }}\"",
+         "[{\"name\":\"tools\",\"template\":\"x\"},"
+         "{\"name\":\"default\",\"template\":\"{{ '<|im_start|>' }}\"}]"},
+    };
+    fr_model_file *f = open_model(&plain);
+    uint64_t digest = fr_model_file_digest(f);
+    fr_model_file_close(&f);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        hf_write_folder(folder, &plain);
+        change(same[i][0], same[i][1], same[i][2]);
+        f = open_path("");
+        if (fr_model_file_digest(f) != digest)
+            fail_msg("%s: %s is not the same as %s", same[i][0], same[i][2], same[i][1]);
+        fr_model_file_close(&f);
+    }
+}
+
+static void assert_adds_bos(int want)
+{
+    int add = -1;
+    fr_model_file *f = open_path("");
+    assert_int_equal(fr_meta_bool(f, "tokenizer.ggml.add_bos_token", &add), FR_OK);
+    assert_int_equal(add, want);
+    fr_model_file_close(&f);
+}
+
+/* A tokenizer that begins every text with a token says so by its template; a setting goes before. */
+static void test_adds_bos(void **state)
+{
+    (void)state;
+    static const char with_bos[] =
+        "\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
+        "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<|im_start|>\"}},"
+        "{\"Sequence\":{\"id\":\"A\"}}]}]}";
+    hf_write_folder(folder, &plain);
+    change("tokenizer.json", "\"post_processor\":null", with_bos);
+    assert_adds_bos(0);
+    change("tokenizer_config.json", "\"add_bos_token\":false,", "");
+    assert_adds_bos(1);
+}
+
 static void test_chat_template_file(void **state)
 {
     (void)state;
@@ -254,22 +322,6 @@ static void refuse(fr_status want, const char *file, const char *cause)
     assert_null(f);
 }
 
-/* Replaces the first `from` in the file by `to`. */
-static void change(const char *file, const char *from, const char *to)
-{
-    size_t n = 0;
-    fr_buf b = {0};
-    char *text = hf_read_file(folder, file, &n), *at = memmem(text, n, from, strlen(from));
-    if (!at)
-        fail_msg("%s has no %s", file, from);
-    gguf_bytes(&b, text, (size_t)(at - text));
-    gguf_bytes(&b, to, strlen(to));
-    gguf_bytes(&b, at + strlen(from), n - (size_t)(at - text) - strlen(from));
-    hf_write_file(folder, file, b.data, b.len);
-    fr_buf_free(&b);
-    free(text);
-}
-
 typedef struct bad_change {
     const char *from, *to;
     fr_status want;
@@ -306,6 +358,9 @@ static void test_bad_config(void **state)
         {"\"silu\"", "\"gelu\"", FR_EUNSUPPORTED, "hidden_act gelu is not supported (silu)"},
         {"\"use_sliding_window\":false", "\"use_sliding_window\":true", FR_EUNSUPPORTED,
          "use_sliding_window is not supported"},
+        {"\"hidden_act\"",
+         "\"layer_types\":[\"full_attention\",\"sliding_attention\"],\"hidden_act\"",
+         FR_EUNSUPPORTED, "layer_types sliding_attention is not supported (full_attention)"},
         {"\"hidden_act\"", "\"quantization_config\":{\"quant_method\":\"gptq\"},\"hidden_act\"",
          FR_EUNSUPPORTED, "quantization_config gptq is not supported"},
         {"\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}",
@@ -333,6 +388,9 @@ static void test_bad_tokenizer(void **state)
         {"\"byte_fallback\"", "\"ignore_merges\":true,\"byte_fallback\"", FR_EUNSUPPORTED,
          "ignore_merges is supported for Llama 3's splits only"},
         {"\"NFC\"", "\"Lowercase\"", FR_EUNSUPPORTED, "normalizer Lowercase is not supported"},
+        {"{\"type\":\"NFC\"}",
+         "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Replace\"}]}",
+         FR_EUNSUPPORTED, "normalizer Replace is not supported (NFC)"},
         {"(?i:'s", "(?i:'x", FR_EUNSUPPORTED, "pre_tokenizer: Split by (?i:'x"},
         {"\"Isolated\"", "\"Removed\"", FR_EUNSUPPORTED, "Split with behavior Removed"},
         {"\"add_prefix_space\":false", "\"add_prefix_space\":true", FR_EUNSUPPORTED,
@@ -529,6 +587,8 @@ int main(void)
         TEST(test_tied),
         TEST(test_tokenizer),
         TEST(test_chat_template_file),
+        TEST(test_other_spellings),
+        TEST(test_adds_bos),
         TEST(test_rope_factors),
         TEST(test_linear_scaling),
         TEST(test_draft_vocab),

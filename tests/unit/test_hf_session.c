@@ -97,11 +97,8 @@ static void test_same_bits(void **state)
     static const fr_dtype dtypes[] = {FR_F32, FR_F16, FR_BF16};
     for (int f = 0; f < 2; f++) {
         for (int d = 0; d < 3; d++) {
-            const hf_model m = {.family = families[f],
-                                .dtype = dtypes[d],
-                                .tied = d % 2,
-                                .n_shards = 1 + d,
-                                .nan_row = -1};
+            const hf_model m = {
+                .family = families[f], .dtype = dtypes[d], .tied = d % 2, .n_shards = 1 + d};
             fresh_folder(NULL);
             float difference = compare(&m, &m);
             if (difference != -1)
@@ -114,13 +111,13 @@ static void test_same_bits(void **state)
 static void test_rope_style(void **state)
 {
     (void)state;
-    hf_model m = {.family = "llama", .dtype = FR_F32, .n_shards = 1, .nan_row = -1};
+    hf_model m = {.family = "llama", .dtype = FR_F32, .n_shards = 1};
     float difference = compare(&m, &m);
     if (difference > TOLERANCE)
         fail_msg("llama differs by %g", (double)difference);
     /* The control: a GGUF file of llama whose rows were left as they are is another model. */
     const hf_model not_permuted = {
-        .family = "llama", .dtype = FR_F32, .n_shards = 1, .nan_row = -1, .keep_rows = 1};
+        .family = "llama", .dtype = FR_F32, .n_shards = 1, .keep_rows = 1};
     difference = compare(&m, &not_permuted);
     assert_true(difference > 10 * TOLERANCE);
 }
@@ -134,7 +131,6 @@ static void test_llama3_scaling(void **state)
     hf_model m = {.family = "llama",
                   .dtype = FR_BF16,
                   .n_shards = 2,
-                  .nan_row = -1,
                   .rope_factors = factors,
                   .scaling = "{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
                              "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}"};
@@ -154,7 +150,6 @@ static void test_yarn_counts(void **state)
     hf_model m = {.family = "qwen3",
                   .dtype = FR_F32,
                   .n_shards = 1,
-                  .nan_row = -1,
                   .rope_factors = factors,
                   .scaling = "{\"type\":\"yarn\",\"factor\":4.0,\"attention_factor\":1.0}"};
     float difference = compare(&m, &m);
@@ -165,29 +160,47 @@ static void test_yarn_counts(void **state)
     assert_true(compare(&larger, &m) > 10 * TOLERANCE);
 }
 
+/* Opens `path`, which must fail for that place of that tensor. */
+static void refuse_nan(const char *path, const char *tensor, int row, int col)
+{
+    char want[256];
+    fr_session *s = NULL;
+    snprintf(want, sizeof want, "%s: tensor %s: row %d, column %d is not a finite number", path,
+             tensor, row, col);
+    assert_int_equal(try_open(path, &s), FR_EFORMAT);
+    assert_string_equal(fr_cause(), want);
+    assert_null(s);
+}
+
+/* In a matrix, a vector, an embedding beside a head, and one that is the head. The name is the
+ * file's own. */
 static void test_not_finite(void **state)
 {
     (void)state;
+    static const struct {
+        const char *theirs, *ours;
+        int is_vector, tied;
+    } places[] = {
+        {"model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight", 0, 0},
+        {"model.layers.0.self_attn.k_proj.bias", "blk.0.attn_k.bias", 1, 0},
+        {"model.embed_tokens.weight", "token_embd.weight", 0, 0},
+        {"model.embed_tokens.weight", "token_embd.weight", 0, 1},
+    };
     static const fr_dtype dtypes[] = {FR_F32, FR_F16, FR_BF16};
-    for (int d = 0; d < 3; d++) {
-        fr_session *s = NULL;
-        char cause[256];
-        const hf_model m = {.family = "qwen2", .dtype = dtypes[d], .n_shards = 1, .nan_row = 17};
+    for (size_t i = 0; i < 3 * sizeof places / sizeof *places; i++) {
+        const char *theirs = places[i / 3].theirs, *ours = places[i / 3].ours;
+        int row = places[i / 3].is_vector ? 0 : 17, col = places[i / 3].is_vector ? 17 : 0;
+        const hf_model m = {.family = "qwen2",
+                            .dtype = dtypes[i % 3],
+                            .tied = places[i / 3].tied,
+                            .n_shards = 1,
+                            .nan_in = theirs,
+                            .nan_row = 17};
         fresh_folder(NULL);
         hf_write_folder(folder, &m);
-        snprintf(cause, sizeof cause,
-                 "%s: tensor model.layers.1.mlp.down_proj.weight: row 17, column 0 is not a finite "
-                 "number",
-                 folder);
-        assert_int_equal(try_open(folder, &s), FR_EFORMAT);
-        assert_string_equal(fr_cause(), cause);
         hf_write_gguf(gguf_path, &m);
-        snprintf(cause, sizeof cause,
-                 "%s: tensor blk.1.ffn_down.weight: row 17, column 0 is not a finite number",
-                 gguf_path);
-        assert_int_equal(try_open(gguf_path, &s), FR_EFORMAT);
-        assert_string_equal(fr_cause(), cause);
-        assert_null(s);
+        refuse_nan(folder, theirs, row, col);
+        refuse_nan(gguf_path, ours, row, col);
     }
 }
 

@@ -40,6 +40,20 @@ static fr_status find_family(fr_hf_object config, const char **name_out, fr_hf_f
                    config.path, fr_str_show(fr_str_of(name), show));
 }
 
+static fr_status check_layer_types(fr_hf_object config)
+{
+    char show[FR_SHOW_BYTES];
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(config.at, "layer_types"), *one;
+    cJSON_ArrayForEach(one, list)
+    {
+        const char *type = cJSON_GetStringValue(one);
+        if (!type || strcmp(type, "full_attention") != 0)
+            return fr_fail(FR_EUNSUPPORTED, "%s: layer_types %s is not supported (full_attention)",
+                           config.path, fr_str_show(fr_str_of(type ? type : "?"), show));
+    }
+    return FR_OK;
+}
+
 /* What would change the arithmetic, and is not computed here. */
 static fr_status check_supported(fr_hf_object config)
 {
@@ -55,6 +69,7 @@ static fr_status check_supported(fr_hf_object config)
                        fr_str_show(fr_str_of(activation), show));
     if (sliding)
         return fr_fail(FR_EUNSUPPORTED, "%s: use_sliding_window is not supported", config.path);
+    FR_TRY(check_layer_types(config));
     if (rotated != 1)
         return fr_fail(FR_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported (1)",
                        config.path, rotated);

@@ -25,25 +25,40 @@ typedef struct token_list {
 
 /* --- tokens --- */
 
-static fr_status check_kind(fr_hf_object tokenizer, fr_hf_object model, const char *pre)
+/* NFC, or a Sequence of nothing else. */
+static fr_status check_normalizer(fr_hf_object step)
 {
     char show[FR_SHOW_BYTES];
-    const char *type = "", *normalizer = "NFC";
+    const char *type = NULL;
+    const cJSON *one;
+    FR_TRY(fr_hf_text(step, "type", &type));
+    if (strcmp(type, "NFC") == 0)
+        return FR_OK;
+    if (strcmp(type, "Sequence") != 0)
+        return fr_fail(FR_EUNSUPPORTED, "%s: normalizer %s is not supported (NFC)", step.path,
+                       fr_str_show(fr_str_of(type), show));
+    cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(step.at, "normalizers"))
+    {
+        FR_TRY(check_normalizer((fr_hf_object){step.path, one}));
+    }
+    return FR_OK;
+}
+
+static fr_status check_model(fr_hf_object model, const char *pre)
+{
+    char show[FR_SHOW_BYTES];
+    const char *type = NULL;
     int byte_fallback = 0, ignore_merges = 0;
     FR_TRY(fr_hf_text(model, "type", &type));
     FR_TRY(fr_hf_optional_bool(model, "byte_fallback", &byte_fallback));
     FR_TRY(fr_hf_optional_bool(model, "ignore_merges", &ignore_merges));
-    FR_TRY(fr_hf_optional_text(fr_hf_child(tokenizer, "normalizer"), "type", &normalizer));
     if (strcmp(type, "BPE") != 0 || byte_fallback)
         return fr_fail(FR_EUNSUPPORTED, "%s: model %s%s is not supported (byte-level BPE)",
-                       tokenizer.path, fr_str_show(fr_str_of(type), show),
+                       model.path, fr_str_show(fr_str_of(type), show),
                        byte_fallback ? " with byte_fallback" : "");
-    if (strcmp(normalizer, "NFC") != 0)
-        return fr_fail(FR_EUNSUPPORTED, "%s: normalizer %s is not supported (NFC)", tokenizer.path,
-                       fr_str_show(fr_str_of(normalizer), show));
     if (ignore_merges && strcmp(pre, "llama-bpe") != 0)
         return fr_fail(FR_EUNSUPPORTED, "%s: ignore_merges is supported for Llama 3's splits only",
-                       tokenizer.path);
+                       model.path);
     return FR_OK;
 }
 
@@ -290,9 +305,12 @@ static fr_status put_chat(const fr_hf_tokenizer_files *f, fr_meta_writer *w)
 static fr_status put_all(const fr_hf_tokenizer_files *f, token_list *l, fr_meta_writer *w)
 {
     fr_hf_object model = fr_hf_child(f->tokenizer, "model");
+    fr_hf_object normalizer = fr_hf_child(f->tokenizer, "normalizer");
     const char *pre = NULL;
     FR_TRY(fr_hf_pretokenizer(f->tokenizer, &pre));
-    FR_TRY(check_kind(f->tokenizer, model, pre));
+    FR_TRY(check_model(model, pre));
+    if (normalizer.at)
+        FR_TRY(check_normalizer(normalizer));
     FR_TRY(take_tokens(l, f->tokenizer, model));
     FR_TRY(fr_meta_put_str(w, "tokenizer.ggml.model", fr_str_of("gpt2")));
     FR_TRY(fr_meta_put_str(w, "tokenizer.ggml.pre", fr_str_of(pre)));

@@ -234,6 +234,19 @@ static fr_matrix table_of(const fr_config *c, const fr_tensor *t)
                        .row_bytes = fr_dtype_row_bytes(t->dtype, c->dim)};
 }
 
+/* Every rank reads rows of the whole table, so each looks through a part of it. A head that is the same is looked through
+ * as such. */
+static fr_status check_embedding(fr_model *m, const fr_tensor *t)
+{
+    fr_range rows = m->slice.vocab;
+    fr_matrix part = m->embedding;
+    part.data = (const char *)part.data + (size_t)rows.lo * part.row_bytes;
+    part.rows = rows.hi - rows.lo;
+    FR_TRY(check_finite(m, t, &part, rows.lo, 0));
+    fr_model_file_drop(m->file, part.data, (size_t)part.rows * part.row_bytes);
+    return FR_OK;
+}
+
 static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
 {
     const fr_config *c = &m->config;
@@ -242,7 +255,9 @@ static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
     m->embedding = table_of(c, embed);
     FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
     FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
-    if (!head)
+    if (head)
+        FR_TRY(check_embedding(m, embed));
+    else
         head = embed;
     m->head_table = table_of(c, head);
     if (o->rough_tokens->len > 0)
