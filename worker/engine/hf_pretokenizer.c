@@ -1,9 +1,9 @@
-/* hf_pretokenizer.c: which of the known split expressions a tokenizer.json has (hf_tokenizer.h).
+/* hf_pretokenizer.c: see hf_pretokenizer.h.
  *
  * Its pre_tokenizer is one step or a Sequence of them. The known ones are: a Split by an expression
  * and then ByteLevel without one of its own; every digit alone and then ByteLevel with its own,
  * which is GPT-2's; ByteLevel alone. */
-#include "hf_tokenizer.h"
+#include "hf_pretokenizer.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>

@@ -86,7 +86,7 @@ static fr_status read_scaling(fr_hf_object o, const char *type, int n_rot, uint3
     if (!is_llama3 && strcmp(type, "yarn") != 0)
         return fr_fail(FR_EUNSUPPORTED,
                        "%s: rope scaling %s is not supported (default, linear, llama3, yarn)",
-                       o.path, fr_str_show((fr_str){type, strlen(type)}, show));
+                       o.path, fr_str_show(fr_str_of(type), show));
     r->factors = calloc((size_t)n_rot / 2, sizeof *r->factors);
     if (!r->factors)
         return fr_no_memory();

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "hf_pretokenizer.h"
 
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 }; /* GGUF's */
 
@@ -187,7 +188,7 @@ static const char *named_token(fr_hf_object settings, const char *key)
     return cJSON_GetStringValue(content ? content : value);
 }
 
-/* The id of a token that a file names by its text, or a number: *out is 1 + id, 0 when none is
+/* The id of the token that a file names by its text: *out is 1 + id, 0 when none is
  * named. */
 static fr_status find_named(const token_list *l, fr_hf_object settings, const char *key,
                             uint32_t *out)

@@ -19,7 +19,4 @@ typedef struct fr_hf_tokenizer_files {
 fr_status fr_hf_tokenizer_put(const fr_hf_tokenizer_files *files, int64_t n_vocab,
                               fr_meta_writer *w);
 
-/* The name that GGUF files have for the split expressions of a tokenizer.json (pretokenize.h). */
-fr_status fr_hf_pretokenizer(fr_hf_object tokenizer, const char **out);
-
 #endif

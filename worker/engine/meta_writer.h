@@ -28,9 +28,4 @@ fr_status fr_meta_put_tensor(fr_meta_writer *w, const char *name, fr_dtype dtype
 /* Appends the header: all that was put, ending with the tensor list. */
 fr_status fr_meta_writer_finish(const fr_meta_writer *w, fr_buf *out);
 
-static inline fr_str fr_str_of(const char *text)
-{
-    return (fr_str){text, __builtin_strlen(text)};
-}
-
 #endif

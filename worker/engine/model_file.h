@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "dtype.h"
 #include "status.h"
@@ -23,6 +24,10 @@ typedef struct fr_str {
     size_t len;
 } fr_str;
 
+static inline fr_str fr_str_of(const char *text)
+{
+    return (fr_str){text, strlen(text)};
+}
 int fr_str_equal(fr_str a, fr_str b); /* 1 when the bytes are the same */
 /* A printable copy for messages: other characters as '?', cut at 79 bytes. Returns out. */
 #define FR_SHOW_BYTES 80

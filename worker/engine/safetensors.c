@@ -69,7 +69,7 @@ static fr_status read_type(const entry *e, fr_safetensor *t, int *value_bytes_ou
         }
     }
     return fr_fail(FR_EUNSUPPORTED, "%s: tensor %s: dtype %s is unknown", e->file, e->show,
-                   fr_str_show((fr_str){name, strlen(name)}, show));
+                   fr_str_show(fr_str_of(name), show));
 }
 
 /* The shape, and the bytes that it takes. */
@@ -123,7 +123,7 @@ static fr_status read_tensor(const entry *e, const uint8_t *data, size_t data_by
     int value_bytes = 0;
     if (!cJSON_IsObject(e->json))
         return bad(e, "is described by no object");
-    t->name = (fr_str){e->json->string, strlen(e->json->string)};
+    t->name = fr_str_of(e->json->string);
     FR_TRY(read_type(e, t, &value_bytes));
     FR_TRY(read_shape(e, t, value_bytes));
     return read_place(e, t, data, data_bytes);
@@ -142,7 +142,7 @@ static fr_status read_tensors(const char *file, const uint8_t *data, size_t data
     {
         if (strcmp(e.json->string, "__metadata__") == 0)
             continue;
-        fr_str name = {e.json->string, strlen(e.json->string)};
+        fr_str name = fr_str_of(e.json->string);
         fr_str_show(name, e.show);
         if (fr_safetensors_find(s, name))
             return bad(&e, "appears twice");
