@@ -93,11 +93,13 @@ static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights
 /* This rank's part of t, which begins at (row, col). */
 static fr_status check_finite(const fr_model *m, const fr_tensor *t, const fr_matrix *part, int64_t row, int64_t col)
 {
-    for (int64_t r = 0; r < part->rows; r++) {
+    int whole = part->row_bytes == fr_dtype_row_bytes(part->dtype, part->cols); /* rows without a gap: one run */
+    int64_t n_runs = whole ? 1 : part->rows, run = whole ? part->rows * part->cols : part->cols;
+    for (int64_t r = 0; r < n_runs; r++) {
         const char *at = (const char *)part->data + (size_t)r * part->row_bytes;
-        int64_t c = fr_first_not_finite(part->dtype, at, part->cols);
-        if (c >= 0)
-            return not_finite(m, t, row + r, col + c);
+        int64_t bad = fr_first_not_finite(part->dtype, at, run);
+        if (bad >= 0)
+            return not_finite(m, t, row + r + bad / part->cols, col + bad % part->cols);
     }
     return FR_OK;
 }
