@@ -50,7 +50,7 @@ enum {
 };
 
 static const struct argp_option options[] = {
-    {"model", 'm', "FILE", 0, "GGUF model file", 0},
+    {"model", 'm', "FILE", 0, "GGUF file, or model folder with safetensors", 0},
     {"connect", 'c', "ENDPOINT", 0, "Coordinator, as tcp://host:port; under its mpirun it is known",
      0},
     {"role", OPT_ROLE, "ROLE", 0, "target (default) or draft", 0},

@@ -111,8 +111,8 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
-    const char *base = strrchr(path, '/');
-    snprintf(s->info.model_name, sizeof s->info.model_name, "%s", c->name[0] ? c->name : base ? base + 1 : path);
+    const char *name = fr_model_file_name(s->file), *base = strrchr(name, '/');
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%s", c->name[0] ? c->name : base ? base + 1 : name);
     return FR_OK;
 }
 
