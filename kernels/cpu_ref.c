@@ -266,6 +266,7 @@ static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int 
 
 const fr_ops fr_ops_cpu_ref = {
     .name = "cpu_ref",
+    .host_memory = true,
     .open = fr_cpu_open,
     .close = fr_cpu_close,
     .mem_alloc = fr_cpu_mem_alloc,

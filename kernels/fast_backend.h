@@ -16,6 +16,7 @@
 
 const fr_ops BACKEND_OPS = {
     .name = BACKEND_NAME,
+    .host_memory = true,
     .open = fr_cpu_open,
     .close = fr_cpu_close,
     .mem_alloc = fr_cpu_mem_alloc,

@@ -23,6 +23,9 @@ typedef struct fr_weight fr_weight; /* a matrix prepared (perhaps repacked) by a
 
 typedef struct fr_device_options {
     int threads; /* CPU threads, the caller's included; 0: one a core (cpu_place.h) */
+    int local_rank, local_ranks; /* this rank among those of its group on this host: which GPU it takes */
+    bool share_gpu;
+    bool batch_invariant;
 } fr_device_options;
 
 /* A matrix W [rows, cols] in a file mapping, row r at data + r * row_bytes; a slice of columns is a
@@ -69,6 +72,7 @@ typedef struct fr_attn_view {
 
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
+    bool host_memory; /* device memory is plain memory: what lies in it can be read and written by the host after sync() */
 
     fr_status (*open)(const fr_device_options *options, fr_device **out);
     void (*close)(fr_device **dev); /* NULL is fine */
@@ -120,6 +124,10 @@ typedef struct fr_ops {
                             int32_t first_token, const int32_t *tokens,
                             const fr_row_query *queries, fr_row_answer *answers);
     fr_status (*sync)(fr_device *dev);
+    /* Runs launch(stream, args) on the device's stream in the order of the calls; args [bytes <= 256] are copied and may be replayed with later passes, so they hold device addresses and sizes only. NULL where host_memory. */
+    fr_status (*enqueue)(fr_device *dev, void (*launch)(void *stream, const void *args), const void *args, size_t bytes);
+    /* Called again and again while the host waits for the device: an error it returns ends the wait with that status. NULL: no more. NULL op where host_memory. */
+    void (*watch)(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
 } fr_ops;
 
 extern const fr_ops fr_ops_cpu_ref;

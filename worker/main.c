@@ -38,6 +38,8 @@ enum {
     OPT_THREADS,
     OPT_PLACEMENT,
     OPT_BACKEND,
+    OPT_SHARE_GPU,
+    OPT_BATCH_INVARIANT,
     OPT_CONTEXT,
     OPT_KV,
     OPT_ROWS,
@@ -60,6 +62,12 @@ static const struct argp_option options[] = {
     {"placement", OPT_PLACEMENT, "HOW", 0,
      "auto (default): ranks of a host have cores of their own where that helps; off", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
+    {"share-gpu", OPT_SHARE_GPU, NULL, 0,
+     "Let ranks share a GPU, which is refused otherwise; their sums go through host memory", 0},
+    {"batch-invariant", OPT_BATCH_INVARIANT, "HOW", 0,
+     "on (default): a result on a GPU does not depend on what else is in the batch; off: it may, "
+     "where that is faster",
+     0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
     {"kv-positions", OPT_KV, "N", 0,
      "Positions cached, of all sequences together; default: twice the context", 0},
@@ -120,6 +128,14 @@ static fr_status parse_placement(const char *text, int *out)
     return FR_OK;
 }
 
+static fr_status parse_batch_invariant(const char *text, bool *dependent_out)
+{
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+        return fr_fail(FR_EINVAL, "--batch-invariant %s: there are on and off", text);
+    *dependent_out = strcmp(text, "off") == 0;
+    return FR_OK;
+}
+
 /* Short name of a long option, for errors about its value. */
 static const char *option_name(int key)
 {
@@ -154,6 +170,11 @@ static fr_status parse_one(args *a, int key, const char *text)
         return parse_int(option_name(key), text, 0, &a->session.threads);
     case OPT_PLACEMENT:
         return parse_placement(text, &a->session.place);
+    case OPT_SHARE_GPU:
+        a->session.share_gpu = true;
+        return FR_OK;
+    case OPT_BATCH_INVARIANT:
+        return parse_batch_invariant(text, &a->session.batch_dependent);
     case OPT_CONTEXT:
         return parse_int(option_name(key), text, 0, &a->session.max_context);
     case OPT_ROWS:
