@@ -1,17 +1,20 @@
-/* suite.c: what every communicator must do. One program: as one process over comm_self, or as the ranks of mpirun over
- * comm_mpi ("suite self", "mpirun -np 3 suite mpi"); with "staged" behind that, what lies over those for a device whose
- * memory the host cannot read, here on a CPU backend. All ranks run the same checks in the same order; the first that
- * fails says so and exits, and mpirun ends the others. */
+/* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
+ * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3"); with
+ * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend. All
+ * ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
+ * others. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "comm.h"
 #include "comm_device.h"
+#include "comm_link.h"
 #include "rng.h"
 
 #define CHECK(condition, ...)                                               \
@@ -423,7 +426,44 @@ static void check_mpi(int n_ranks, bool staged)
     CHECK(fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
 }
 
-/* suite self [staged] | mpi [RANKS [staged]] | lost */
+static void check_link_rank(const fr_ranks_options *o, bool staged)
+{
+    fr_comm *c = NULL;
+    OK(fr_comm_link_open(o, &c));
+    CHECK(c->rank == o->rank && c->size == o->size, "rank %d of %d", c->rank, c->size);
+    staged ? check_staged(c) : check_all(c);
+    if (c->size > 1)
+        check_roll_call(c);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
+/* Each rank is a process of its own; the first is this one. */
+static void check_link(int n_ranks, bool staged)
+{
+    char folder[] = "/tmp/forerun-comm-XXXXXX", endpoint[64];
+    CHECK(mkdtemp(folder), "mkdtemp");
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/leader", folder);
+    fr_ranks_options o = {.endpoint = endpoint, .size = n_ranks, .connect_ms = 20000, .wait_ms = 20000};
+    for (int r = 1; r < n_ranks; r++) {
+        const pid_t child = fork();
+        CHECK(child >= 0, "fork");
+        if (child == 0) {
+            o.rank = r;
+            check_link_rank(&o, staged);
+            exit(0);
+        }
+    }
+    check_link_rank(&o, staged);
+    for (int r = 1, status = 0; r < n_ranks; r++) {
+        CHECK(wait(&status) > 0, "wait");
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a rank ended with status %d", status);
+    }
+    unlink(endpoint + strlen("ipc://"));
+    CHECK(rmdir(folder) == 0, "%s", folder);
+}
+
+/* suite self [staged] | mpi [RANKS [staged]] | lost | link RANKS [staged] */
 int main(int argc, char **argv)
 {
     const bool staged = argc > 2 && strcmp(argv[argc - 1], "staged") == 0;
@@ -431,6 +471,8 @@ int main(int argc, char **argv)
         check_self(staged);
     else if (strcmp(argv[1], "lost") == 0)
         check_lost();
+    else if (strcmp(argv[1], "link") == 0)
+        check_link(argc > 2 ? atoi(argv[2]) : 1, staged);
     else
         check_mpi(argc > 2 ? atoi(argv[2]) : 0, staged);
     return 0;
