@@ -33,21 +33,10 @@ static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
     return FR_OK;
 }
 
-/* The next word of a rank, which has to have `bytes` bytes. */
-static fr_status receive(link_comm *l, int from, fr_ranks_kind kind, size_t bytes, fr_msg *word_out)
-{
-    FR_TRY(fr_ranks_receive(l->ranks, from, kind, word_out));
-    const size_t got = word_out->body.rank_word.data.len;
-    if (got == bytes)
-        return FR_OK;
-    fr_msg_free(word_out);
-    return fr_fail(FR_EPROTO, "rank %d: rank %d came with %zu bytes to an exchange of %zu", l->base.rank, from, got, bytes);
-}
-
 static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes)
 {
     fr_msg word;
-    FR_TRY(receive(l, from, kind, bytes, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, &word));
     if (bytes > 0)
         memcpy(out, word.body.rank_word.data.data, bytes);
     fr_msg_free(&word);
@@ -74,7 +63,7 @@ static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, siz
 static fr_status add_rank(link_comm *l, int rank, float *x, size_t n)
 {
     fr_msg word;
-    FR_TRY(receive(l, rank, FR_RANKS_SUM, n * sizeof *x, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, &word));
     for (size_t i = 0; i < n; i++) {
         float y;
         memcpy(&y, word.body.rank_word.data.data + i * sizeof y, sizeof y);

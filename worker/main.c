@@ -1,7 +1,7 @@
 /* main.c: forerun-worker: one group. All ranks load their slices; rank 0 serves the coordinator's
  * requests, the others follow it. Started alone it is a group of one rank; under mpirun or srun all
  * its ranks are one group, and when the same mpirun starts the coordinator too, the endpoint comes
- * from there.
+ * from there. With --leader they are one group without MPI.
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
  * know each other. */
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "comm_link.h"
 #include "log.h"
 #include "serve.h"
 
@@ -27,6 +28,8 @@ typedef struct args {
     int draft_vocab;
     fr_draft_weights draft_weights;
     int mpi;        /* -1: as launched */
+    const char *leader; /* of a group without MPI */
+    int rank, n_ranks;  /* in it; -1: as Slurm says */
     int told;       /* getopt has told of an unknown option, or of one without its value */
     int give_up_ms;
     fr_log_level level;
@@ -47,6 +50,9 @@ enum {
     OPT_DRAFT_WEIGHTS,
     OPT_MPI,
     OPT_NO_MPI,
+    OPT_LEADER,
+    OPT_RANK,
+    OPT_RANKS,
     OPT_GIVE_UP,
     OPT_LOG
 };
@@ -83,6 +89,10 @@ static const struct argp_option options[] = {
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},
     {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
+    {"leader", OPT_LEADER, "ENDPOINT", 0,
+     "Be a rank of a group without MPI, whose rank 0 is reached at tcp://host:port", 0},
+    {"rank", OPT_RANK, "R", 0, "With --leader: which one, from 0; default: SLURM_PROCID", 0},
+    {"ranks", OPT_RANKS, "N", 0, "With --leader: of how many; default: SLURM_NTASKS", 0},
     {"give-up-ms", OPT_GIVE_UP, "N", 0,
      "End when the coordinator is silent for so long; default: 0, never", 0},
     {"log", OPT_LOG, "LEVEL", 0, "error, warn (default), info or debug", 0},
@@ -193,6 +203,13 @@ static fr_status parse_one(args *a, int key, const char *text)
     case OPT_NO_MPI:
         a->mpi = key == OPT_MPI;
         return FR_OK;
+    case OPT_LEADER:
+        a->leader = text;
+        return FR_OK;
+    case OPT_RANK:
+        return parse_int(option_name(key), text, 0, &a->rank);
+    case OPT_RANKS:
+        return parse_int(option_name(key), text, 1, &a->n_ranks);
     default:
         return parse_level(text, &a->level);
     }
@@ -284,10 +301,33 @@ static fr_status run(const args *a, fr_comm *comm)
     return st;
 }
 
+/* The number that an option gave, or else Slurm. */
+static fr_status number_of(const char *option, const char *variable, int given, int *out)
+{
+    const char *text = getenv(variable);
+    *out = given;
+    if (given >= 0)
+        return FR_OK;
+    if (!text)
+        return fr_fail(FR_EINVAL, "--leader: neither --%s nor %s tells which rank this is", option, variable);
+    return parse_int(option, text, 0, out);
+}
+
+static fr_status join_leader(const args *a, fr_comm **out)
+{
+    fr_ranks_options o = {.endpoint = a->leader, .connect_ms = FR_COMM_LINK_CONNECT_MS,
+                          .wait_ms = FR_COMM_LINK_WAIT_MS};
+    FR_TRY(number_of("rank", "SLURM_PROCID", a->rank, &o.rank));
+    FR_TRY(number_of("ranks", "SLURM_NTASKS", a->n_ranks, &o.size));
+    return fr_comm_link_open(&o, out);
+}
+
 /* The group this process belongs to. Collective over all that one mpirun started, so it comes
  * before any judgement of the command line. */
 static fr_status join(args *a, fr_comm **out)
 {
+    if (a->leader)
+        return join_leader(a, out);
     if (a->mpi == 0 || (a->mpi < 0 && !fr_comm_mpi_launched()))
         return fr_comm_self_open(out);
     char shared[sizeof a->endpoint] = "";
@@ -321,6 +361,8 @@ int main(int argc, char **argv)
               .session = {.place = 1},
               .draft_vocab = FR_DRAFT_VOCAB_AUTO,
               .mpi = -1,
+              .rank = -1,
+              .n_ranks = -1,
               .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;

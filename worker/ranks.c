@@ -199,9 +199,15 @@ static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, uint64_t e
     return FR_OK;
 }
 
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out)
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_msg *word_out)
 {
-    return take_word(g, from, kind, in_ms(g->wait_ms), word_out);
+    FR_TRY(take_word(g, from, kind, in_ms(g->wait_ms), word_out));
+    const size_t got = word_out->body.rank_word.data.len;
+    if (got == bytes)
+        return FR_OK;
+    fr_msg_free(word_out);
+    return give_up(g, fr_fail(FR_EPROTO, "rank %d: rank %d came with %zu bytes to an exchange of %zu", g->rank, from, got,
+                              bytes));
 }
 
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out)
