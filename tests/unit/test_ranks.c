@@ -1,101 +1,24 @@
 /* test_ranks.c: groups over Forerun's own link that do not go well: ranks that are missing, silent, gone, doubled or at
  * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank. What
  * goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "clock.h"
-#include "comm_link.h"
+#include "rank_threads.h"
 
-enum { MOST_RANKS = 4, SHORT_MS = 300, LONG_MS = 20000 };
-
-typedef struct member member;
-struct member {
-    fr_ranks_options options;
-    fr_status (*act)(member *m);
-    fr_comm *comm;
-    fr_status st;      /* of opening or of act */
-    char cause[512];
-    bool heard[MOST_RANKS];
-    pthread_t thread;
-    pthread_barrier_t *end; /* all have acted; only then they leave */
-};
-
-static void *run_member(void *arg)
-{
-    member *m = arg;
-    m->st = fr_comm_link_open(&m->options, &m->comm);
-    if (m->st == FR_OK)
-        m->st = m->act(m);
-    snprintf(m->cause, sizeof m->cause, "%s", fr_cause());
-    pthread_barrier_wait(m->end);
-    if (m->comm)
-        m->comm->ops->close(&m->comm);
-    return NULL;
-}
-
-/* A port that was free a moment ago. */
-static void find_endpoint(char *text, size_t cap)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
-    close(fd);
-    snprintf(text, cap, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
-}
-
-/* Members [n] with their options but for the endpoint set. */
-static void run_group(member *members, int n)
-{
-    char endpoint[64];
-    pthread_barrier_t end;
-    find_endpoint(endpoint, sizeof endpoint);
-    assert_int_equal(pthread_barrier_init(&end, NULL, (unsigned)n), 0);
-    for (int i = 0; i < n; i++) {
-        members[i].options.endpoint = endpoint;
-        members[i].end = &end;
-        assert_int_equal(pthread_create(&members[i].thread, NULL, run_member, &members[i]), 0);
-    }
-    for (int i = 0; i < n; i++)
-        pthread_join(members[i].thread, NULL);
-    pthread_barrier_destroy(&end);
-}
-
-static void set_up(member *members, int n, int size, fr_status (*act)(member *m))
-{
-    for (int i = 0; i < n; i++)
-        members[i] = (member){.act = act,
-                              .options = {.rank = i, .size = size, .connect_ms = LONG_MS, .wait_ms = LONG_MS}};
-}
-
-static void ended(const member *m, fr_status st, const char *cause)
-{
-    if (m->st != st || !strstr(m->cause, cause))
-        fail_msg("rank %d: status %d, \"%s\"; want %d, \"%s\"", m->options.rank, m->st, m->cause, st, cause);
-}
-
-static fr_status do_nothing(member *m)
+static fr_status do_nothing(rank_thread *m)
 {
     (void)m;
     return FR_OK;
 }
 
-static fr_status sum_alone_or_not(member *m)
+static fr_status sum_alone_or_not(rank_thread *m)
 {
     float x = 1;
     return m->options.rank == 2 ? FR_OK : m->comm->ops->all_reduce_sum(m->comm, &x, 1);
@@ -104,27 +27,27 @@ static fr_status sum_alone_or_not(member *m)
 static void test_missing(void **state)
 {
     (void)state;
-    member m[3];
-    set_up(m, 3, 4, do_nothing);
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 4, do_nothing);
     m[0].options.connect_ms = SHORT_MS;
     m[2].options.rank = 3;
-    run_group(m, 3);
+    rank_threads_run(m, 3);
     for (int i = 0; i < 3; i++)
-        ended(&m[i], FR_EPEER, "no word from rank 2 in 300 ms");
+        rank_thread_ended(&m[i], FR_EPEER, "no word from rank 2 in 300 ms");
 }
 
 static void test_silent(void **state)
 {
     (void)state;
-    member m[3];
-    set_up(m, 3, 3, sum_alone_or_not);
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, sum_alone_or_not);
     m[0].options.wait_ms = SHORT_MS;
-    run_group(m, 3);
-    ended(&m[0], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
-    ended(&m[1], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+    rank_threads_run(m, 3);
+    rank_thread_ended(&m[0], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
 }
 
-static fr_status leader_is_silent(member *m)
+static fr_status leader_is_silent(rank_thread *m)
 {
     float x = 1;
     return m->options.rank == 0 ? FR_OK : m->comm->ops->all_reduce_sum(m->comm, &x, 1);
@@ -133,15 +56,15 @@ static fr_status leader_is_silent(member *m)
 static void test_silent_leader(void **state)
 {
     (void)state;
-    member m[2];
-    set_up(m, 2, 2, leader_is_silent);
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, leader_is_silent);
     m[1].options.wait_ms = SHORT_MS;
-    run_group(m, 2);
-    ended(&m[1], FR_EPEER, "rank 1: no word from rank 0 in 300 ms");
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[1], FR_EPEER, "rank 1: no word from rank 0 in 300 ms");
 }
 
 /* ZeroMQ notices a moment later that a peer is gone. */
-static fr_status one_leaves(member *m)
+static fr_status one_leaves(rank_thread *m)
 {
     fr_status st = FR_OK;
     if (m->options.rank == 1)
@@ -156,13 +79,13 @@ static fr_status one_leaves(member *m)
 static void test_gone(void **state)
 {
     (void)state;
-    member m[2];
-    set_up(m, 2, 2, one_leaves);
-    run_group(m, 2);
-    ended(&m[0], FR_EPEER, "rank 0: rank 1 is gone");
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, one_leaves);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPEER, "rank 0: rank 1 is gone");
 }
 
-static fr_status gather_or_agree(member *m)
+static fr_status gather_or_agree(rank_thread *m)
 {
     uint8_t x = 0, all[2];
     if (m->options.rank == 0)
@@ -173,14 +96,14 @@ static fr_status gather_or_agree(member *m)
 static void test_apart(void **state)
 {
     (void)state;
-    member m[2];
-    set_up(m, 2, 2, gather_or_agree);
-    run_group(m, 2);
-    ended(&m[0], FR_EPROTO, "rank 0: rank 1 is at an exchange of kind");
-    ended(&m[1], FR_EPEER, "rank 0: rank 1 is at an exchange of kind");
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, gather_or_agree);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPROTO, "rank 0: rank 1 is at an exchange of kind");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 0: rank 1 is at an exchange of kind");
 }
 
-static fr_status sum_more_or_less(member *m)
+static fr_status sum_more_or_less(rank_thread *m)
 {
     float x[2] = {0};
     return m->comm->ops->all_reduce_sum(m->comm, x, m->options.rank == 0 ? 2 : 1);
@@ -189,34 +112,34 @@ static fr_status sum_more_or_less(member *m)
 static void test_sizes_apart(void **state)
 {
     (void)state;
-    member m[2];
-    set_up(m, 2, 2, sum_more_or_less);
-    run_group(m, 2);
-    ended(&m[0], FR_EPROTO, "rank 1 came with 4 bytes to an exchange of 8");
-    ended(&m[1], FR_EPEER, "rank 1 came with 4 bytes to an exchange of 8");
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, sum_more_or_less);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPROTO, "rank 1 came with 4 bytes to an exchange of 8");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 1 came with 4 bytes to an exchange of 8");
 }
 
 static void test_another_count(void **state)
 {
     (void)state;
-    member m[2];
-    set_up(m, 2, 2, do_nothing);
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, do_nothing);
     m[1].options.size = 3;
     m[1].options.connect_ms = SHORT_MS; /* a stranger to rank 0, which therefore cannot tell it */
-    run_group(m, 2);
-    ended(&m[0], FR_EMISMATCH, "rank 1 was started as one of 3 ranks, rank 0 as one of 2");
-    ended(&m[1], FR_EPEER, "no word from rank 0");
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EMISMATCH, "rank 1 was started as one of 3 ranks, rank 0 as one of 2");
+    rank_thread_ended(&m[1], FR_EPEER, "no word from rank 0");
 }
 
 static void test_doubled(void **state)
 {
     (void)state;
-    member m[3];
-    set_up(m, 3, 3, do_nothing);
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, do_nothing);
     m[2].options.rank = 1;
     m[1].options.connect_ms = m[2].options.connect_ms = 1000;
-    run_group(m, 3);
-    ended(&m[0], FR_EMISMATCH, "two processes came as rank 1");
+    rank_threads_run(m, 3);
+    rank_thread_ended(&m[0], FR_EMISMATCH, "two processes came as rank 1");
     assert_int_not_equal(m[1].st, FR_OK);
     assert_int_not_equal(m[2].st, FR_OK);
 }
@@ -235,7 +158,7 @@ static void test_bad_options(void **state)
 }
 
 /* The leader notices something; rank 1 idles, and is told; rank 2 never looks. */
-static fr_status roll(member *m)
+static fr_status roll(rank_thread *m)
 {
     const void *data = NULL;
     size_t bytes = 0;
@@ -250,16 +173,16 @@ static fr_status roll(member *m)
 static void test_roll_call(void **state)
 {
     (void)state;
-    member m[3];
-    set_up(m, 3, 3, roll);
-    run_group(m, 3);
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, roll);
+    rank_threads_run(m, 3);
     assert_int_equal(m[0].st, FR_OK);
     assert_true(m[0].heard[0] && m[0].heard[1] && !m[0].heard[2]);
-    ended(&m[1], FR_EPEER, "the leader noticed");
+    rank_thread_ended(&m[1], FR_EPEER, "the leader noticed");
 }
 
 /* A follower notices something; the others look, and all have the same list. */
-static fr_status roll_of_follower(member *m)
+static fr_status roll_of_follower(rank_thread *m)
 {
     char why[FR_COMM_WHY] = "";
     if (m->options.rank == 3)
@@ -275,11 +198,11 @@ static fr_status roll_of_follower(member *m)
 static void test_roll_call_of_follower(void **state)
 {
     (void)state;
-    member m[4];
-    set_up(m, 4, 4, roll_of_follower);
-    run_group(m, 4);
+    rank_thread m[4];
+    rank_threads_set_up(m, 4, 4, roll_of_follower);
+    rank_threads_run(m, 4);
     for (int i = 0; i < 3; i++) {
-        ended(&m[i], FR_EPEER, "rank 1 noticed");
+        rank_thread_ended(&m[i], FR_EPEER, "rank 1 noticed");
         assert_true(m[i].heard[0] && m[i].heard[1] && m[i].heard[2] && !m[i].heard[3]);
     }
 }

@@ -39,7 +39,8 @@ enum {
 
 typedef struct nccl_comm {
     fr_comm_over over;
-    ncclComm_t nccl; /* NULL: not connected yet, or given up */
+    ncclComm_t nccl; /* NULL: not begun yet, or given up */
+    bool connected;
     bool in_rank_order;
     int timeout_ms;
     float *parts;    /* scratch, device memory [cap_parts] */
@@ -350,7 +351,7 @@ static void nccl_close(fr_comm **c)
         return;
     nccl_comm *m = of(*c);
     m->over.ops->watch(m->over.dev, NULL, NULL);
-    if (m->nccl && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
+    if (m->nccl && m->connected && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
         ncclCommDestroy(m->nccl);
     else if (m->nccl)
         ncclCommAbort(m->nccl);
@@ -460,6 +461,7 @@ fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, co
     nccl_comm *m = NULL;
     FR_TRY_GOTO(st, host->ops->agree(host, new_comm(host, ops, dev, o, &m)), fail);
     FR_TRY_GOTO(st, connect_ranks(m), fail);
+    m->connected = true;
     ops->watch(dev, look, m);
     FR_TRY_GOTO(st, prove(m), fail);
     *out = &m->over.base;
