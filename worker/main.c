@@ -43,6 +43,7 @@ enum {
     OPT_BACKEND,
     OPT_SHARE_GPU,
     OPT_BATCH_INVARIANT,
+    OPT_RANK_TIMEOUT,
     OPT_CONTEXT,
     OPT_KV,
     OPT_ROWS,
@@ -74,6 +75,8 @@ static const struct argp_option options[] = {
      "on (default): a result on a GPU does not depend on what else is in the batch; off: it may, "
      "where that is faster",
      0},
+    {"rank-timeout-ms", OPT_RANK_TIMEOUT, "N", 0,
+     "End when a rank with a GPU does not come to a sum for so long; default: 30000", 0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
     {"kv-positions", OPT_KV, "N", 0,
      "Positions cached, of all sequences together; default: twice the context", 0},
@@ -185,6 +188,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return FR_OK;
     case OPT_BATCH_INVARIANT:
         return parse_batch_invariant(text, &a->session.batch_dependent);
+    case OPT_RANK_TIMEOUT:
+        return parse_int(option_name(key), text, 1, &a->session.rank_timeout_ms);
     case OPT_CONTEXT:
         return parse_int(option_name(key), text, 0, &a->session.max_context);
     case OPT_ROWS:

@@ -23,7 +23,6 @@
 
 #include <nccl.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -97,7 +97,8 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
 /* From here on s->comm sums memory of the device. All ranks. */
 static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
-    const fr_comm_device_options options = {.share_gpu = o->share_gpu, .batch_invariant = !o->batch_dependent};
+    const fr_comm_device_options options = {.share_gpu = o->share_gpu, .batch_invariant = !o->batch_dependent,
+                                            .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
         s->comm = s->over;
