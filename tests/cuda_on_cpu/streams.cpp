@@ -63,7 +63,6 @@ static cudaStream_t next_stream(cudaStream_t stream)
 static bool step(cudaStream_t stream, bool may_wait)
 {
     std::lock_guard<std::recursive_mutex> run(run_locks[stream->device]);
-    device_access access(stream->device);
     cudaStream_t s;
     queued_work *first;
     {
@@ -73,6 +72,7 @@ static bool step(cudaStream_t stream, bool may_wait)
             return false;
         first = &s->queue.front(); /* stays there: only we pop, and others only append */
     }
+    device_access access(stream->device);
     first->run.may_wait = may_wait;
     if (!(*first->what)(&first->run))
         return false;
@@ -89,6 +89,8 @@ static bool has_work(cudaStream_t s)
 
 static void drain(cudaStream_t s)
 {
+    if (!has_work(s))
+        return;
     device_access access(s->device); /* once, not for each piece */
     while (has_work(s))
         step(s, true);
