@@ -17,7 +17,7 @@
 
 #define FR_KERNEL(max_threads) __global__ __launch_bounds__(max_threads)
 
-#define FR_DYNAMIC_SHARED(type, name)                                \
+#define FR_DYNAMIC_SHARED(type, name)                                   \
     extern __shared__ __align__(128) unsigned char fr_dynamic_shared[]; \
     type *name = reinterpret_cast<type *>(fr_dynamic_shared)
 

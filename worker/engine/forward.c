@@ -133,7 +133,8 @@ static fr_status head_norm(fr_forward *f, float *x, const float *w, int n_heads)
 static fr_status sum_into_x(fr_forward *f, int n)
 {
     const fr_model *m = f->model;
-    FR_TRY(m->ops->sync(m->dev));
+    if (m->ops->host_memory) /* else the sum is among the device's calls */
+        FR_TRY(m->ops->sync(m->dev));
     FR_TRY(f->comm->ops->all_reduce_sum(f->comm, f->h, (size_t)n * (size_t)m->config.dim));
     return m->ops->add(m->dev, f->x, f->h, n, m->config.dim);
 }
