@@ -98,14 +98,15 @@ static void drain(cudaStream_t s)
 
 void fake_drain_device(int device, bool non_blocking_too)
 {
-    std::set<cudaStream_t> streams;
+    std::vector<cudaStream_t> streams; /* of this device only: another's thread may destroy its own meanwhile */
     {
         table_guard guard(fake_table_lock);
-        streams = fake_streams;
+        for (cudaStream_t s : fake_streams)
+            if (s->device == device && (non_blocking_too || !s->non_blocking))
+                streams.push_back(s);
     }
     for (cudaStream_t s : streams)
-        if (s->device == device && (non_blocking_too || !s->non_blocking))
-            drain(s);
+        drain(s);
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned int flags)
