@@ -64,13 +64,13 @@ void fake_cuda_set_order(fake_cuda_order order, uint32_t seed)
     order_seed = seed;
 }
 
-/* Before main(): a test's own call comes later and wins. */
-__attribute__((constructor)) static void read_order_from_environment()
+/* Before main(), and when a test resets everything. */
+__attribute__((constructor)) void fake_reset_order()
 {
     const char *text = getenv("FAKE_CUDA_ORDER");
     if (!text || strcmp(text, "forward") == 0)
-        return;
-    if (strcmp(text, "backward") == 0)
+        fake_cuda_set_order(FAKE_CUDA_FORWARD, 0);
+    else if (strcmp(text, "backward") == 0)
         fake_cuda_set_order(FAKE_CUDA_BACKWARD, 0);
     else
         fake_cuda_set_order(FAKE_CUDA_SHUFFLED, uint32_t(strtoul(text, nullptr, 10)));
@@ -335,7 +335,8 @@ static void prepare_threads(const fake_cuda_kernel &k)
         threads[i].lane = i % 32;
         threads[i].index = {at % k.block.x, at / k.block.x % k.block.y, at / k.block.x / k.block.y};
     }
-    uint32_t random = order_seed;
+    static uint32_t n_grids;
+    uint32_t random = order_seed + n_grids++; /* another order for each */
     fill_order(lane_order, 32, &random);
     fill_order(warp_order, n_warps, &random);
 }
