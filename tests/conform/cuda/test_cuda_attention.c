@@ -17,7 +17,7 @@
 #include "fault_alloc.h"
 #include "ops_cpu.h"
 
-enum { MAX_ROWS = 160, MAX_HEADS = 64, N_PAGES = 320 };
+enum { MAX_ROWS = 160, MAX_HEADS = 64, N_PAGES = 1108 };
 
 /* One logical sequence in a cache that holds NaN wherever nothing was written. Its first `split`
  * positions lie in trunk pages; from there on they lie in trunk pages and, once more, in branch pages. */
@@ -73,7 +73,7 @@ static void write_position(sequence *s, const int32_t *pages, int at, const floa
     }
 }
 
-/* `stride` is odd and deals out the pages in an order of its own; the contents depend on neither it
+/* `stride`, without a factor of N_PAGES, deals out the pages in an order of its own; the contents depend on neither it
  * nor the split. */
 static void sequence_open(sequence *s, int heads, int group, int head_dim, int positions, int split,
                           int stride)
@@ -169,7 +169,7 @@ static void attend(const sequence *s, const int *positions, const int *branches,
     float *q = make((size_t)(n * row) * sizeof *q);
     int32_t *lists = make((size_t)n * sizeof s->trunk);
     for (int i = 0; i < n; i++) {
-        views[i] = view_of(s, positions[i], branches && branches[i]);
+        views[i] = view_of(s, positions[i], branches[i]);
         if (s->copy_lists) {
             memcpy(lists + i * N_PAGES, s->trunk, sizeof s->trunk);
             views[i].trunk_pages = lists + i * N_PAGES;
@@ -208,14 +208,15 @@ typedef struct shape {
 
 static const shape shapes[] = {
     {8, 4, 2, 300},   {64, 14, 7, 1100}, {72, 3, 1, 300},  {80, 5, 5, 600},   {96, 8, 4, 1100},
-    {128, 8, 4, 1100}, {128, 8, 8, 600}, {256, 4, 2, 1100}, {32, 40, 20, 300},
+    {128, 8, 4, 1100}, {128, 8, 8, 600}, {256, 4, 2, 1100}, {32, 40, 20, 300}, {16, 2, 2, 8500}, /* merged in two batches */
 };
 
 static void test_against_reference(void **state)
 {
     (void)state;
     static const int positions[] = {0,   1,   15,  16,  63,  64,  254, 255, 256, 257, 299,
-                                    511, 512, 513, 514, 515, 516, 517, 518, 599, 1023, 1024, 1099};
+                                    511, 512, 513, 514, 515, 516, 517, 518, 599, 1023, 1024, 1099,
+                                    8191, 8192, 8499};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         sequence s;
         sequence_open(&s, shapes[i].heads, shapes[i].group, shapes[i].head_dim, shapes[i].positions,
@@ -291,6 +292,20 @@ static void test_invariance(void **state)
     check_ways(&(shape){96, 4, 4, 600}, 20);
     check_ways(&(shape){128, 8, 4, 1100}, 20);
     check_ways(&(shape){256, 2, 2, 600}, 20);
+    check_ways(&(shape){64, 1, 1, 8500}, 5);
+}
+
+/* Makes the branch another text than the trunk has there. */
+static void change_branch(sequence *s)
+{
+    size_t page = (size_t)(FR_PAGE * s->kv_heads * s->head_dim);
+    for (int b = 0; b < N_PAGES / 2; b++)
+        for (size_t i = 0; i < page; i++) {
+            s->k[(size_t)s->branch[b] * page + i] ^= 0x8000;
+            s->v[(size_t)s->branch[b] * page + i] ^= 0x8000;
+        }
+    assert_int_equal(cudaMemcpy(s->k_device, s->k, cache_bytes(s), cudaMemcpyHostToDevice), cudaSuccess);
+    assert_int_equal(cudaMemcpy(s->v_device, s->v, cache_bytes(s), cudaMemcpyHostToDevice), cudaSuccess);
 }
 
 /* Decoding, a verification and probes of one sequence, rows in no order: as each row alone. */
@@ -303,11 +318,12 @@ static void test_mixed_pass(void **state)
     enum { N = sizeof positions / sizeof positions[0] };
     sequence s;
     sequence_open(&s, 8, 4, 64, 1100, 700, 13);
+    change_branch(&s);
     int row = s.heads * s.head_dim;
     float *all = make((size_t)(N * row) * sizeof *all), *alone = make((size_t)row * sizeof *alone);
     attend(&s, positions, branches, N, all);
     for (int i = 0; i < N; i++) {
-        attend(&s, positions + i, NULL, 1, alone);
+        attend(&s, positions + i, branches + i, 1, alone);
         assert_same(all + i * row, alone, row, "a mixed pass");
     }
     free(all);
