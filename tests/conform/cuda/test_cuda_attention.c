@@ -24,9 +24,9 @@ enum { MAX_ROWS = 160, MAX_HEADS = 64, N_PAGES = 1108 };
 typedef struct sequence {
     int heads, kv_heads, head_dim, positions;
     int32_t kv_of_head[MAX_HEADS];
-    float *q;                        /* [positions, heads, head_dim] */
-    uint16_t *k, *v;                 /* [N_PAGES * FR_PAGE, kv_heads, head_dim] */
-    uint16_t *k_device, *v_device;   /* the same on the device */
+    float *q;                      /* [positions, heads, head_dim] */
+    uint16_t *k, *v;               /* [N_PAGES * FR_PAGE, kv_heads, head_dim] */
+    uint16_t *k_device, *v_device; /* the same on the device */
     int32_t trunk[N_PAGES], branch[N_PAGES];
     int split;
     int copy_lists; /* every row names its pages in an array of its own */
@@ -63,7 +63,8 @@ static size_t cache_bytes(const sequence *s)
     return (size_t)N_PAGES * FR_PAGE * (size_t)(s->kv_heads * s->head_dim) * sizeof *s->k;
 }
 
-static void write_position(sequence *s, const int32_t *pages, int at, const float *k, const float *v)
+static void write_position(sequence *s, const int32_t *pages, int at, const float *k,
+                           const float *v)
 {
     int width = s->kv_heads * s->head_dim;
     size_t slot = (size_t)(pages[at / FR_PAGE] * FR_PAGE + at % FR_PAGE);
@@ -135,8 +136,8 @@ static void launch(const sequence *s, const fr_attn_view *views, const float *q,
 {
     size_t bytes = (size_t)(n * s->heads * s->head_dim) * sizeof *out;
     fr_cuda_attention_plan plan = {0};
-    assert_int_equal(fr_cuda_attention_plan_make(&plan, views, n, s->kv_of_head, s->heads, s->head_dim),
-                     FR_OK);
+    assert_int_equal(
+        fr_cuda_attention_plan_make(&plan, views, n, s->kv_of_head, s->heads, s->head_dim), FR_OK);
     size_t scratch_bytes = fr_cuda_attention_scratch_bytes(&plan, s->heads, s->head_dim);
     fr_cuda_attention_args args = {.out = make_device(NULL, bytes),
                                    .q = make_device(q, bytes),
@@ -185,7 +186,8 @@ static void attend(const sequence *s, const int *positions, const int *branches,
 static void attend_rows(const sequence *s, int first, int n, int at_a_time, int branch, float *out)
 {
     for (int at = 0; at < n; at += at_a_time) {
-        int positions[MAX_ROWS], branches[MAX_ROWS], count = at_a_time < n - at ? at_a_time : n - at;
+        int positions[MAX_ROWS], branches[MAX_ROWS],
+            count = at_a_time < n - at ? at_a_time : n - at;
         for (int i = 0; i < count; i++) {
             positions[i] = first + at + i;
             branches[i] = branch;
@@ -207,16 +209,17 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {8, 4, 2, 300},   {64, 14, 7, 1100}, {72, 3, 1, 300},  {80, 5, 5, 600},   {96, 8, 4, 1100},
-    {128, 8, 4, 1100}, {128, 8, 8, 600}, {256, 4, 2, 1100}, {32, 40, 20, 300}, {16, 2, 2, 8500}, /* merged in two batches */
+    {8, 4, 2, 300},    {64, 14, 7, 1100}, {72, 3, 1, 300},  {80, 5, 5, 600},
+    {96, 8, 4, 1100},  {128, 8, 4, 1100}, {128, 8, 8, 600}, {256, 4, 2, 1100},
+    {32, 40, 20, 300}, {16, 2, 2, 8500}, /* merged in two batches */
 };
 
 static void test_against_reference(void **state)
 {
     (void)state;
-    static const int positions[] = {0,   1,   15,  16,  63,  64,  254, 255, 256, 257, 299,
-                                    511, 512, 513, 514, 515, 516, 517, 518, 599, 1023, 1024, 1099,
-                                    8191, 8192, 8499};
+    static const int positions[] = {0,   1,   15,   16,   63,   64,   254,  255, 256,
+                                    257, 299, 511,  512,  513,  514,  515,  516, 517,
+                                    518, 599, 1023, 1024, 1099, 8191, 8192, 8499};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         sequence s;
         sequence_open(&s, shapes[i].heads, shapes[i].group, shapes[i].head_dim, shapes[i].positions,
@@ -224,16 +227,19 @@ static void test_against_reference(void **state)
         int n = 0, row = s.heads * s.head_dim;
         fr_attn_view views[MAX_ROWS];
         float *q = make(MAX_ROWS * (size_t)row * sizeof *q);
-        for (; n < (int)(sizeof positions / sizeof positions[0]) && positions[n] < s.positions; n++) {
+        for (; n < (int)(sizeof positions / sizeof positions[0]) && positions[n] < s.positions;
+             n++) {
             views[n] = view_of(&s, positions[n], 0);
             memcpy(q + n * row, s.q + positions[n] * row, (size_t)row * sizeof *q);
         }
-        float *want = make((size_t)(n * row) * sizeof *want), *got = make((size_t)(n * row) * sizeof *got);
+        float *want = make((size_t)(n * row) * sizeof *want),
+              *got = make((size_t)(n * row) * sizeof *got);
         fr_device *dev = NULL;
         assert_int_equal(fr_ops_cpu_ref.open(&(fr_device_options){.threads = 1}, &dev), FR_OK);
         fr_kv kv = {s.k, s.v, s.kv_heads, s.head_dim};
-        assert_int_equal(fr_ops_cpu_ref.attention(dev, want, q, &kv, views, s.kv_of_head, n, s.heads, 0.2f),
-                         FR_OK);
+        assert_int_equal(
+            fr_ops_cpu_ref.attention(dev, want, q, &kv, views, s.kv_of_head, n, s.heads, 0.2f),
+            FR_OK);
         fr_ops_cpu_ref.close(&dev);
         launch(&s, views, q, n, got);
         for (int k = 0; k < n * row; k++)
@@ -253,7 +259,8 @@ static void check_ways(const shape *sh, int n)
     sequence s;
     sequence_open(&s, sh->heads, sh->group, sh->head_dim, sh->positions, sh->positions, 7);
     int row = s.heads * s.head_dim, first = s.positions - n;
-    float *want = make((size_t)(n * row) * sizeof *want), *got = make((size_t)(n * row) * sizeof *got);
+    float *want = make((size_t)(n * row) * sizeof *want),
+          *got = make((size_t)(n * row) * sizeof *got);
     attend_rows(&s, first, n, n, 0, want);
     static const int at_a_time[] = {1, 3, 8};
     for (size_t i = 0; i < sizeof at_a_time / sizeof at_a_time[0]; i++) {
@@ -304,8 +311,10 @@ static void change_branch(sequence *s)
             s->k[(size_t)s->branch[b] * page + i] ^= 0x8000;
             s->v[(size_t)s->branch[b] * page + i] ^= 0x8000;
         }
-    assert_int_equal(cudaMemcpy(s->k_device, s->k, cache_bytes(s), cudaMemcpyHostToDevice), cudaSuccess);
-    assert_int_equal(cudaMemcpy(s->v_device, s->v, cache_bytes(s), cudaMemcpyHostToDevice), cudaSuccess);
+    assert_int_equal(cudaMemcpy(s->k_device, s->k, cache_bytes(s), cudaMemcpyHostToDevice),
+                     cudaSuccess);
+    assert_int_equal(cudaMemcpy(s->v_device, s->v, cache_bytes(s), cudaMemcpyHostToDevice),
+                     cudaSuccess);
 }
 
 /* Decoding, a verification and probes of one sequence, rows in no order: as each row alone. */
@@ -339,7 +348,8 @@ static void test_whole_as_split(void **state)
     sequence s;
     sequence_open(&s, 64, 1, 8, 800, 800, 9);
     int row = s.heads * s.head_dim;
-    float *all = make((size_t)(N * row) * sizeof *all), *few = make((size_t)(3 * row) * sizeof *few);
+    float *all = make((size_t)(N * row) * sizeof *all),
+          *few = make((size_t)(3 * row) * sizeof *few);
     attend_rows(&s, s.positions - N, N, N, 0, all);
     for (int at = 0; at < N; at += 9) {
         attend_rows(&s, s.positions - N + at, 3, 3, 0, few);
