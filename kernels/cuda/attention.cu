@@ -40,8 +40,8 @@ using namespace nvcuda;
 enum { MERGE_BATCH = 32 };
 
 #define LOG2_E 1.44269504f
-#define WEIGHT_SHIFT \
-    8.0f /* weights up to 2^8 keep the low half of small ones above f16's smallest */
+/* The largest weight is 2^8, which keeps the low half of small ones above f16's smallest number. */
+#define WEIGHT_SHIFT 8.0f
 
 static __device__ float warp_max(float x)
 {
@@ -115,7 +115,7 @@ static __device__ void score_tile(const block *b, const __half *keys, int first)
     const int at = column * L::score_tiles * 16; /* position in the tile */
     for (int n = 0; n < L::score_tiles; n++)
         wmma::fill_fragment(sums[n], 0.0f);
-#pragma unroll 4 /* all of it would need more registers than there are */
+#pragma unroll 4 /* all of it would need many registers more */
     for (int d = 0; d < DIM; d += 16) {
         wmma::load_matrix_sync(high, b->q_high + m * L::row + d, L::row);
         wmma::load_matrix_sync(low, b->q_low + m * L::row + d, L::row);
@@ -313,7 +313,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
 /* Grid: for each task that there may be, the runs of heads. Unused tasks are zero. */
 template <int DIM, int TILES>
 FR_KERNEL((layout<DIM, TILES>::threads), (layout<DIM, TILES>::blocks))
-void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks)
+static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks)
 {
     typedef layout<DIM, TILES> L;
     __shared__ pair pairs[L::pairs];
@@ -364,7 +364,7 @@ static __device__ float merge_factors(const fr_cuda_attention_args *a, int first
 /* Folds the partial results of one pair, thread t dimension t. All values of a batch are asked for
  * before the first is used. */
 FR_KERNEL(256)
-void merge(fr_cuda_attention_args a)
+static void merge(fr_cuda_attention_args a)
 {
     __shared__ float keep[MERGE_BATCH], add[MERGE_BATCH], totals[MERGE_BATCH];
     const int row = blockIdx.x / a.heads, head = blockIdx.x % a.heads, d = threadIdx.x;
@@ -372,14 +372,15 @@ void merge(fr_cuda_attention_args a)
     const int n = (a.rows[row].n_positions + CHUNK - 1) / CHUNK;
     if (first_partial < 0)
         return;
+    const float *record = partial_of(&a, first_partial, 0, head) + FR_ATTENTION_RECORD + d;
+    const int step = a.heads * (FR_ATTENTION_RECORD + a.head_dim); /* from chunk to chunk */
     float max = -INFINITY, total = 0.0f, sum = 0.0f;
     for (int first = 0; first < n; first += MERGE_BATCH) {
         float values[MERGE_BATCH];
 #pragma unroll
         for (int c = 0; c < MERGE_BATCH; c++)
-            values[c] = first + c < n && d < a.head_dim ? partial_of(&a, first_partial, first + c,
-                                                                     head)[FR_ATTENTION_RECORD + d]
-                                                        : 0.0f;
+            values[c] =
+                first + c < n && d < a.head_dim ? record[(int64_t)(first + c) * step] : 0.0f;
         __syncthreads(); /* the last batch's factors are no longer read */
         if (threadIdx.x < 32)
             max = merge_factors(&a, first_partial, head, first, n, max, keep, add, totals);

@@ -18,8 +18,7 @@ extern "C" {
 enum {
     FR_ATTENTION_CHUNK = 256, /* positions, counted from 0, whose softmax is taken as one */
     FR_ATTENTION_NARROW = 16, /* pairs; also the most heads of a run */
-    FR_ATTENTION_RECORD =
-        4, /* floats of a partial result before its values: maximum, total, -, - */
+    FR_ATTENTION_RECORD = 4,  /* floats before a partial result's values: maximum, total, -, - */
 };
 
 /* Pairs of a wide task: what the shared memory of a multiprocessor holds. */
@@ -59,9 +58,10 @@ typedef struct fr_cuda_attention_args {
     const fr_cuda_attention_task *wide;   /* [max_wide] */
     const int32_t *pages;
     int32_t n, heads, kv_heads, head_dim;
-    int32_t n_runs, max_narrow, max_wide; /* 0: none */
-    int32_t merge;                        /* some row has partial results */
+    int32_t n_runs, max_narrow, max_wide;
+    int32_t merge; /* some row has partial results */
     float scale;
+    int32_t zero; /* no padding: arguments may be compared byte by byte */
 } fr_cuda_attention_args;
 
 /* args: fr_cuda_attention_args. head_dim is a multiple of 8, at most 256. */

@@ -8,6 +8,9 @@
 #include "grow.h"
 
 _Static_assert(sizeof(fr_cuda_attention_args) <= 256, "launch arguments");
+_Static_assert(sizeof(fr_cuda_attention_args) == 10 * sizeof(void *) + 10 * sizeof(int32_t),
+               "launch arguments without padding");
+_Static_assert(FR_PAGE == 16, "attention_block.cuh");
 _Static_assert(sizeof(fr_cuda_attention_run) % sizeof(int32_t) == 0, "whole words");
 
 enum {

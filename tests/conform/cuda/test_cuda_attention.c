@@ -74,20 +74,21 @@ static void write_position(sequence *s, const int32_t *pages, int at, const floa
     }
 }
 
-/* `stride`, without a factor of N_PAGES, deals out the pages in an order of its own; the contents depend on neither it
+/* group: heads that read one KV head, neighbours; -n: n KV heads that they read in turn.
+ * `stride`, without a factor of N_PAGES, deals out the pages in an order of its own; the contents depend on neither it
  * nor the split. */
 static void sequence_open(sequence *s, int heads, int group, int head_dim, int positions, int split,
                           int stride)
 {
     *s = (sequence){.heads = heads,
-                    .kv_heads = (heads + group - 1) / group,
+                    .kv_heads = group > 0 ? (heads + group - 1) / group : -group,
                     .head_dim = head_dim,
                     .positions = positions,
                     .split = split};
     int width = s->kv_heads * head_dim;
     uint32_t state = 5;
     for (int h = 0; h < heads; h++)
-        s->kv_of_head[h] = h / group;
+        s->kv_of_head[h] = group > 0 ? h / group : h % s->kv_heads;
     for (int i = 0; i < N_PAGES / 2; i++) {
         s->trunk[i] = (i * stride + 3) % (N_PAGES / 2) * 2;
         s->branch[i] = (i * stride + 8) % (N_PAGES / 2) * 2 + 1;
@@ -131,6 +132,20 @@ static fr_attn_view view_of(const sequence *s, int p, int branch)
     return (fr_attn_view){s->trunk, s->branch, trunk, p + 1 - trunk};
 }
 
+/* What no plan knows of them; q and out are device memory. */
+static fr_cuda_attention_args arguments(const sequence *s, const float *q, int n, float *out)
+{
+    return (fr_cuda_attention_args){.out = out,
+                                    .q = q,
+                                    .k = s->k_device,
+                                    .v = s->v_device,
+                                    .n = n,
+                                    .heads = s->heads,
+                                    .kv_heads = s->kv_heads,
+                                    .head_dim = s->head_dim,
+                                    .scale = 0.2f};
+}
+
 /* One pass over n rows. */
 static void launch(const sequence *s, const fr_attn_view *views, const float *q, int n, float *out)
 {
@@ -139,15 +154,7 @@ static void launch(const sequence *s, const fr_attn_view *views, const float *q,
     assert_int_equal(
         fr_cuda_attention_plan_make(&plan, views, n, s->kv_of_head, s->heads, s->head_dim), FR_OK);
     size_t scratch_bytes = fr_cuda_attention_scratch_bytes(&plan, s->heads, s->head_dim);
-    fr_cuda_attention_args args = {.out = make_device(NULL, bytes),
-                                   .q = make_device(q, bytes),
-                                   .k = s->k_device,
-                                   .v = s->v_device,
-                                   .n = n,
-                                   .heads = s->heads,
-                                   .kv_heads = s->kv_heads,
-                                   .head_dim = s->head_dim,
-                                   .scale = 0.2f};
+    fr_cuda_attention_args args = arguments(s, make_device(q, bytes), n, make_device(NULL, bytes));
     int32_t *staged = make_device(plan.words, (size_t)plan.n_words * sizeof *staged);
     if (scratch_bytes > 0)
         args.scratch = make_device(NULL, scratch_bytes);
@@ -209,7 +216,7 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {8, 4, 2, 300},    {64, 14, 7, 1100}, {72, 3, 1, 300},  {80, 5, 5, 600},
+    {8, 4, 2, 300},    {64, 14, 7, 1100}, {72, 6, -2, 300}, {80, 5, 5, 600},
     {96, 8, 4, 1100},  {128, 8, 4, 1100}, {128, 8, 8, 600}, {256, 4, 2, 1100},
     {32, 40, 20, 300}, {16, 2, 2, 8500}, /* merged in two batches */
 };
@@ -360,6 +367,84 @@ static void test_whole_as_split(void **state)
     sequence_close(&s);
 }
 
+/* A pass of one row over and over, in the same device memory. */
+typedef struct decoder {
+    sequence s;
+    fr_cuda_attention_plan plan;
+    int32_t *staged;
+    float *q, *out, *scratch;
+} decoder;
+
+enum { STAGED = 4096, SCRATCH = 1 << 20 }; /* bytes */
+
+static void decoder_open(decoder *d)
+{
+    *d = (decoder){.staged = make_device(NULL, STAGED), .scratch = make_device(NULL, SCRATCH)};
+    sequence_open(&d->s, 4, 2, 64, 1100, 1100, 7);
+    d->q = make_device(NULL, 4 * 64 * sizeof *d->q);
+    d->out = make_device(NULL, 4 * 64 * sizeof *d->out);
+}
+
+static void decoder_close(decoder *d)
+{
+    void *device[] = {d->staged, d->q, d->out, d->scratch};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(cudaFree(device[i]), cudaSuccess);
+    fr_cuda_attention_plan_free(&d->plan);
+    sequence_close(&d->s);
+}
+
+static fr_cuda_attention_args stage_position(decoder *d, int position)
+{
+    const sequence *s = &d->s;
+    fr_attn_view view = view_of(s, position, 0);
+    assert_int_equal(fr_cuda_attention_plan_make(&d->plan, &view, 1, s->kv_of_head, 4, 64), FR_OK);
+    size_t words = (size_t)d->plan.n_words * sizeof *d->staged;
+    assert_true(words <= STAGED);
+    assert_true(fr_cuda_attention_scratch_bytes(&d->plan, 4, 64) <= SCRATCH);
+    assert_int_equal(cudaMemcpy(d->staged, d->plan.words, words, cudaMemcpyHostToDevice),
+                     cudaSuccess);
+    assert_int_equal(
+        cudaMemcpy(d->q, s->q + position * 4 * 64, 4 * 64 * sizeof *d->q, cudaMemcpyHostToDevice),
+        cudaSuccess);
+    fr_cuda_attention_args args = arguments(s, d->q, 1, d->out);
+    args.scratch = d->scratch;
+    fr_cuda_attention_plan_bind(&d->plan, d->staged, &args);
+    return args;
+}
+
+/* One graph serves a growing context: what a plan stages changes, the arguments do not. */
+static void test_graph(void **state)
+{
+    (void)state;
+    static const int positions[] = {1030, 1099, 1060};
+    float got[4 * 64], want[4 * 64];
+    cudaStream_t stream = NULL;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    decoder d;
+    decoder_open(&d);
+    fr_cuda_attention_args first = stage_position(&d, positions[0]);
+    assert_int_equal(cudaStreamCreate(&stream), cudaSuccess);
+    assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    fr_cuda_attention(stream, &first);
+    assert_int_equal(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    assert_int_equal(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+    for (int i = 0; i < 3; i++) {
+        fr_cuda_attention_args args = stage_position(&d, positions[i]);
+        assert_memory_equal(&args, &first, sizeof args);
+        assert_int_equal(cudaGraphLaunch(exec, stream), cudaSuccess);
+        assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+        assert_int_equal(cudaMemcpy(got, d.out, sizeof got, cudaMemcpyDeviceToHost), cudaSuccess);
+        attend_rows(&d.s, positions[i], 1, 1, 0, want);
+        assert_same(got, want, 4 * 64, "a graph");
+    }
+    assert_int_equal(cudaGraphExecDestroy(exec), cudaSuccess);
+    assert_int_equal(cudaGraphDestroy(graph), cudaSuccess);
+    assert_int_equal(cudaStreamDestroy(stream), cudaSuccess);
+    decoder_close(&d);
+}
+
 static void make_plan(fr_cuda_attention_plan *p, const fr_attn_view *views, int n)
 {
     static const int32_t kv_of_head[] = {0, 0, 0, 0, 1, 1, 1, 1};
@@ -430,6 +515,7 @@ int main(void)
         cmocka_unit_test_teardown(test_invariance, check_freed),
         cmocka_unit_test_teardown(test_mixed_pass, check_freed),
         cmocka_unit_test_teardown(test_whole_as_split, check_freed),
+        cmocka_unit_test_teardown(test_graph, check_freed),
         cmocka_unit_test(test_plan_shares),
         cmocka_unit_test(test_plan_out_of_memory),
     };
