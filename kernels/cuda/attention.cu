@@ -101,7 +101,9 @@ static __device__ void load_queries(const fr_cuda_attention_args *a, const block
     }
 }
 
-/* Scores (not yet scaled) of TILE positions, `first` in their chunk. */
+/* Scores (not yet scaled) of TILE positions, `first` in their chunk. What the low halves give is
+ * summed up apart: added to the large sums one by one, it would be rounded (on tensor cores cut off)
+ * as often. */
 template <int DIM, int TILES>
 static __device__ void score_tile(const block *b, const __half *keys, int first)
 {
@@ -111,23 +113,28 @@ static __device__ void score_tile(const block *b, const __half *keys, int first)
         return;
     wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> high, low;
     wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> key;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums[L::score_tiles];
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums[L::score_tiles], rest[L::score_tiles];
     const int at = column * L::score_tiles * 16; /* position in the tile */
-    for (int n = 0; n < L::score_tiles; n++)
+    for (int n = 0; n < L::score_tiles; n++) {
         wmma::fill_fragment(sums[n], 0.0f);
-#pragma unroll 4 /* all of it would need many registers more */
+        wmma::fill_fragment(rest[n], 0.0f);
+    }
+#pragma unroll 2 /* all of it would need many registers more */
     for (int d = 0; d < DIM; d += 16) {
         wmma::load_matrix_sync(high, b->q_high + m * L::row + d, L::row);
         wmma::load_matrix_sync(low, b->q_low + m * L::row + d, L::row);
         for (int n = 0; n < L::score_tiles; n++) {
             wmma::load_matrix_sync(key, keys + (at + n * 16) * L::row + d, L::row);
-            wmma::mma_sync(sums[n], low, key, sums[n]);
             wmma::mma_sync(sums[n], high, key, sums[n]);
+            wmma::mma_sync(rest[n], low, key, rest[n]);
         }
     }
-    for (int n = 0; n < L::score_tiles; n++)
+    for (int n = 0; n < L::score_tiles; n++) {
+        for (int i = 0; i < sums[n].num_elements; i++)
+            sums[n].x[i] += rest[n].x[i];
         wmma::store_matrix_sync(b->scores + m * SCORE_ROW + first + at + n * 16, sums[n], SCORE_ROW,
                                 wmma::mem_row_major);
+    }
 }
 
 /* Folds (max, total) of a chunk into that of those before: what `merge` does too. */
@@ -272,7 +279,7 @@ static __device__ void write_rows(const fr_cuda_attention_args *a, const block *
     }
 }
 
-/* Goes through the chunks of the block's task. In each, every barrier parts writers from readers of
+/* Goes through the chunks of the block's task. In each, barriers part writers from readers of
  * the scores' memory: scores, weights, values. */
 template <int DIM, int TILES>
 static __device__ void attend_task(const fr_cuda_attention_args *a, const block *b)
