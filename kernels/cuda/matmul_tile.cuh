@@ -69,6 +69,20 @@ static __device__ __forceinline__ uint4 load_once(const void *at)
 #endif
 }
 
+/* The same into *v, if it is wanted; a place that has been used can so be loaded anew at once. */
+static __device__ __forceinline__ void load_if(bool wanted, const void *at, uint4 *v)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0;"
+                 "@p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4]; }"
+                 : "+r"(v->x), "+r"(v->y), "+r"(v->z), "+r"(v->w)
+                 : "l"(at), "r"((int)wanted));
+#else
+    if (wanted)
+        *v = *(const uint4 *)at;
+#endif
+}
+
 /* Partial results of M tiles of 16 rows by 8 tokens lie [token][row]; the 4 rows more keep the lanes
  * of a warp in different banks. */
 template <int M> struct partial_tile {
