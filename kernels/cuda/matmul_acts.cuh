@@ -38,30 +38,32 @@ static __device__ __forceinline__ void block_acts(const chunk_acts &acts, int bl
     b[1] = block % 2 ? pair.w : pair.y;
 }
 
-/* The record of a tile of rows and a chunk, if there is such a chunk; else it is not to be read. A tile
- * past the end is the last one, whose results nobody writes. */
+/* The record of a tile of rows and a chunk, if there is such a chunk; else it is not to be read. A
+ * tile past the end is the last one, whose results nobody writes. */
 struct record {
     const uint8_t *at;
     bool wanted;
 };
 
-static __device__ __forceinline__ record find_record(const fr_cuda_matrix &matrix, int tile, int chunk,
-                                                     int chunks, int bytes)
+static __device__ __forceinline__ record find_record(const fr_cuda_matrix &matrix, int tile,
+                                                     int chunk, int chunks, int bytes)
 {
     int64_t first = min(tile, (matrix.rows - 1) / TILE_ROWS) * (int64_t)chunks;
-    return {(const uint8_t *)matrix.data + (first + min(chunk, chunks - 1)) * bytes, chunk < chunks};
+    return {(const uint8_t *)matrix.data + (first + min(chunk, chunks - 1)) * bytes,
+            chunk < chunks};
 }
 
-/* Codes of a tile of 16 rows in a chunk, 8 bits ([block]) or 4 ([pair of blocks], the first block in
- * the low nibbles). They have one place in the registers: as soon as a block has been multiplied for
- * the last time, its place is loaded from the warp's next record, so that about a whole record a tile
- * is always under way. */
+/* Codes of a tile of 16 rows in a chunk, 8 bits ([block]) or 4 ([pair of blocks], the first block
+ * in the low nibbles). They have one place in the registers: as soon as a block has been multiplied
+ * for the last time, its place is loaded from the warp's next record, so that about a whole record
+ * a tile is always under way. */
 template <int BITS> struct chunk_codes {
     uint4 words[BITS];
 };
 
 template <int BITS>
-static __device__ __forceinline__ void load_word(const record &from, int i, chunk_codes<BITS> *codes)
+static __device__ __forceinline__ void load_word(const record &from, int i,
+                                                 chunk_codes<BITS> *codes)
 {
     const int lane = threadIdx.x % 32;
     load_if(from.wanted, from.at + i * PAIR_BYTES + lane * LANE_BYTES, &codes->words[i]);

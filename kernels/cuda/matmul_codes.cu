@@ -1,11 +1,11 @@
 /* matmul_codes.cu: Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 (matmul.h): codes in 8 bits, one scale for 32
- * columns, and what is added to every code a shift. An integer sum of 32 columns is one instruction of
- * the tensor cores; it is scaled and added to the chunk's sum in f32, as in the CPU backends
+ * columns, and what is added to every code a shift. An integer sum of 32 columns is one instruction
+ * of the tensor cores; it is scaled and added to the chunk's sum in f32, as in the CPU backends
  * (fast_matmul.h), whose bits come out up to 256 columns.
  *
- * The limit is memory: 8.5 bits a weight, 9 with shifts. In the 290 cycles in which 16 rows of a chunk
- * come in (matmul_plain.cu), 8 tokens take some 250 instructions of a quarter cycle and 8 of the
- * tensor cores. */
+ * The limit is memory: 8.5 bits a weight, 9 with shifts. In the 290 cycles in which 16 rows of a
+ * chunk come in (matmul_plain.cu), 8 tokens take some 250 instructions of a quarter cycle and 8 of
+ * the tensor cores. */
 #include "matmul_acts.cuh"
 
 /* A tile of rows in a chunk, as a lane needs it. */
@@ -46,8 +46,8 @@ static __device__ __forceinline__ float block_f16(uint4 halves, int block)
     return block % 2 ? high_value(MMA_F16, pair) : low_value(MMA_F16, pair);
 }
 
-/* c: the sums of the chunk for a tile of tokens. acts_scales: [block][token][scale, scaled sum]. What
- * has been multiplied is loaded anew. */
+/* c: the sums of the chunk for a tile of tokens. acts_scales: [block][token][scale, scaled sum].
+ * What has been multiplied is loaded anew. */
 static __device__ __forceinline__ void multiply_coded(const fr_cuda_matrix &matrix, coded_tile *w,
                                                       const record &next, const chunk_acts &acts,
                                                       const float4 *acts_scales, float c[4])
@@ -97,14 +97,13 @@ static __device__ __forceinline__ void multiply_tokens(const fr_cuda_matmul_args
 }
 
 /* As matmul_plain.cu's matmul_narrow. */
-template <int M, int N>
-FR_KERNEL(WARPS * 32)
-void codes_narrow(const fr_cuda_matmul_args args)
+template <int M, int N> FR_KERNEL(WARPS * 32) void codes_narrow(const fr_cuda_matmul_args args)
 {
     __shared__ partial_tile<M> partials[2][WARPS];
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
-    const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK, row_tile = first_row / TILE_ROWS;
+    const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK,
+              row_tile = first_row / TILE_ROWS;
     const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
     coded_tile w[M];
 #pragma unroll

@@ -1,13 +1,13 @@
-/* matmul_super.cu: Q4_K, Q5_K and Q6_K (matmul.h): super-blocks of 256 columns with integer scales of
- * 32 (Q6_K: 16) columns. The same operations in the same order as the CPU backends (fast_tiles_k.h),
- * and so the same bits for the same activations: a super-block gives `part`, its scaled integer sums
- * added up in f32, and `offset`, an exact integer, what the codes' offsets take off; an element of y
- * is the sum over super-blocks, in order, of part * (d * scale) + offset * (shift * scale), each by a
- * fused multiply-add. Only that chain is sequential; warps compute parts and offsets of eight
- * super-blocks at a time.
+/* matmul_super.cu: Q4_K, Q5_K and Q6_K (matmul.h): super-blocks of 256 columns with integer scales
+ * of 32 (Q6_K: 16) columns. The same operations in the same order as the CPU backends
+ * (fast_tiles_k.h), and so the same bits for the same activations: a super-block gives `part`, its
+ * scaled integer sums added up in f32, and `offset`, an exact integer, what the codes' offsets take
+ * off; an element of y is the sum over super-blocks, in order, of part * (d * scale) + offset *
+ * (shift * scale), each by a fused multiply-add. Only that chain is sequential; warps compute parts
+ * and offsets of eight super-blocks at a time.
  *
- * offset = sum of mins (Q6_K: scales) times sums of activations: a product of matrices too, with sums
- * in two digits of 7 bits.
+ * offset = sum of mins (Q6_K: scales) times sums of activations: a product of matrices too, with
+ * sums in two digits of 7 bits.
  *
  * The limit is memory: 4.6 bits a weight of Q4_K, 8.6 of the others. In the 150 cycles in which 16
  * rows of a Q4_K super-block come in (matmul_plain.cu), 8 tokens take some 200 instructions of a
@@ -35,8 +35,8 @@ template <int TYPE> struct super_tile {
 };
 
 template <int TYPE>
-static __device__ __forceinline__ record super_record(const fr_cuda_matrix &matrix, int tile, int super,
-                                                      int supers)
+static __device__ __forceinline__ record super_record(const fr_cuda_matrix &matrix, int tile,
+                                                      int super, int supers)
 {
     return find_record(matrix, tile, super, supers, layout<TYPE>::BYTES);
 }
@@ -104,8 +104,9 @@ static __device__ __forceinline__ void multiply_super(super_tile<TYPE> *w, const
             mma_32(dots, a_run, b_run);
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                parts[i] = fmaf((float)dots[i],
-                                scale_of(*w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
+                parts[i] =
+                    fmaf((float)dots[i],
+                         scale_of(*w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
         }
     }
 }
@@ -176,9 +177,9 @@ template <int M> struct super_partial {
 
 /* One tile of tokens of a super-block; `next`: where M tiles' records lie that are to be loaded. */
 template <int TYPE, int M>
-static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile, int super,
-                                                 const record next[M], super_tile<TYPE> w[M],
-                                                 super_partial<M> *to)
+static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile,
+                                                 int super, const record next[M],
+                                                 super_tile<TYPE> w[M], super_partial<M> *to)
 {
     const int lane = threadIdx.x % 32;
     const chunk_acts codes = load_acts(args, tile, super);
@@ -222,7 +223,8 @@ static __device__ __forceinline__ void add_supers(const super_partial<M> *of_war
 /* Records of M tiles from row_tile on. */
 template <int TYPE, int M>
 static __device__ __forceinline__ void find_supers(const fr_cuda_matrix &matrix, int row_tile,
-                                                   int super, int supers, bool wanted, record out[M])
+                                                   int super, int supers, bool wanted,
+                                                   record out[M])
 {
 #pragma unroll
     for (int m = 0; m < M; m++) {
@@ -286,8 +288,8 @@ template <int TYPE> static void launch(cudaStream_t stream, const void *p)
 
 /* One tile of tokens of a warp of a wide kernel: the chain goes on in registers. */
 template <int TYPE>
-static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile, int super,
-                                                const record next[WIDE_M],
+static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile,
+                                                int super, const record next[WIDE_M],
                                                 super_tile<TYPE> w[WIDE_M], float sums[WIDE_M][4])
 {
     const chunk_acts codes = load_acts(args, tile, super);
@@ -301,16 +303,15 @@ static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args,
         multiply_offsets(w[m], act_sums, offsets);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sums[m][i] = add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
-                                   i % 2 ? act_scales.y : act_scales.x);
+            sums[m][i] =
+                add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
+                          i % 2 ? act_scales.y : act_scales.x);
         load_scales(next[m], &w[m]);
     }
 }
 
 /* 64 rows by 64 tokens a block, 32 by 32 a warp; activations come through the first cache. */
-template <int TYPE>
-FR_KERNEL(WIDE_WARPS * 32)
-void super_wide(const fr_cuda_matmul_args args)
+template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_matmul_args args)
 {
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
@@ -333,8 +334,8 @@ void super_wide(const fr_cuda_matmul_args args)
         for (int tile = 0; tile < WIDE_N; tile++) {
             if (first_tile + tile > last)
                 break;
-            find_supers<TYPE, WIDE_M>(matrix, row_tile, super + 1, supers, first_tile + tile == last,
-                                      next);
+            find_supers<TYPE, WIDE_M>(matrix, row_tile, super + 1, supers,
+                                      first_tile + tile == last, next);
             add_wide<TYPE>(args, first_tile + tile, super, next, w, sums[tile]);
         }
 #pragma unroll
