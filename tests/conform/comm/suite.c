@@ -1,6 +1,6 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, or as the ranks of mpirun over
  * comm_mpi ("suite self", "mpirun -np 3 suite mpi"). All ranks run the same checks in the same order; the first that
- * fails says so and exits, and mpirun ends the others. */
+ * fails says so and exits, and mpirun ends the others. "suite no-mpi": what a build without MPI says instead. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,10 +317,29 @@ static void check_all(fr_comm *c)
     check_misuse(c);
 }
 
+/* A build without MPI. Only mpirun's mark counts: srun may start groups of one rank each. */
+static void check_no_mpi(void)
+{
+    fr_comm *c = NULL;
+    char text[8] = "";
+    CHECK(fr_comm_mpi_open(0, &c) == FR_EUNSUPPORTED && !c, "no group");
+    CHECK(fr_comm_mpi_share_text(text, sizeof text) == FR_EUNSUPPORTED, "no text");
+    CHECK(strstr(fr_cause(), "built without MPI"), "it says why");
+    unsetenv("OMPI_COMM_WORLD_SIZE");
+    setenv("PMI_RANK", "0", 1);
+    CHECK(!fr_comm_mpi_launched(), "srun's process is a group");
+    setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+    CHECK(fr_comm_mpi_launched(), "mpirun's rank is none");
+}
+
 int main(int argc, char **argv)
 {
     const char *which = argc > 1 ? argv[1] : "self";
     fr_comm *c = NULL;
+    if (strcmp(which, "no-mpi") == 0) {
+        check_no_mpi();
+        return 0;
+    }
     if (strcmp(which, "self") == 0) {
         OK(fr_comm_self_open(&c));
         check_all(c);
