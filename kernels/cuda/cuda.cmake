@@ -42,8 +42,10 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 # As C files are compiled: a fused multiply-add is one only where a kernel writes fmaf.
-add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;-lineinfo;-Werror=all-warnings;\
--Xcompiler=-Wall,-Wextra,-Werror,-ffp-contract=off>")
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;-lineinfo;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
+if(FORERUN_WERROR)
+    add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Werror>")
+endif()
 add_library(fr_cuda_headers INTERFACE)
 target_include_directories(fr_cuda_headers SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(fr_cuda_headers INTERFACE CUDA::cudart_static)
