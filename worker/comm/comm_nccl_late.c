@@ -26,10 +26,15 @@
       (const void *from, void *to, size_t n, ncclDataType_t type, ncclComm_t comm,                 \
        cudaStream_t stream),                                                                       \
       (from, to, n, type, comm, stream))                                                           \
-    X(ncclResult_t, ncclBroadcast,                                                                 \
-      (const void *from, void *to, size_t n, ncclDataType_t type, int root, ncclComm_t comm,       \
+    X(ncclResult_t, ncclSend,                                                                      \
+      (const void *from, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,                 \
        cudaStream_t stream),                                                                       \
-      (from, to, n, type, root, comm, stream))                                                     \
+      (from, n, type, peer, comm, stream))                                                         \
+    X(ncclResult_t, ncclRecv,                                                                      \
+      (void *to, size_t n, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream),   \
+      (to, n, type, peer, comm, stream))                                                           \
+    X(ncclResult_t, ncclGroupStart, (void), ())                                                    \
+    X(ncclResult_t, ncclGroupEnd, (void), ())                                                      \
     X(const char *, ncclGetErrorString, (ncclResult_t result), (result))                           \
     X(const char *, ncclGetLastError, (ncclComm_t comm), (comm))
 

@@ -1,0 +1,29 @@
+/* launch.cuh: how kernels are declared and launched: the only place that knows nvcc's own syntax.
+ *
+ * The same .cu files also compile as C++ against tests/cuda_on_cpu, whose cuda_runtime.h defines
+ * FR_CUDA_ON_CPU and its own versions of these macros.
+ *
+ *   FR_KERNEL(max_threads) void name(...)   a kernel, for blocks of at most max_threads
+ *   FR_DYNAMIC_SHARED(type, name);          in a kernel: `type *name`, the shared memory asked for at
+ *                                           the launch; 128-byte aligned; one a kernel
+ *   FR_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, args...)
+ *                                           a template with several arguments: through a variable */
+#ifndef FR_CUDA_LAUNCH_CUH
+#define FR_CUDA_LAUNCH_CUH
+
+#include <cuda_runtime.h>
+
+#ifndef FR_CUDA_ON_CPU
+
+#define FR_KERNEL(max_threads) __global__ __launch_bounds__(max_threads)
+
+#define FR_DYNAMIC_SHARED(type, name)                                \
+    extern __shared__ __align__(128) unsigned char fr_dynamic_shared[]; \
+    type *name = reinterpret_cast<type *>(fr_dynamic_shared)
+
+#define FR_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, ...) \
+    kernel<<<grid, block, dynamic_shared_bytes, stream>>>(__VA_ARGS__)
+
+#endif
+
+#endif

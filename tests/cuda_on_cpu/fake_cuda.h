@@ -1,0 +1,68 @@
+/* fake_cuda.h: what tests ask of the CUDA on the CPU beyond CUDA: what is alive, what ran, and knobs.
+ *
+ * How the fake behaves (cuda_runtime_api.h):
+ *   memory   cudaMalloc's bytes are poisoned under ASan except while queued work runs, so that a host
+ *            access fails the test; fresh memory is 0xFF (NaN in every float type, -1 in integers).
+ *            Copies check both pointers against their kind and one allocation's bounds.
+ *   streams  queue; work runs in order, when somebody waits: a synchronize, an event's wait, cudaFree,
+ *            a blocking copy (for streams without cudaStreamNonBlocking). A query runs one piece and
+ *            says cudaErrorNotReady while there is more. Copies from pageable memory read it at the
+ *            call, from pinned memory when they run; to any host memory they write when they run.
+ *   capture  records; malloc, free, waits and blocking copies fail and invalidate it.
+ *   kernels  block by block, threads as fibres; broken rules (a deadlock, a lane missing from a
+ *            shuffle) print the kernel's name and abort().
+ *
+ * Environment: FAKE_CUDA_ORDER = forward | backward | a seed, as fake_cuda_set_order().
+ * Thread-safe: ranks may be threads; one kernel or copy runs at a time. */
+#ifndef FAKE_CUDA_H
+#define FAKE_CUDA_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "cuda_runtime_api.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FAKE_CUDA_MAX_DEVICES 8
+
+typedef struct fake_cuda_counts {
+    /* Alive now: all 0 when nothing leaks. */
+    int allocations, host_allocations, streams, events, graphs, graph_execs;
+    int lt_handles, lt_descriptors; /* cuBLASLt: handles; descriptors, layouts and preferences */
+    int comms;                      /* NCCL */
+    size_t device_bytes;            /* of all devices */
+    /* Since the start or fake_cuda_reset(). */
+    int launches;       /* kernels asked for, captured ones included */
+    int kernels_run;    /* kernels run, replayed ones included */
+    int graph_launches; /* cudaGraphLaunch */
+    int captures;       /* captures that ended well */
+} fake_cuda_counts;
+
+fake_cuda_counts fake_cuda_count(void);
+/* True when nothing is alive; else prints what is to stderr. */
+int fake_cuda_all_freed(void);
+/* Knobs back to their defaults, counts since the start to 0. What is alive stays. */
+void fake_cuda_reset(void);
+/* Every kernel run since the start, by name, with how often: a line each. */
+void fake_cuda_print_kernels(FILE *out);
+
+/* Order of blocks, of warps in a block and of lanes in a warp, between two barriers. Results must
+ * not depend on it: where they do, a barrier is missing. */
+typedef enum { FAKE_CUDA_FORWARD, FAKE_CUDA_BACKWARD, FAKE_CUDA_SHUFFLED } fake_cuda_order;
+void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
+
+void fake_cuda_set_devices(int n);           /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
+void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
+/* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
+ * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does
+ * nothing else. One such order at a time; nth 0 takes it back. */
+void fake_cuda_fail(const char *name, int nth, int code);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,386 @@
+/* grid.cpp: runs a launch: blocks one after another, a block's threads as fibres.
+ *
+ * A warp's lanes run until all of them wait at the block's barrier or have returned; then the next
+ * warp's; when all warps are there, the barrier opens. A lane that reaches a warp operation last does
+ * it for all and goes on. A fibre that returns from a thread without having waited takes the next
+ * fresh lane of the warp, so that kernels without barriers cost a switch a warp. */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <map>
+#include <string>
+
+#include "fibre.h"
+#include "runtime.h"
+
+#define MAX_THREADS 1024
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+enum thread_state { FRESH, READY, AT_BARRIER, AT_WARP, RETURNED };
+static const char *const state_names[] = {"not started", "ready", "at __syncthreads",
+                                          "at a warp operation", "returned"};
+
+struct cuda_thread {
+    uint3 index;
+    thread_state state;
+    fibre *stack;
+    /* AT_WARP: */
+    unsigned mask;
+    fake_cuda_combine combine;
+    void *arg;
+};
+
+/* The running launch and block; the kernel lock guards all of it. */
+static const fake_cuda_kernel *kernel;
+static cuda_thread threads[MAX_THREADS];
+static int n_threads, n_warps;
+static cuda_thread *self; /* the thread that runs */
+static int lane_order[32], warp_order[MAX_THREADS / 32];
+static int running_warp, next_fresh; /* the warp, and how many of lane_order are no longer fresh */
+static void *dynamic_shared;
+static std::vector<fibre *> &idle_fibres = *new std::vector<fibre *>;
+static std::map<std::string, long> &kernels_run = *new std::map<std::string, long>;
+static std::map<const void *, size_t> &shared_limits = *new std::map<const void *, size_t>;
+
+/* Order */
+
+static fake_cuda_order order_kind = FAKE_CUDA_FORWARD;
+static uint32_t order_seed;
+
+void fake_cuda_set_order(fake_cuda_order order, uint32_t seed)
+{
+    order_kind = order;
+    order_seed = seed;
+}
+
+/* Before main(): a test's own call comes later and wins. */
+__attribute__((constructor)) static void read_order_from_environment()
+{
+    const char *text = getenv("FAKE_CUDA_ORDER");
+    if (!text || strcmp(text, "forward") == 0)
+        return;
+    if (strcmp(text, "backward") == 0)
+        fake_cuda_set_order(FAKE_CUDA_BACKWARD, 0);
+    else
+        fake_cuda_set_order(FAKE_CUDA_SHUFFLED, uint32_t(strtoul(text, nullptr, 10)));
+}
+
+static void fill_order(int *order, int n, uint32_t *random)
+{
+    for (int i = 0; i < n; i++)
+        order[i] = order_kind == FAKE_CUDA_BACKWARD ? n - 1 - i : i;
+    for (int i = n - 1; order_kind == FAKE_CUDA_SHUFFLED && i > 0; i--) {
+        *random = *random * 1664525u + 1013904223u;
+        std::swap(order[i], order[(*random >> 8) % uint32_t(i + 1)]);
+    }
+}
+
+/* Fibres of a block */
+
+static void die(const char *what, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void die(const char *what, ...)
+{
+    fprintf(stderr, "cuda_on_cpu: kernel %s, block (%u, %u, %u): ", kernel->name, blockIdx.x,
+            blockIdx.y, blockIdx.z);
+    va_list args;
+    va_start(args, what);
+    vfprintf(stderr, what, args);
+    va_end(args);
+    fputc('\n', stderr);
+    for (int i = 0; i < n_threads; i++)
+        if (i == 0 || threads[i].state != threads[i - 1].state)
+            fprintf(stderr, "  from thread %d on: %s\n", i, state_names[threads[i].state]);
+    abort();
+}
+
+static void become(cuda_thread *t)
+{
+    self = t;
+    threadIdx = t->index;
+}
+
+static cuda_thread *lane_of_running_warp(int at)
+{
+    const int i = running_warp * 32 + lane_order[at];
+    return i < n_threads ? &threads[i] : nullptr;
+}
+
+static cuda_thread *take_fresh()
+{
+    while (next_fresh < 32) {
+        cuda_thread *t = lane_of_running_warp(next_fresh++);
+        if (t)
+            return t;
+    }
+    return nullptr;
+}
+
+static void run_threads()
+{
+    for (;;) {
+        while (cuda_thread *t = take_fresh()) {
+            t->state = READY;
+            become(t);
+            kernel->body();
+            self->state = RETURNED;
+        }
+        idle_fibres.push_back(fibre_current());
+        fibre_suspend();
+    }
+}
+
+static void wait_as(thread_state state)
+{
+    self->state = state;
+    self->stack = fibre_current();
+    fibre_suspend();
+}
+
+static void run_fresh()
+{
+    fibre *f;
+    if (idle_fibres.empty()) {
+        f = fibre_new(run_threads);
+    } else {
+        f = idle_fibres.back();
+        idle_fibres.pop_back();
+    }
+    fibre_resume(f);
+}
+
+static void run_warp(int warp)
+{
+    running_warp = warp;
+    for (bool ran = true; ran;) {
+        ran = false;
+        for (int i = 0; i < 32; i++) {
+            cuda_thread *t = lane_of_running_warp(i);
+            if (!t || (t->state != FRESH && t->state != READY))
+                continue;
+            ran = true;
+            if (t->state == FRESH) {
+                run_fresh();
+            } else {
+                become(t);
+                fibre_resume(t->stack);
+            }
+        }
+    }
+    for (int i = 0; i < 32; i++) {
+        cuda_thread *t = lane_of_running_warp(i);
+        if (t && t->state == AT_WARP)
+            die("lanes of warp %d wait for ever for other lanes of their mask %08x", warp, t->mask);
+    }
+}
+
+static void run_block()
+{
+    for (int i = 0; i < n_threads; i++)
+        threads[i].state = FRESH;
+    for (bool again = true; again;) {
+        for (int w = 0; w < n_warps; w++) {
+            next_fresh = threads[warp_order[w] * 32].state == FRESH ? 0 : 32;
+            run_warp(warp_order[w]);
+        }
+        /* Every thread has returned or waits here: the barrier opens. */
+        again = false;
+        for (int i = 0; i < n_threads; i++) {
+            if (threads[i].state == AT_BARRIER) {
+                threads[i].state = READY;
+                again = true;
+            }
+        }
+    }
+}
+
+/* What kernels call */
+
+void *fake_cuda_dynamic_shared()
+{
+    if (!dynamic_shared)
+        die("uses dynamic shared memory, but was launched with 0 bytes of it");
+    return dynamic_shared;
+}
+
+int fake_cuda_lane()
+{
+    return int(self - threads) % 32;
+}
+
+void __syncthreads()
+{
+    wait_as(AT_BARRIER);
+}
+
+void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg)
+{
+    const int lane = fake_cuda_lane();
+    cuda_thread *lanes = self - lane;
+    if (!(mask >> lane & 1))
+        die("lane %d calls a warp operation with mask %08x, which leaves it out", lane, mask);
+    self->mask = mask;
+    self->combine = combine;
+    self->arg = arg;
+    void *args[32] = {};
+    for (int i = 0; i < 32; i++) {
+        if (!(mask >> i & 1))
+            continue;
+        if (&lanes[i] >= threads + n_threads || lanes[i].state == RETURNED)
+            die("mask %08x has lane %d, which %s", mask, i,
+                &lanes[i] >= threads + n_threads ? "does not exist" : "has returned");
+        if (i != lane && (lanes[i].state != AT_WARP || lanes[i].mask != mask)) {
+            wait_as(AT_WARP); /* the last one to come does the rest */
+            return;
+        }
+        if (lanes[i].combine != combine)
+            die("lanes %d and %d meet in different warp operations", lane, i);
+        args[i] = lanes[i].arg;
+    }
+    combine(args, mask);
+    for (int i = 0; i < 32; i++)
+        if (mask >> i & 1)
+            lanes[i].state = READY;
+}
+
+void fake_cuda_combine_shuffle(void *const args[32], unsigned mask)
+{
+    for (int i = 0; i < 32; i++) {
+        fake_cuda_shuffle *s = static_cast<fake_cuda_shuffle *>(args[i]);
+        if (s && mask >> s->source & 1)
+            s->result = static_cast<fake_cuda_shuffle *>(args[s->source])->value;
+    }
+}
+
+static void combine_nothing(void *const *, unsigned)
+{
+}
+
+void __syncwarp(unsigned mask)
+{
+    fake_cuda_warp(mask, combine_nothing, nullptr);
+}
+
+static void combine_ballot(void *const args[32], unsigned)
+{
+    unsigned votes = 0;
+    for (int i = 0; i < 32; i++)
+        if (args[i] && *static_cast<unsigned *>(args[i]))
+            votes |= 1u << i;
+    for (int i = 0; i < 32; i++)
+        if (args[i])
+            *static_cast<unsigned *>(args[i]) = votes;
+}
+
+unsigned __ballot_sync(unsigned mask, int predicate)
+{
+    unsigned vote = predicate != 0;
+    fake_cuda_warp(mask, combine_ballot, &vote);
+    return vote;
+}
+
+/* Launches */
+
+static void prepare_threads(const fake_cuda_kernel &k)
+{
+    blockDim = k.block;
+    gridDim = k.grid;
+    n_threads = int(k.block.x * k.block.y * k.block.z);
+    n_warps = (n_threads + 31) / 32;
+    for (int i = 0; i < n_threads; i++) {
+        const unsigned at = unsigned(i);
+        threads[i].index = {at % k.block.x, at / k.block.x % k.block.y,
+                            at / k.block.x / k.block.y};
+    }
+    uint32_t random = order_seed;
+    fill_order(lane_order, 32, &random);
+    fill_order(warp_order, n_warps, &random);
+}
+
+void fake_run_grid(const fake_cuda_kernel &k)
+{
+    kernel = &k;
+    prepare_threads(k);
+    dynamic_shared = nullptr;
+    if (k.shared_bytes && posix_memalign(&dynamic_shared, 128, k.shared_bytes) != 0)
+        die("no memory for its shared memory");
+    const unsigned blocks = k.grid.x * k.grid.y * k.grid.z;
+    for (unsigned i = 0; i < blocks; i++) {
+        const unsigned at = order_kind == FAKE_CUDA_FORWARD ? i : blocks - 1 - i;
+        blockIdx = {at % k.grid.x, at / k.grid.x % k.grid.y, at / k.grid.x / k.grid.y};
+        if (dynamic_shared)
+            memset(dynamic_shared, 0xff, k.shared_bytes);
+        run_block();
+    }
+    free(dynamic_shared);
+    kernel = nullptr;
+}
+
+static bool fits(const fake_cuda_kernel &k)
+{
+    table_guard guard(fake_table_lock);
+    const auto raised = shared_limits.find(k.function);
+    const size_t shared_limit = raised == shared_limits.end() ? 48 << 10 : raised->second;
+    const uint64_t block = uint64_t(k.block.x) * k.block.y * k.block.z;
+    return block >= 1 && k.block.x <= 1024 && k.block.y <= 1024 && k.block.z <= 64 &&
+           block <= MAX_THREADS && k.grid.x >= 1 && k.grid.x <= 0x7fffffff && k.grid.y >= 1 &&
+           k.grid.y <= 65535 && k.grid.z >= 1 && k.grid.z <= 65535 &&
+           k.shared_bytes <= shared_limit;
+}
+
+static bool run_kernel(const fake_cuda_kernel &k)
+{
+    std::lock_guard<std::mutex> guard(fake_kernel_lock);
+    fake_run_grid(k);
+    kernels_run[k.name]++;
+    table_guard table(fake_table_lock);
+    fake_counts.kernels_run++;
+    return true;
+}
+
+/* As in CUDA a launch returns nothing: what is wrong with it is the last error. */
+void fake_cuda_push_kernel(fake_cuda_kernel k, cudaStream_t stream)
+{
+    int code;
+    if (fake_told_to_fail("kernel", &code)) {
+        fake_error(cudaError_t(code));
+        return;
+    }
+    if (!fits(k)) {
+        fake_misuse(cudaErrorInvalidConfiguration, k.name,
+                    "grid %u x %u x %u, block %u x %u x %u, %zu bytes of shared memory", k.grid.x,
+                    k.grid.y, k.grid.z, k.block.x, k.block.y, k.block.z, k.shared_bytes);
+        return;
+    }
+    if (fake_stream_device(stream) != fake_current_device()) {
+        fake_misuse(cudaErrorInvalidResourceHandle, k.name, "the stream is of another device");
+        return;
+    }
+    const char *name = k.name;
+    if (fake_push(stream, name, [k](work_run *) { return run_kernel(k); }) != cudaSuccess)
+        return;
+    table_guard guard(fake_table_lock);
+    fake_counts.launches++;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attr, int value)
+{
+    FAKE_CALL("cudaFuncSetAttribute");
+    if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return cudaSuccess;
+    if (value < 0 || value > 227 << 10)
+        return fake_misuse(cudaErrorInvalidValue, "cudaFuncSetAttribute",
+                           "%d bytes of shared memory", value);
+    table_guard guard(fake_table_lock);
+    shared_limits[function] = size_t(value);
+    return cudaSuccess;
+}
+
+void fake_cuda_print_kernels(FILE *out)
+{
+    std::lock_guard<std::mutex> guard(fake_kernel_lock);
+    for (const auto &k : kernels_run)
+        fprintf(out, "%s %ld\n", k.first.c_str(), k.second);
+}
