@@ -62,7 +62,9 @@ fr_status fr_nccl_open(void)
     return problem[0] ? fr_fail(FR_EUNAVAILABLE, "%s", problem) : FR_OK;
 }
 
+/* Declared again, since nccl.h has those without parameters as C of old did. */
 #define X(type, name, parameters, arguments)                                                       \
+    type name parameters;                                                                          \
     type name parameters                                                                           \
     {                                                                                              \
         return nccl.name arguments;                                                                \
