@@ -69,6 +69,9 @@ _Static_assert(sizeof(fr_block_q6_k) == 210, "q6_k block");
 
 #define FR_BLOCK_MAX 256 /* most values in a block */
 
+/* The unsigned codes of one block of a quantised type, in the order of the values; Q8_0's are its
+ * signed ones + 128. */
+void fr_block_codes(fr_dtype t, const void *block, uint8_t codes[FR_BLOCK_MAX]);
 /* The eight scales and mins of a Q4_K or Q5_K block, 0 .. 63 each. */
 void fr_block_k_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]);
 

@@ -113,8 +113,7 @@ static void codes_q6_k(const fr_block_q6_k *b, uint8_t codes[256])
     }
 }
 
-/* The unsigned codes of one block of a quantised type, in the order of the values. */
-static void block_codes(fr_dtype t, const void *block, uint8_t codes[FR_BLOCK_MAX])
+void fr_block_codes(fr_dtype t, const void *block, uint8_t codes[FR_BLOCK_MAX])
 {
     const uint8_t *raw = block;
     switch (t) {
@@ -164,7 +163,7 @@ static void widen_32(fr_dtype t, const uint8_t *block, float *dst)
     int offset = t == FR_Q4_0 ? 8 : t == FR_Q5_0 ? 16 : t == FR_Q8_0 ? 128 : 0;
     float scale = fr_f16_to_f32(d), shift = fr_f16_to_f32(m);
     uint8_t codes[FR_BLOCK_MAX];
-    block_codes(t, block, codes);
+    fr_block_codes(t, block, codes);
     for (int i = 0; i < 32; i++) {
         float value = scale * (float)((int)codes[i] - offset);
         dst[i] = has_min ? value + shift : value;
@@ -176,7 +175,7 @@ static void widen_k(fr_dtype t, const uint8_t *block, float *dst)
     fr_block_q4_k head; /* Q5_K begins with the same fields */
     memcpy(&head, block, offsetof(fr_block_q4_k, qs));
     uint8_t codes[FR_BLOCK_MAX], scales[8], mins[8];
-    block_codes(t, block, codes);
+    fr_block_codes(t, block, codes);
     fr_block_k_scales(head.scales, scales, mins);
     for (int g = 0; g < 8; g++) {
         float scale = fr_f16_to_f32(head.d) * scales[g], min = fr_f16_to_f32(head.dmin) * mins[g];

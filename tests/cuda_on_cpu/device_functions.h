@@ -9,8 +9,8 @@
 void __syncthreads();
 
 /* A warp operation: the lanes of mask wait for each other; the last one to arrive calls combine with
- * everybody's argument (args[lane], NULL outside of mask); then all go on. Lanes must agree on mask
- * and combine. */
+ * everybody's argument (args[lane] of the lanes in mask); then all go on. Lanes must agree on mask and
+ * combine. */
 typedef void (*fake_cuda_combine)(void *const args[32], unsigned mask);
 void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg);
 int fake_cuda_lane();

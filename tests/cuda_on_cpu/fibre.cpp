@@ -11,6 +11,9 @@
 
 #define STACK_BYTES (256 * 1024)
 #define GUARD_BYTES 4096
+/* Stacks begin at different places of a page: at the same one, all would share a few lines of cache. */
+#define COLOUR_BYTES 192
+#define COLOURS 64
 
 #ifdef __x86_64__
 
@@ -47,9 +50,9 @@ static void machine_switch(machine_context *save, machine_context *load)
     fake_cuda_switch_stacks(save, *load);
 }
 
-static void machine_new(machine_context *context, char *stack, void (*entry)())
+static void machine_new(machine_context *context, char *stack, size_t bytes, void (*entry)())
 {
-    uintptr_t *top = reinterpret_cast<uintptr_t *>(stack + STACK_BYTES);
+    uintptr_t *top = reinterpret_cast<uintptr_t *>(stack + bytes);
     top[-1] = 0; /* where entry would return to; keeps its stack aligned as a call does */
     top[-2] = reinterpret_cast<uintptr_t>(entry);
     for (int i = 3; i <= 8; i++)
@@ -66,11 +69,11 @@ static void machine_switch(machine_context *save, machine_context *load)
     swapcontext(save, load);
 }
 
-static void machine_new(machine_context *context, char *stack, void (*entry)())
+static void machine_new(machine_context *context, char *stack, size_t bytes, void (*entry)())
 {
     getcontext(context);
     context->uc_stack.ss_sp = stack;
-    context->uc_stack.ss_size = STACK_BYTES;
+    context->uc_stack.ss_size = bytes;
     context->uc_link = nullptr;
     makecontext(context, entry, 0);
 }
@@ -104,11 +107,13 @@ fibre *fibre_new(void (*body)())
         perror("cuda_on_cpu: stack of a fibre");
         abort();
     }
+    static unsigned n_fibres;
+    const size_t bytes = STACK_BYTES - n_fibres++ % COLOURS * COLOUR_BYTES;
     fibre *f = new fibre();
     f->stack = static_cast<char *>(memory) + GUARD_BYTES;
     f->body = body;
-    sanitizer_new(&f->sanitizer, f->stack, STACK_BYTES);
-    machine_new(&f->context, f->stack, fibre_main);
+    sanitizer_new(&f->sanitizer, f->stack, bytes);
+    machine_new(&f->context, f->stack, bytes, fibre_main);
     return f;
 }
 

@@ -21,26 +21,33 @@ dim3 blockDim, gridDim;
 
 enum thread_state { FRESH, READY, AT_BARRIER, AT_WARP, RETURNED };
 static const char *const state_names[] = {"not started", "ready", "at __syncthreads",
-                                          "at a warp operation", "returned"};
+                                          "in a warp operation", "gone"};
 
 struct cuda_thread {
     uint3 index;
     thread_state state;
-    fibre *stack;
-    /* AT_WARP: */
-    unsigned mask;
+    int lane;
+    fibre *stack; /* of one that waits */
+    unsigned mask; /* of its latest warp operation, as is combine */
     fake_cuda_combine combine;
-    void *arg;
+};
+
+/* The lanes of a warp that wait at a warp operation, and what they brought. */
+struct warp_meeting {
+    unsigned arrived;
+    void *args[32];
 };
 
 /* The running launch and block; the kernel lock guards all of it. */
 static const fake_cuda_kernel *kernel;
 static cuda_thread threads[MAX_THREADS];
+static warp_meeting meetings[MAX_THREADS / 32];
 static int n_threads, n_warps;
 static cuda_thread *self; /* the thread that runs */
 static int lane_order[32], warp_order[MAX_THREADS / 32];
 static int running_warp, next_fresh; /* the warp, and how many of lane_order are no longer fresh */
 static void *dynamic_shared;
+uint64_t fake_block_number;
 static std::vector<fibre *> &idle_fibres = *new std::vector<fibre *>;
 static std::map<std::string, long> &kernels_run = *new std::map<std::string, long>;
 static std::map<const void *, size_t> &shared_limits = *new std::map<const void *, size_t>;
@@ -151,6 +158,22 @@ static void run_fresh()
     fibre_resume(f);
 }
 
+/* A lane waits in a warp operation, and nobody can run. */
+static void die_of_waiting(const cuda_thread *t)
+{
+    const cuda_thread *lanes = t - t->lane;
+    for (int i = 0; i < 32; i++) {
+        if (!(t->mask >> i & 1))
+            continue;
+        if (&lanes[i] >= threads + n_threads)
+            die("a warp operation's mask %08x has lane %d, which does not exist", t->mask, i);
+        if (lanes[i].state != AT_WARP)
+            die("lane %d of warp %d waits in a warp operation of mask %08x for lane %d, which is %s",
+                t->lane, running_warp, t->mask, i, state_names[lanes[i].state]);
+    }
+    die("lanes of warp %d wait for each other in warp operations of different masks", running_warp);
+}
+
 static void run_warp(int warp)
 {
     running_warp = warp;
@@ -172,12 +195,13 @@ static void run_warp(int warp)
     for (int i = 0; i < 32; i++) {
         cuda_thread *t = lane_of_running_warp(i);
         if (t && t->state == AT_WARP)
-            die("lanes of warp %d wait for ever for other lanes of their mask %08x", warp, t->mask);
+            die_of_waiting(t);
     }
 }
 
 static void run_block()
 {
+    fake_block_number++;
     for (int i = 0; i < n_threads; i++)
         threads[i].state = FRESH;
     for (bool again = true; again;) {
@@ -207,7 +231,12 @@ void *fake_cuda_dynamic_shared()
 
 int fake_cuda_lane()
 {
-    return int(self - threads) % 32;
+    return self->lane;
+}
+
+int fake_thread()
+{
+    return int(self - threads);
 }
 
 void __syncthreads()
@@ -215,31 +244,39 @@ void __syncthreads()
     wait_as(AT_BARRIER);
 }
 
+/* Are all lanes of mask here, and in this operation? One that still is in another mask's will come. */
+static bool is_complete(const cuda_thread *lanes, const warp_meeting *meeting, unsigned mask)
+{
+    if ((meeting->arrived & mask) != mask)
+        return false;
+    for (int i = 0; i < 32; i++) {
+        if (!(mask >> i & 1))
+            continue;
+        if (lanes[i].mask != mask)
+            return false;
+        if (lanes[i].combine != self->combine)
+            die("lanes %d and %d meet in different warp operations", self->lane, i);
+    }
+    return true;
+}
+
 void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg)
 {
-    const int lane = fake_cuda_lane();
+    const int lane = self->lane;
     cuda_thread *lanes = self - lane;
+    warp_meeting *meeting = &meetings[running_warp];
     if (!(mask >> lane & 1))
         die("lane %d calls a warp operation with mask %08x, which leaves it out", lane, mask);
     self->mask = mask;
     self->combine = combine;
-    self->arg = arg;
-    void *args[32] = {};
-    for (int i = 0; i < 32; i++) {
-        if (!(mask >> i & 1))
-            continue;
-        if (&lanes[i] >= threads + n_threads || lanes[i].state == RETURNED)
-            die("mask %08x has lane %d, which %s", mask, i,
-                &lanes[i] >= threads + n_threads ? "does not exist" : "has returned");
-        if (i != lane && (lanes[i].state != AT_WARP || lanes[i].mask != mask)) {
-            wait_as(AT_WARP); /* the last one to come does the rest */
-            return;
-        }
-        if (lanes[i].combine != combine)
-            die("lanes %d and %d meet in different warp operations", lane, i);
-        args[i] = lanes[i].arg;
+    meeting->args[lane] = arg;
+    meeting->arrived |= 1u << lane;
+    if (!is_complete(lanes, meeting, mask)) {
+        wait_as(AT_WARP); /* the last one to come does the rest */
+        return;
     }
-    combine(args, mask);
+    combine(meeting->args, mask);
+    meeting->arrived &= ~mask;
     for (int i = 0; i < 32; i++)
         if (mask >> i & 1)
             lanes[i].state = READY;
@@ -248,8 +285,10 @@ void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg)
 void fake_cuda_combine_shuffle(void *const args[32], unsigned mask)
 {
     for (int i = 0; i < 32; i++) {
+        if (!(mask >> i & 1))
+            continue;
         fake_cuda_shuffle *s = static_cast<fake_cuda_shuffle *>(args[i]);
-        if (s && mask >> s->source & 1)
+        if (mask >> s->source & 1)
             s->result = static_cast<fake_cuda_shuffle *>(args[s->source])->value;
     }
 }
@@ -263,14 +302,14 @@ void __syncwarp(unsigned mask)
     fake_cuda_warp(mask, combine_nothing, nullptr);
 }
 
-static void combine_ballot(void *const args[32], unsigned)
+static void combine_ballot(void *const args[32], unsigned mask)
 {
     unsigned votes = 0;
     for (int i = 0; i < 32; i++)
-        if (args[i] && *static_cast<unsigned *>(args[i]))
+        if (mask >> i & 1 && *static_cast<unsigned *>(args[i]))
             votes |= 1u << i;
     for (int i = 0; i < 32; i++)
-        if (args[i])
+        if (mask >> i & 1)
             *static_cast<unsigned *>(args[i]) = votes;
 }
 
@@ -291,6 +330,7 @@ static void prepare_threads(const fake_cuda_kernel &k)
     n_warps = (n_threads + 31) / 32;
     for (int i = 0; i < n_threads; i++) {
         const unsigned at = unsigned(i);
+        threads[i].lane = i % 32;
         threads[i].index = {at % k.block.x, at / k.block.x % k.block.y,
                             at / k.block.x / k.block.y};
     }
@@ -299,7 +339,7 @@ static void prepare_threads(const fake_cuda_kernel &k)
     fill_order(warp_order, n_warps, &random);
 }
 
-void fake_run_grid(const fake_cuda_kernel &k)
+static void run_grid(const fake_cuda_kernel &k)
 {
     kernel = &k;
     prepare_threads(k);
@@ -333,7 +373,7 @@ static bool fits(const fake_cuda_kernel &k)
 static bool run_kernel(const fake_cuda_kernel &k)
 {
     std::lock_guard<std::mutex> guard(fake_kernel_lock);
-    fake_run_grid(k);
+    run_grid(k);
     kernels_run[k.name]++;
     table_guard table(fake_table_lock);
     fake_counts.kernels_run++;

@@ -84,7 +84,7 @@ void fake_drain_device(int device, bool non_blocking_too);
 
 /* grid.cpp */
 
-/* Runs one launch; the kernel lock is held. */
-void fake_run_grid(const fake_cuda_kernel &kernel);
+int fake_thread();                 /* the running thread's place in its block */
+extern uint64_t fake_block_number; /* of all blocks ever run */
 
 #endif

@@ -1,0 +1,193 @@
+/* matmul_plain.cu: F32, and BF16 and F16 for up to 32 tokens (matmul.h): decoding and verification.
+ *
+ * A block owns 32 (few rows: 16) rows, its 8 warps take every eighth chunk of 256 columns. A warp
+ * walks a chunk by steps of 64 columns: its lanes' 8 loads of 16 bytes for the next step, 4 KiB, are
+ * under way while it multiplies this one, also over the barrier where the partial results of eight
+ * chunks are added up.
+ *
+ * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes a
+ * cycle, and 0.7 us of latency want 18 KiB under way on each; a block has 32 KiB, two fit (128
+ * registers a thread). In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3 instructions of
+ * 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations, half of
+ * that with two tiles of rows) of a quarter cycle. Activations come from the second cache, 4 n bytes
+ * for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks on the
+ * same multiprocessor follow each other, since weights pass by the first cache. 32 tokens take twice
+ * the weights' bytes: beyond, matmul_wide.cu is better.
+ *
+ * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two a
+ * row, and y with its inverse. */
+#include "matmul_terms.cuh"
+
+enum { STEP = 64, BLOCKS = STEP / 32 }; /* columns a warp has in registers */
+
+template <int M> struct step_weights {
+    uint4 rows[M][BLOCKS][2]; /* [..][0]: row lane / 4 of the tile, [..][1]: row lane / 4 + 8 */
+};
+
+template <int M>
+static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2], int col, int stride,
+                                                 step_weights<M> *to)
+{
+    if (col >= stride)
+        return;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                to->rows[m][b][half] = load_once(at[m][half] + col + 32 * b);
+}
+
+/* Multiplies a step's weights with the activations of N tiles of tokens. */
+template <int TYPE, int M, int N>
+static __device__ __forceinline__ void multiply_step(const fr_cuda_matmul_args &args, int col,
+                                                     const float up[N], const step_weights<M> &w,
+                                                     float c[M][N][4])
+{
+    const int lane = threadIdx.x % 32;
+    float4 x[N][BLOCKS][2];
+#pragma unroll
+    for (int i = 0; i < N * BLOCKS * 2; i++)
+        x[i / (BLOCKS * 2)][i / 2 % BLOCKS][i % 2] =
+            load_x(args.x, i / (BLOCKS * 2) * TILE_TOKENS + lane / 4,
+                   col + i / 2 % BLOCKS * 32 + lane % 4 * 8 + i % 2 * 4, args.n, args.cols);
+#pragma unroll
+    for (int i = 0; i < BLOCKS * 2; i++)
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+            float4 part = x[tile][i / 2][i % 2];
+            uint32_t b[terms<TYPE>::COUNT][2];
+            split_terms<TYPE>(TYPE == MMA_F16 ? scale_x(part, up[tile]) : part, b);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                uint32_t a[4];
+                weights_of(w.rows[m][i / 2][0], w.rows[m][i / 2][1], i % 2, a);
+#pragma unroll
+                for (int term = 0; term < terms<TYPE>::COUNT; term++)
+                    mma_16<TYPE>(c[m][tile], a, b[term]);
+            }
+        }
+}
+
+/* The sums of one chunk, and the weights of the first step of the warp's next one into `ahead`,
+ * which has those of this one. */
+template <int TYPE, int M, int N>
+static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args &args,
+                                                      const uint16_t *const at[M][2], int chunk,
+                                                      const float up[N], step_weights<M> *ahead,
+                                                      float c[M][N][4])
+{
+#pragma unroll
+    for (int step = 0; step < CHUNK / STEP; step++) {
+        int col = chunk * CHUNK + step * STEP;
+        int next = step + 1 < CHUNK / STEP ? col + STEP : (chunk + WARPS) * CHUNK;
+        if (col >= args.stride)
+            return;
+        step_weights<M> now = *ahead;
+        load_step<M>(at, next, args.stride, ahead);
+        multiply_step<TYPE, M, N>(args, col, up, now, c);
+    }
+}
+
+template <int TYPE, int M, int N>
+FR_KERNEL(WARPS * 32)
+void matmul_narrow(const fr_cuda_matmul_args args)
+{
+    __shared__ partial_tile<M> partials[2][WARPS];
+    int first_row;
+    const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int chunks = (args.stride + CHUNK - 1) / CHUNK;
+    const uint16_t *at[M][2];
+    for (int m = 0; m < M; m++)
+        for (int half = 0; half < 2; half++)
+            at[m][half] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, half);
+    step_weights<M> ahead = {};
+    load_step<M>(at, warp * CHUNK, args.stride, &ahead);
+    float up[N], sums[N][elements<M>::MINE] = {};
+    for (int tile = 0; tile < N; tile++)
+        up[tile] = args.scales ? args.scales[2 * min(tile * TILE_TOKENS + lane / 4, args.n - 1)] : 1;
+    int buffer = 0;
+    for (int first = 0; first < chunks; first += WARPS) {
+        float c[M][N][4] = {};
+        if (first + warp < chunks)
+            multiply_chunk<TYPE, M, N>(args, at, first + warp, up, &ahead, c);
+#pragma unroll
+        for (int tile = 0; tile < N; tile++, buffer ^= 1) { /* two buffers: one barrier a tile */
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                put_partial<M>(&partials[buffer][warp], m, c[m][tile]);
+            __syncthreads();
+            add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < N; tile++)
+        write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
+}
+
+template <int TYPE, int M>
+static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
+{
+    const int blocks = row_blocks(args, M * TILE_ROWS);
+    auto kernel = args->n <= TILE_TOKENS       ? matmul_narrow<TYPE, M, 1>
+                  : args->n <= 2 * TILE_TOKENS ? matmul_narrow<TYPE, M, 2>
+                                               : matmul_narrow<TYPE, M, 4>;
+    FR_LAUNCH(kernel, blocks, WARPS * 32, 0, stream, *args);
+}
+
+/* With few rows, half as many a block: or multiprocessors would have none. */
+template <int TYPE> static void launch(cudaStream_t stream, const fr_cuda_matmul_args *args)
+{
+    if (row_blocks(args, 2 * TILE_ROWS) < FEW_BLOCKS)
+        launch_narrow<TYPE, 1>(stream, args);
+    else
+        launch_narrow<TYPE, 2>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_bf16(cudaStream_t stream, const void *args)
+{
+    launch<MMA_BF16>(stream, (const fr_cuda_matmul_args *)args);
+}
+
+extern "C" void fr_cuda_matmul_f16(cudaStream_t stream, const void *args)
+{
+    launch<MMA_F16>(stream, (const fr_cuda_matmul_args *)args);
+}
+
+/* F32: a warp a row, for F32_TOKENS tokens; a lane sums every 32nd column, and the lanes' sums are
+ * added by halves. For test models: exact rather than fast. */
+enum { F32_TOKENS = 4 };
+
+FR_KERNEL(WARPS * 32)
+void matmul_f32(const fr_cuda_matmul_args args)
+{
+    int first_row;
+    const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, WARPS, &first_row);
+    const int lane = threadIdx.x % 32, row = first_row + (int)threadIdx.x / 32;
+    const int first = blockIdx.y * F32_TOKENS;
+    if (row >= matrix.rows)
+        return;
+    const float *w = (const float *)matrix.data + (int64_t)row * args.cols;
+    float sums[F32_TOKENS] = {};
+    for (int col = lane; col < args.cols; col += 32)
+#pragma unroll
+        for (int i = 0; i < F32_TOKENS; i++)
+            if (first + i < args.n)
+                sums[i] = fmaf(w[col], args.x[(int64_t)(first + i) * args.cols + col], sums[i]);
+#pragma unroll
+    for (int i = 0; i < F32_TOKENS; i++) {
+        for (int step = 16; step > 0; step /= 2)
+            sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], step);
+        if (lane == 0 && first + i < args.n)
+            matrix.y[(int64_t)(first + i) * matrix.rows + row] = sums[i];
+    }
+}
+
+extern "C" void fr_cuda_matmul_f32(cudaStream_t stream, const void *p)
+{
+    const fr_cuda_matmul_args *args = (const fr_cuda_matmul_args *)p;
+    dim3 grid(row_blocks(args, WARPS), blocks_of(args->n, F32_TOKENS));
+    FR_LAUNCH(matmul_f32, grid, WARPS * 32, 0, stream, *args);
+}

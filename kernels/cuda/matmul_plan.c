@@ -1,0 +1,226 @@
+/* matmul_plan.c: see matmul_plan.h. */
+#include "matmul_plan.h"
+
+#include <string.h>
+
+#include "cublas_lt.h"
+#include "matmul.h"
+
+_Static_assert(sizeof(fr_cuda_matmul_args) <= FR_CUDA_ARGS, "arguments of a launch");
+_Static_assert(sizeof(fr_cublas_args) <= FR_CUDA_ARGS, "arguments of a launch");
+
+/* What is made of x. In this order they are made, and lie in the scratch. */
+typedef enum {
+    SCALES,      /* F16: a power of two a row */
+    TERMS_BF16,  /* for the wide kernels */
+    TERMS_F16,
+    ROUNDED_BF16, /* for cuBLASLt */
+    ROUNDED_F16,
+    ACTS_CODES, /* 8 bits, a scale for 32 columns */
+    ACTS_SUPER, /* 8 bits, a scale for 256 columns */
+    FORMS
+} x_form;
+
+static const fr_cuda_launch makers[FORMS] = {
+    [SCALES] = fr_cuda_matmul_scale_rows,        [TERMS_BF16] = fr_cuda_matmul_split_bf16,
+    [TERMS_F16] = fr_cuda_matmul_split_f16,      [ROUNDED_BF16] = fr_cuda_matmul_round_bf16,
+    [ROUNDED_F16] = fr_cuda_matmul_round_f16,    [ACTS_CODES] = fr_cuda_matmul_quantise,
+    [ACTS_SUPER] = fr_cuda_matmul_quantise_super,
+};
+
+/* [0]: up to FR_CUDA_NARROW tokens, [1]: more. */
+static const fr_cuda_launch kernels[FR_CUDA_KINDS][2] = {
+    [FR_CUDA_F32] = {fr_cuda_matmul_f32, fr_cuda_matmul_f32},
+    [FR_CUDA_BF16] = {fr_cuda_matmul_bf16, fr_cuda_matmul_wide_bf16},
+    [FR_CUDA_F16] = {fr_cuda_matmul_f16, fr_cuda_matmul_wide_f16},
+    [FR_CUDA_CODES] = {fr_cuda_matmul_codes, fr_cuda_matmul_wide_codes},
+    [FR_CUDA_Q4_K] = {fr_cuda_matmul_q4_k, fr_cuda_matmul_wide_q4_k},
+    [FR_CUDA_Q5_K] = {fr_cuda_matmul_q5_k, fr_cuda_matmul_wide_q5_k},
+    [FR_CUDA_Q6_K] = {fr_cuda_matmul_q6_k, fr_cuda_matmul_wide_q6_k},
+};
+
+/* Where each form lies in the scratch, and which products cuBLASLt takes. */
+typedef struct plan {
+    bool wide;
+    bool needs[FORMS];
+    size_t at[FORMS], bytes;
+    int32_t strides[FORMS];
+    bool by_cublas[FR_CUDA_PRODUCTS_MAX];
+    uint64_t algorithms[FR_CUDA_PRODUCTS_MAX][8];
+} plan;
+
+static fr_cublas_shape shape_of(const fr_weight *w, int n)
+{
+    return (fr_cublas_shape){w->rows, w->stride, n, w->kind == FR_CUDA_BF16};
+}
+
+static void find_needs(const fr_cuda_matmul_request *r, plan *p)
+{
+    for (int i = 0; i < r->n_products; i++) {
+        const fr_weight *w = r->products[i].w;
+        const bool bf16 = w->kind == FR_CUDA_BF16, f16 = w->kind == FR_CUDA_F16;
+        const fr_cublas_shape shape = shape_of(w, r->n);
+        x_form form = FORMS;
+        if (bf16 || f16) {
+            p->by_cublas[i] = r->cublas && r->n >= FR_CUBLAS_TOKENS &&
+                              fr_cublas_choose(r->cublas, &shape, p->algorithms[i]);
+            if (p->by_cublas[i])
+                form = bf16 ? ROUNDED_BF16 : ROUNDED_F16;
+            else if (p->wide)
+                form = bf16 ? TERMS_BF16 : TERMS_F16;
+            p->needs[SCALES] |= f16;
+        } else if (w->kind != FR_CUDA_F32) {
+            form = w->kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER;
+        }
+        if (form < FORMS) {
+            p->needs[form] = true;
+            p->strides[form] = w->stride;
+        }
+    }
+}
+
+static size_t form_bytes(x_form form, int32_t stride, int n)
+{
+    const size_t tokens = (size_t)n, padded = (tokens + FR_CUDA_WIDE_TOKENS - 1) /
+                                              FR_CUDA_WIDE_TOKENS * FR_CUDA_WIDE_TOKENS,
+                 tiles = (tokens + FR_CUDA_TILE_TOKENS - 1) / FR_CUDA_TILE_TOKENS, cols = (size_t)stride;
+    switch (form) {
+    case SCALES:
+        return tokens * 2 * sizeof(float);
+    case TERMS_BF16:
+        return padded * cols * 2 * FR_CUDA_BF16_TERMS;
+    case TERMS_F16:
+        return padded * cols * 2 * FR_CUDA_F16_TERMS;
+    case ROUNDED_BF16:
+    case ROUNDED_F16:
+        return tokens * cols * 2;
+    case ACTS_CODES:
+        return FR_CUDA_ACTS_CODES(tiles, cols) + tiles * (cols / 32) * FR_CUDA_TILE_TOKENS * 2 * sizeof(float);
+    case ACTS_SUPER:
+        return FR_CUDA_ACTS_CODES(tiles, cols) + FR_CUDA_ACTS_DIGITS(tiles, cols) +
+               tiles * (cols / FR_CUDA_CHUNK) * FR_CUDA_TILE_TOKENS * sizeof(float);
+    case FORMS:
+        break;
+    }
+    return 0;
+}
+
+static plan make_plan(const fr_cuda_matmul_request *r)
+{
+    plan p = {.wide = r->n > FR_CUDA_NARROW};
+    find_needs(r, &p);
+    for (int f = 0; f < FORMS; f++) {
+        p.at[f] = p.bytes;
+        if (p.needs[f])
+            p.bytes += (form_bytes((x_form)f, p.strides[f], r->n) + 255) / 256 * 256;
+    }
+    return p;
+}
+
+size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r)
+{
+    return make_plan(r).bytes;
+}
+
+static void push(fr_cuda_command *out, fr_cuda_launch launch, const void *args, size_t bytes)
+{
+    *out = (fr_cuda_command){.launch = launch, .bytes = bytes};
+    memcpy(out->args, args, bytes);
+}
+
+static void *form_at(const fr_cuda_matmul_request *r, const plan *p, x_form form)
+{
+    return p->needs[form] ? (char *)r->scratch + p->at[form] : NULL;
+}
+
+static const float *scales_of(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kind kind)
+{
+    return kind == FR_CUDA_F16 ? form_at(r, p, SCALES) : NULL;
+}
+
+static int push_preparations(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_command *out)
+{
+    int n = 0;
+    for (int f = 0; f < FORMS; f++) {
+        fr_cuda_prepare_args args = {.x = r->x, .out = form_at(r, p, (x_form)f), .n = r->n,
+                                     .cols = r->products[0].w->cols, .stride = p->strides[f]};
+        if (f == TERMS_F16 || f == ROUNDED_F16)
+            args.scales = form_at(r, p, SCALES);
+        if (p->needs[f])
+            push(&out[n++], makers[f], &args, sizeof args);
+    }
+    return n;
+}
+
+static int push_cublas(const fr_cuda_matmul_request *r, const plan *p, int product,
+                       fr_cuda_command *out)
+{
+    const fr_weight *w = r->products[product].w;
+    const bool bf16 = w->kind == FR_CUDA_BF16;
+    fr_cublas_args args = {.lt = r->cublas, .w = w->data, .y = r->products[product].y,
+                           .x = form_at(r, p, bf16 ? ROUNDED_BF16 : ROUNDED_F16),
+                           .shape = shape_of(w, r->n)};
+    memcpy(args.algorithm, p->algorithms[product], sizeof args.algorithm);
+    push(&out[0], fr_cublas_matmul, &args, sizeof args);
+    if (bf16)
+        return 1;
+    fr_cuda_prepare_args unscale = {.out = args.y, .scales = form_at(r, p, SCALES), .n = r->n,
+                                    .cols = w->rows};
+    push(&out[1], fr_cuda_matmul_unscale, &unscale, sizeof unscale);
+    return 2;
+}
+
+static const void *acts_of(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kind kind)
+{
+    if (kind == FR_CUDA_F32)
+        return NULL;
+    if (kind == FR_CUDA_BF16 || kind == FR_CUDA_F16)
+        return form_at(r, p, kind == FR_CUDA_BF16 ? TERMS_BF16 : TERMS_F16);
+    return form_at(r, p, kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER);
+}
+
+static fr_cuda_matrix matrix_of(const fr_product *product)
+{
+    const fr_dtype t = product->w->dtype;
+    fr_cuda_matrix m = {.data = product->w->data, .y = product->y, .rows = product->w->rows};
+    m.has_shifts = t == FR_Q4_1 || t == FR_Q5_1;
+    m.offset = t == FR_Q4_0 ? -8 : t == FR_Q5_0 ? -16 : 0;
+    return m;
+}
+
+/* The products of one kind that own kernels take, by groups. */
+static int push_kind(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kind kind,
+                     fr_cuda_command *out)
+{
+    int n = 0;
+    fr_cuda_matmul_args args = {.x = r->x, .acts = acts_of(r, p, kind),
+                                .scales = scales_of(r, p, kind), .n = r->n};
+    for (int i = 0; i < r->n_products; i++) {
+        const fr_weight *w = r->products[i].w;
+        if (w->kind != kind || p->by_cublas[i])
+            continue;
+        args.cols = w->cols;
+        args.stride = w->stride;
+        args.matrices[args.n_matrices++] = matrix_of(&r->products[i]);
+        if (args.n_matrices == FR_CUDA_GROUP) {
+            push(&out[n++], kernels[kind][p->wide], &args, sizeof args);
+            args.n_matrices = 0;
+        }
+    }
+    if (args.n_matrices > 0)
+        push(&out[n++], kernels[kind][p->wide], &args, sizeof args);
+    return n;
+}
+
+int fr_cuda_matmul_plan(const fr_cuda_matmul_request *r,
+                        fr_cuda_command out[FR_CUDA_MATMUL_COMMANDS])
+{
+    const plan p = make_plan(r);
+    int n = push_preparations(r, &p, out);
+    for (int kind = 0; kind < FR_CUDA_KINDS; kind++)
+        n += push_kind(r, &p, (fr_cuda_kind)kind, out + n);
+    for (int i = 0; i < r->n_products; i++)
+        if (p.by_cublas[i])
+            n += push_cublas(r, &p, i, out + n);
+    return n;
+}

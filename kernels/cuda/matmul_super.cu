@@ -1,0 +1,344 @@
+/* matmul_super.cu: Q4_K, Q5_K and Q6_K (matmul.h): super-blocks of 256 columns with integer scales of
+ * 32 (Q6_K: 16) columns. The same operations in the same order as the CPU backends (fast_tiles_k.h),
+ * and so the same bits for the same activations: a super-block gives `part`, its scaled integer sums
+ * added up in f32, and `offset`, an exact integer, what the codes' offsets take off; an element of y
+ * is the sum over super-blocks, in order, of part * (d * scale) + offset * (shift * scale), each by a
+ * fused multiply-add. Only that chain is sequential; warps compute parts and offsets of eight
+ * super-blocks at a time.
+ *
+ * offset = sum of mins (Q6_K: scales) times sums of activations: a product of matrices too, with sums
+ * in two digits of 7 bits.
+ *
+ * The limit is memory: 4.6 bits a weight of Q4_K, 8.6 of the others. In the 150 cycles in which 16
+ * rows of a Q4_K super-block come in (matmul_plain.cu), 8 tokens take some 200 instructions of a
+ * quarter cycle and 10 of the tensor cores. */
+#include "matmul_acts.cuh"
+
+enum { Q4_K, Q5_K, Q6_K };
+
+template <int TYPE> struct layout {
+    enum {
+        BITS = TYPE == Q4_K ? 4 : 8,
+        SCALES = TYPE == Q6_K ? 16 : 8, /* a row and super-block */
+        CODES = BITS * PAIR_BYTES,
+        AT_SCALES = CODES + TILE_ROWS * 4,
+        BYTES = TYPE == Q4_K ? FR_CUDA_Q4_K_BYTES : FR_CUDA_Q8_K_BYTES
+    };
+};
+
+/* A tile of rows in a super-block, as a lane needs it: of rows lane / 4 and lane / 4 + 8. */
+template <int TYPE> struct super_tile {
+    chunk_codes<layout<TYPE>::BITS> codes;
+    uint32_t scales[2][layout<TYPE>::SCALES / 4]; /* bytes */
+    uint32_t offsets[2]; /* mins (Q6_K: scales) as operand a: bytes 4t .. 4t + 3 of 16 */
+    uint32_t d[2];       /* f16 d and dmin */
+};
+
+template <int TYPE>
+static __device__ __forceinline__ void load_super(const fr_cuda_matrix &matrix, int tile, int super,
+                                                  int supers, super_tile<TYPE> *to)
+{
+    if (super >= supers)
+        return;
+    const uint8_t *record = find_record(matrix, tile, super, supers, layout<TYPE>::BYTES);
+    const int lane = threadIdx.x % 32, t = lane % 4;
+    load_codes(record, &to->codes);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int row = lane / 4 + 8 * half;
+        const uint32_t *scales =
+            (const uint32_t *)(record + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
+        to->d[half] = *(const uint32_t *)(record + layout<TYPE>::CODES + row * 4);
+#pragma unroll
+        for (int i = 0; i < layout<TYPE>::SCALES / 4; i++)
+            to->scales[half][i] = scales[i];
+        if (TYPE == Q6_K)
+            to->offsets[half] = scales[t];
+        else
+            to->offsets[half] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0; /* mins lie behind the scales */
+    }
+}
+
+/* Scale s of row lane / 4 + 8 * half. */
+template <int TYPE>
+static __device__ __forceinline__ float scale_of(const super_tile<TYPE> &w, int half, int s)
+{
+    uint32_t byte = w.scales[half][s / 4] >> s % 4 * 8 & 255;
+    return TYPE == Q6_K ? (float)(int8_t)byte : (float)byte;
+}
+
+/* parts: of one tile of rows and one of tokens. */
+template <int TYPE>
+static __device__ __forceinline__ void multiply_super(const super_tile<TYPE> &w,
+                                                      const chunk_acts &acts, float parts[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        parts[i] = 0;
+#pragma unroll
+    for (int block = 0; block < SUPER_BLOCKS; block++) {
+        uint32_t a[4], b[2];
+        block_codes(w.codes, block, a);
+        block_acts(acts, block, b);
+#pragma unroll
+        for (int run = 0; run < (TYPE == Q6_K ? 2 : 1); run++) {
+            /* A run of 16 columns is half of an instruction, the other half zeros. */
+            const uint32_t a_run[4] = {a[2 * run], a[2 * run + 1], TYPE == Q6_K ? 0 : a[2],
+                                       TYPE == Q6_K ? 0 : a[3]};
+            const uint32_t b_run[2] = {b[run], TYPE == Q6_K ? 0 : b[1]};
+            int dots[4] = {};
+            mma_32(dots, a_run, b_run);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                parts[i] = fmaf((float)dots[i],
+                                scale_of(w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
+        }
+    }
+}
+
+/* The sums of activations in digits, as operand b. */
+struct super_sums {
+    uint32_t low, high;
+};
+
+template <int TYPE>
+static __device__ __forceinline__ void multiply_offsets(const super_tile<TYPE> &w, super_sums sums,
+                                                        float offsets[4])
+{
+    const uint32_t a[4] = {w.offsets[0], w.offsets[1], 0, 0};
+    const uint32_t b_low[2] = {sums.low, 0}, b_high[2] = {sums.high, 0};
+    int low[4] = {}, high[4] = {};
+    mma_32(low, a, b_low);
+    mma_32(high, a, b_high);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        offsets[i] = (float)(low[i] + 128 * high[i]);
+}
+
+/* d, and what the offset is multiplied with. */
+template <int TYPE> static __device__ __forceinline__ float2 factors_of(uint32_t d)
+{
+    float scale = low_value(MMA_F16, d);
+    return make_float2(scale, TYPE == Q6_K ? scale * -32.0f : 0.0f - high_value(MMA_F16, d));
+}
+
+/* A step of the chain. */
+static __device__ __forceinline__ float add_super(float sum, float part, float offset,
+                                                  float2 factors, float act_scale)
+{
+    sum = fmaf(part, factors.x * act_scale, sum);
+    return fmaf(offset, factors.y * act_scale, sum);
+}
+
+/* Where the activations of a tile of tokens and a super-block are. */
+struct super_acts {
+    const uint8_t *digits;
+    const float *scales; /* [8 tokens] */
+};
+
+static __device__ __forceinline__ super_acts find_acts(const fr_cuda_matmul_args &args, int tile,
+                                                       int super)
+{
+    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int64_t at = (int64_t)tile * (args.cols / SUPER) + super;
+    const uint8_t *digits = (const uint8_t *)args.acts + FR_CUDA_ACTS_CODES(tiles, args.cols);
+    const uint8_t *scales = digits + FR_CUDA_ACTS_DIGITS(tiles, args.cols);
+    return {digits + at * 512, (const float *)scales + at * TILE_TOKENS};
+}
+
+template <int TYPE> static __device__ __forceinline__ super_sums load_sums(const super_acts &acts)
+{
+    const uint8_t *digits =
+        acts.digits + (TYPE == Q6_K ? 0 : 256) + threadIdx.x % 32 * sizeof(uint32_t);
+    return {*(const uint32_t *)digits, *(const uint32_t *)(digits + 128)};
+}
+
+/* What a warp gives to the chain: of M tiles of rows by 8 tokens. Two rows more for the banks. */
+template <int M> struct super_partial {
+    float2 at[TILE_TOKENS][M * TILE_ROWS + 2]; /* part, offset */
+    float2 factors[M * TILE_ROWS];
+    float act_scales[TILE_TOKENS];
+};
+
+template <int TYPE, int M>
+static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile, int super,
+                                                 const super_tile<TYPE> w[M], super_partial<M> *to)
+{
+    const int lane = threadIdx.x % 32;
+    const chunk_acts codes = load_acts(args, tile, super);
+    const super_acts acts = find_acts(args, tile, super);
+    const super_sums sums = load_sums<TYPE>(acts);
+    if (lane < TILE_TOKENS)
+        to->act_scales[lane] = acts.scales[lane];
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        float parts[4], offsets[4];
+        multiply_super(w[m], codes, parts);
+        multiply_offsets(w[m], sums, offsets);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = m * TILE_ROWS + lane / 4 + i / 2 * 8;
+            to->at[lane % 4 * 2 + i % 2][row] = make_float2(parts[i], offsets[i]);
+            if (lane % 4 == 0 && i % 2 == 0)
+                to->factors[row] = factors_of<TYPE>(w[m].d[i / 2]);
+        }
+    }
+}
+
+template <int M>
+static __device__ __forceinline__ void add_supers(const super_partial<M> *of_warps, int live,
+                                                  float *sums)
+{
+#pragma unroll
+    for (int e = 0; e < elements<M>::MINE; e++) {
+        int i = (int)threadIdx.x + e * WARPS * 32;
+        const int row = element_row<M>(i), token = element_token<M>(i);
+        if (i < elements<M>::ALL)
+            for (int w = 0; w < live; w++) {
+                const float2 both = of_warps[w].at[token][row];
+                sums[e] = add_super(sums[e], both.x, both.y, of_warps[w].factors[row],
+                                    of_warps[w].act_scales[token]);
+            }
+    }
+}
+
+template <int TYPE, int M, int N>
+FR_KERNEL(WARPS * 32)
+void super_narrow(const fr_cuda_matmul_args args)
+{
+    __shared__ super_partial<M> partials[2][WARPS];
+    int first_row;
+    const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
+    const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
+    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    super_tile<TYPE> ahead[M] = {};
+#pragma unroll
+    for (int m = 0; m < M; m++)
+        load_super(matrix, first_row / TILE_ROWS + m, warp, supers, &ahead[m]);
+    float sums[N][elements<M>::MINE] = {};
+    int buffer = 0;
+    for (int first = 0; first < supers; first += WARPS) {
+        super_tile<TYPE> now[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            now[m] = ahead[m];
+            load_super(matrix, first_row / TILE_ROWS + m, first + warp + WARPS, supers, &ahead[m]);
+        }
+#pragma unroll
+        for (int tile = 0; tile < N; tile++, buffer ^= 1) {
+            if (first + warp < supers && tile < tiles)
+                put_super<TYPE, M>(args, tile, first + warp, now, &partials[buffer][warp]);
+            __syncthreads();
+            if (tile < tiles)
+                add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
+        }
+    }
+#pragma unroll
+    for (int tile = 0; tile < N; tile++)
+        write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
+}
+
+template <int TYPE, int M>
+static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
+{
+    auto kernel = args->n <= TILE_TOKENS       ? super_narrow<TYPE, M, 1>
+                  : args->n <= 2 * TILE_TOKENS ? super_narrow<TYPE, M, 2>
+                                               : super_narrow<TYPE, M, 4>;
+    FR_LAUNCH(kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
+}
+
+template <int TYPE> static void launch(cudaStream_t stream, const void *p)
+{
+    const fr_cuda_matmul_args *args = (const fr_cuda_matmul_args *)p;
+    if (row_blocks(args, 2 * TILE_ROWS) < FEW_BLOCKS)
+        launch_narrow<TYPE, 1>(stream, args);
+    else
+        launch_narrow<TYPE, 2>(stream, args);
+}
+
+/* One tile of tokens of a warp of a wide kernel: the chain goes on in registers. */
+template <int TYPE>
+static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile, int super,
+                                                const super_tile<TYPE> w[WIDE_M],
+                                                float sums[WIDE_M][4])
+{
+    if (tile * TILE_TOKENS >= args.n)
+        return;
+    const chunk_acts codes = load_acts(args, tile, super);
+    const super_acts acts = find_acts(args, tile, super);
+    const super_sums act_sums = load_sums<TYPE>(acts);
+    const float2 act_scales = *(const float2 *)(acts.scales + threadIdx.x % 4 * 2);
+#pragma unroll
+    for (int m = 0; m < WIDE_M; m++) {
+        float parts[4], offsets[4];
+        multiply_super(w[m], codes, parts);
+        multiply_offsets(w[m], act_sums, offsets);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[m][i] = add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
+                                   i % 2 ? act_scales.y : act_scales.x);
+    }
+}
+
+/* 64 rows by 64 tokens a block, 32 by 32 a warp; activations come through the first cache. */
+template <int TYPE>
+FR_KERNEL(WIDE_WARPS * 32)
+void super_wide(const fr_cuda_matmul_args args)
+{
+    int first_row;
+    const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
+    const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
+    const int first_tile = (int)blockIdx.x * WIDE_TILES + warp / 2 * WIDE_N;
+    first_row += warp % 2 * WIDE_M * TILE_ROWS;
+    float sums[WIDE_N][WIDE_M][4] = {};
+    for (int super = 0; super < supers; super++) {
+        super_tile<TYPE> w[WIDE_M];
+#pragma unroll
+        for (int m = 0; m < WIDE_M; m++)
+            load_super(matrix, first_row / TILE_ROWS + m, super, supers, &w[m]);
+#pragma unroll
+        for (int tile = 0; tile < WIDE_N; tile++)
+            add_wide<TYPE>(args, first_tile + tile, super, w, sums[tile]);
+    }
+#pragma unroll
+    for (int i = 0; i < WIDE_M * WIDE_N; i++)
+        write_tile(args, matrix, first_row + i / WIDE_N * TILE_ROWS,
+                   (first_tile + i % WIDE_N) * TILE_TOKENS, sums[i % WIDE_N][i / WIDE_N]);
+}
+
+template <int TYPE> static void launch_wide(cudaStream_t stream, const void *p)
+{
+    const fr_cuda_matmul_args *args = (const fr_cuda_matmul_args *)p;
+    dim3 grid(blocks_of(args->n, WIDE_TOKENS), row_blocks(args, WIDE_ROWS));
+    FR_LAUNCH(super_wide<TYPE>, grid, WIDE_WARPS * 32, 0, stream, *args);
+}
+
+extern "C" void fr_cuda_matmul_q4_k(cudaStream_t stream, const void *args)
+{
+    launch<Q4_K>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_q5_k(cudaStream_t stream, const void *args)
+{
+    launch<Q5_K>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_q6_k(cudaStream_t stream, const void *args)
+{
+    launch<Q6_K>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_wide_q4_k(cudaStream_t stream, const void *args)
+{
+    launch_wide<Q4_K>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_wide_q5_k(cudaStream_t stream, const void *args)
+{
+    launch_wide<Q5_K>(stream, args);
+}
+
+extern "C" void fr_cuda_matmul_wide_q6_k(cudaStream_t stream, const void *args)
+{
+    launch_wide<Q6_K>(stream, args);
+}
