@@ -20,7 +20,7 @@ typedef struct fr_cuda_candidates_args {
     const int32_t *tokens;       /* [vocab], ascending; NULL: column i is token first_token + i */
     const fr_row_query *queries; /* [n] */
     fr_row_answer *answers;      /* [n] */
-    void *scratch;               /* fr_cuda_candidates_scratch_bytes(n, vocab), aligned to 16 bytes */
+    void *scratch; /* fr_cuda_candidates_scratch_bytes(n, vocab), aligned to 16 bytes */
     int32_t n, vocab, first_token;
 } fr_cuda_candidates_args;
 

@@ -66,25 +66,26 @@ static fr_status cuda_embed(fr_device *dev, float *x, const fr_matrix *table, co
     return PUSH(dev, fr_cuda_embed, args);
 }
 
-/* The residual sum that was pushed just before goes along. */
-static int takes_sum(const fr_cuda_command *last, const float *x, int n, int dim)
+/* What was added to x [n, dim] just before, whose command then is no more: the norm takes the sum along. NULL: nothing. */
+static const float *take_sum(fr_cuda_queue *q, const float *x, int n, int dim)
 {
+    const fr_cuda_command *last = fr_cuda_queue_last(q);
+    fr_cuda_add_args add;
     if (!last || last->launch != fr_cuda_add)
-        return 0;
-    const fr_cuda_add_args *add = (const void *)last->args;
-    return add->x == x && add->n == n && add->dim == dim && !add->repeat;
+        return NULL;
+    memcpy(&add, last->args, sizeof add);
+    if (add.x != x || add.n != n || add.dim != dim || add.repeat)
+        return NULL;
+    fr_cuda_queue_drop_last(q);
+    return add.y;
 }
 
 static fr_status cuda_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim,
                                float eps)
 {
     /* x is written only where a sum goes into it: what that sum's caller asked for. */
-    fr_cuda_norm_args args = {.y = y, .x = (float *)(uintptr_t)x, .weight = weight, .n = n, .dim = dim, .eps = eps};
-    const fr_cuda_command *last = fr_cuda_queue_last(dev->queue);
-    if (takes_sum(last, x, n, dim)) {
-        args.added = ((const fr_cuda_add_args *)(const void *)last->args)->y;
-        fr_cuda_queue_drop_last(dev->queue);
-    }
+    const fr_cuda_norm_args args = {.y = y, .x = (float *)(uintptr_t)x, .added = take_sum(dev->queue, x, n, dim),
+                                    .weight = weight, .n = n, .dim = dim, .eps = eps};
     return PUSH(dev, fr_cuda_norm, args);
 }
 

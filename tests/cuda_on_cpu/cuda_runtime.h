@@ -10,13 +10,17 @@
 
 #define FR_CUDA_ON_CPU 1
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "cuda_runtime_api.h"
+
+#ifdef __cplusplus /* C files see the host side only */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
 #include <functional>
 #include <tuple>
 
-#include "cuda_runtime_api.h"
 #include "vector_types.h"
 
 #define __global__
@@ -67,5 +71,7 @@ void fake_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 bl
 }
 
 #include "device_functions.h"
+
+#endif
 
 #endif

@@ -79,6 +79,8 @@ cudaError_t fake_push(cudaStream_t stream, const char *call, work w);
 int fake_stream_device(cudaStream_t stream);
 /* Is a capture active that forbids this thread a call like cudaMalloc? Then invalidates it. */
 cudaError_t fake_forbidden_in_capture(const char *call);
+/* Runs one piece of a stream's work without waiting. False: there is none left. */
+bool fake_poke(cudaStream_t stream);
 /* Runs all the work of a device: of every stream, or only of those that block the default one. */
 void fake_drain_device(int device, bool non_blocking_too);
 

@@ -177,6 +177,15 @@ static void try_step(cudaStream_t s)
         step(s, false);
 }
 
+bool fake_poke(cudaStream_t stream)
+{
+    const cudaStream_t s = fake_stream(stream);
+    if (!s)
+        return false;
+    try_step(s);
+    return has_work(s);
+}
+
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     FAKE_CALL("cudaStreamQuery");

@@ -185,9 +185,9 @@ static void test_every_kind_of_row(void **state)
     const int vocabs[] = {1, 2, 15, 16, 17, 32, 33, 255, 1000, 1023, 1024, 1025, 3000, 9000};
     suite_random r = {20};
     for (size_t i = 0; i < sizeof vocabs / sizeof vocabs[0]; i++) {
-        check_random(&r, 3 * ROW_KINDS, vocabs[i], (int32_t)i * 1000, NULL);
+        check_random(&r, 2 * ROW_KINDS, vocabs[i], (int32_t)i * 1000, NULL);
         int32_t *tokens = list_tokens(&r, vocabs[i]);
-        check_random(&r, 2 * ROW_KINDS, vocabs[i], 0, tokens);
+        check_random(&r, ROW_KINDS, vocabs[i], 0, tokens);
         free(tokens);
     }
     check_random(&r, 70, 300, 7, NULL);
@@ -209,20 +209,15 @@ static void test_ties(void **state)
     enum { VOCAB = 5000 };
     const int columns[] = {0, 1, 31, 32, 255, 256, 1023, 1024, 2047, 3333, 4096, 4999};
     const int n = sizeof columns / sizeof columns[0];
-    float logits[VOCAB];
+    static float logits[2 * VOCAB];
     for (int first = 0; first < n; first++)
         for (int second = first + 1; second < n; second++) {
             fr_row_query queries[2] = {{.n_top = 3}, {.temperature = 1e-39f, .n_top = 1}};
             for (int i = 0; i < VOCAB; i++)
                 logits[i] = -(float)(i % 7) - 1;
             logits[columns[first]] = logits[columns[second]] = 4;
-            for (int i = 0; i < 2; i++) {
-                fr_row_answer a;
-                check(logits, 1, VOCAB, 100, NULL, &queries[i]);
-                answer(logits, 1, VOCAB, 100, NULL, &queries[i], &a);
-                assert_int_equal(a.winner, 100 + columns[first]);
-                assert_int_equal(a.top[0].token, 100 + columns[first]);
-            }
+            memcpy(logits + VOCAB, logits, VOCAB * sizeof *logits);
+            check(logits, 2, VOCAB, 100, NULL, queries);
         }
 }
 
