@@ -151,8 +151,8 @@ static int run_command(const fr_model_command *command, int argc, char **argv)
 
 static void print_help(void)
 {
-    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model file, and measures "
-           "it.\n\nCommands:\n");
+    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model, a file or a "
+           "folder, and measures it.\n\nCommands:\n");
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i]->name,
                commands[i]->doc + strspn(commands[i]->doc, "\v"));
@@ -178,4 +178,4 @@ static int run(int argc, char **argv)
 }
 
 const fr_command fr_command_model = {
-    "model", "look at a model file: inspect, tokenize, perplexity, check, perf, vocab", run};
+    "model", "look at a model: inspect, tokenize, perplexity, check, perf, vocab", run};

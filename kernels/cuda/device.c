@@ -111,12 +111,16 @@ void fr_cuda_mem_free(fr_device *dev, void *mem)
 fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
     FR_TRY(fr_cuda_queue_wait(dev->queue));
+    if (bytes == 0)
+        return FR_OK;
     return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyHostToDevice), "an upload of %zu bytes", bytes);
 }
 
 fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
     FR_TRY(fr_cuda_queue_wait(dev->queue));
+    if (bytes == 0)
+        return FR_OK;
     return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyDeviceToHost), "a download of %zu bytes", bytes);
 }
 

@@ -69,12 +69,12 @@ template <typename Sum, typename Step>
 static __device__ void mma_by_shuffles(Sum c[4], const uint32_t a[4], const uint32_t b[2], Step step)
 {
     const int lane = threadIdx.x % 32, row = lane / 4 * 4, token = lane % 4 * 8;
-    for (int part = 0; part < 2; part++)
+    for (int half = 0; half < 2; half++)
         for (int word = 0; word < 4; word++) {
-            uint32_t a0 = __shfl_sync(0xffffffffu, a[2 * part], row + word),
-                     a1 = __shfl_sync(0xffffffffu, a[2 * part + 1], row + word),
-                     b0 = __shfl_sync(0xffffffffu, b[part], token + word),
-                     b1 = __shfl_sync(0xffffffffu, b[part], token + 4 + word);
+            uint32_t a0 = __shfl_sync(0xffffffffu, a[2 * half], row + word),
+                     a1 = __shfl_sync(0xffffffffu, a[2 * half + 1], row + word),
+                     b0 = __shfl_sync(0xffffffffu, b[half], token + word),
+                     b1 = __shfl_sync(0xffffffffu, b[half], token + 4 + word);
             c[0] = step(a0, b0, c[0]);
             c[1] = step(a0, b1, c[1]);
             c[2] = step(a1, b0, c[2]);

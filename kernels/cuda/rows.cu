@@ -60,9 +60,10 @@ static __device__ int64_t thread_index(void)
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+/* A grid has one block at least: one without work where there is nothing to do. */
 static unsigned blocks_for(int64_t count)
 {
-    return (unsigned)((count + THREADS - 1) / THREADS);
+    return count > 0 ? (unsigned)((count + THREADS - 1) / THREADS) : 1;
 }
 
 FR_KERNEL(THREADS) void add(fr_cuda_add_args a)

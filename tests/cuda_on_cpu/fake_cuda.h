@@ -54,7 +54,7 @@ void fake_cuda_print_kernels(FILE *out);
 typedef enum { FAKE_CUDA_FORWARD, FAKE_CUDA_BACKWARD, FAKE_CUDA_SHUFFLED } fake_cuda_order;
 void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 
-void fake_cuda_set_devices(int n);           /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
+void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does

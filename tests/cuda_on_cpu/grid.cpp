@@ -27,7 +27,7 @@ struct cuda_thread {
     uint3 index;
     thread_state state;
     int lane;
-    fibre *stack; /* of one that waits */
+    fibre *stack;  /* of one that waits */
     unsigned mask; /* of its latest warp operation, as is combine */
     fake_cuda_combine combine;
 };
@@ -168,7 +168,8 @@ static void die_of_waiting(const cuda_thread *t)
         if (&lanes[i] >= threads + n_threads)
             die("a warp operation's mask %08x has lane %d, which does not exist", t->mask, i);
         if (lanes[i].state != AT_WARP)
-            die("lane %d of warp %d waits in a warp operation of mask %08x for lane %d, which is %s",
+            die("lane %d of warp %d waits in a warp operation of mask %08x for lane %d, which is "
+                "%s",
                 t->lane, running_warp, t->mask, i, state_names[lanes[i].state]);
     }
     die("lanes of warp %d wait for each other in warp operations of different masks", running_warp);
@@ -331,8 +332,7 @@ static void prepare_threads(const fake_cuda_kernel &k)
     for (int i = 0; i < n_threads; i++) {
         const unsigned at = unsigned(i);
         threads[i].lane = i % 32;
-        threads[i].index = {at % k.block.x, at / k.block.x % k.block.y,
-                            at / k.block.x / k.block.y};
+        threads[i].index = {at % k.block.x, at / k.block.x % k.block.y, at / k.block.x / k.block.y};
     }
     uint32_t random = order_seed;
     fill_order(lane_order, 32, &random);

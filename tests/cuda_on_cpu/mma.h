@@ -142,7 +142,8 @@ void fake_cuda_multiply(void *const lanes[32], unsigned)
 }
 
 template <int m, int n, int k, typename T, typename LayoutA, typename LayoutB, typename TD>
-void mma_sync(fragment<accumulator, m, n, k, TD> &d, const fragment<matrix_a, m, n, k, T, LayoutA> &a,
+void mma_sync(fragment<accumulator, m, n, k, TD> &d,
+              const fragment<matrix_a, m, n, k, T, LayoutA> &a,
               const fragment<matrix_b, m, n, k, T, LayoutB> &b,
               const fragment<accumulator, m, n, k, TD> &c)
 {

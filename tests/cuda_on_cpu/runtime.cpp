@@ -148,7 +148,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
             return cudaSuccess;
         }
     }
-    return fake_misuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute", "no attribute %d here", attr);
+    return fake_misuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute", "no attribute %d here",
+                       attr);
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)

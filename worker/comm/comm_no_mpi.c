@@ -1,5 +1,5 @@
-/* comm_no_mpi.c: takes comm_mpi.c's place in a build without MPI: groups have one rank, over comm_self. Ranks that
- * mpirun started learn that they cannot meet, rather than each being a group of its own; processes of srun may be just
+/* comm_no_mpi.c: stands in for comm_mpi.c in a build without MPI: ranks meet over Forerun's own link, if at all. Those
+ * that mpirun started learn that they cannot, rather than each being a group of its own; processes of srun may be just
  * that. */
 #include "comm.h"
 
@@ -9,7 +9,7 @@
 
 static fr_status built_without(void)
 {
-    return fr_fail(FR_EUNSUPPORTED, "built without MPI (FORERUN_MPI): a group has one rank here");
+    return fr_fail(FR_EUNSUPPORTED, "this program was built without MPI: mpirun cannot start its groups");
 }
 
 fr_status fr_comm_mpi_open(int colour, fr_comm **out)

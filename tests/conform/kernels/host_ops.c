@@ -54,9 +54,12 @@ static fr_status finish(buffers *b, fr_status st)
 
 /* ---- memory */
 
+/* Host memory, where the device has as much. */
 static fr_status host_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
-    (void)dev;
+    void *there = NULL;
+    FR_TRY(real_ops->mem_alloc(dev, bytes, &there));
+    real_ops->mem_free(dev, there);
     size_t size = (bytes + 63) / 64 * 64;
     *out = aligned_alloc(64, size ? size : 64);
     if (!*out)
@@ -280,7 +283,7 @@ static fr_status host_attention(fr_device *dev, float *out, const float *q, cons
     buffers b = {.dev = dev};
     fr_kv there = {0};
     float *q_there = NULL, *out_there = NULL;
-    int64_t highest = 0, values = (int64_t)n * heads * kv->head_dim;
+    int64_t highest = -1, values = (int64_t)n * heads * kv->head_dim;
     for (int i = 0; i < n; i++) {
         highest = highest_page(views[i].trunk_pages, views[i].n_trunk, highest);
         highest = highest_page(views[i].branch_pages, views[i].n_branch, highest);
