@@ -28,6 +28,7 @@
 
 #include "check.h"
 #include "clock.h"
+#include "comm_nccl_late.h"
 #include "comm_over.h"
 
 enum {
@@ -390,6 +391,7 @@ static fr_status connect_ranks(nccl_comm *m)
     ncclUniqueId id = {0};
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
+    FR_TRY(host->ops->agree(host, fr_nccl_open()));
     FR_TRY(share_id(m, &id));
     const ncclResult_t rc =
         settle(m, ncclCommInitRankConfig(&m->nccl, host->size, id, host->rank, &config));

@@ -2,7 +2,7 @@
  * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3"); with
  * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend. All
  * ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
- * others. */
+ * others. "suite no-mpi": what a build without MPI says. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -339,6 +339,21 @@ static void check_all(fr_comm *c)
     check_misuse(c);
 }
 
+/* A build without MPI. Only mpirun's mark counts: srun may start groups of one rank each. */
+static void check_no_mpi(void)
+{
+    fr_comm *c = NULL;
+    char text[8] = "";
+    CHECK(fr_comm_mpi_open(0, &c) == FR_EUNSUPPORTED && !c, "no group");
+    CHECK(fr_comm_mpi_share_text(text, sizeof text) == FR_EUNSUPPORTED, "no text");
+    CHECK(strstr(fr_cause(), "built without MPI"), "it says why");
+    unsetenv("OMPI_COMM_WORLD_SIZE");
+    setenv("PMI_RANK", "0", 1);
+    CHECK(!fr_comm_mpi_launched(), "srun's process is a group");
+    setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+    CHECK(fr_comm_mpi_launched(), "mpirun's rank is none");
+}
+
 /* Over the host communicator, which stays as it was. */
 static void check_staged(fr_comm *host)
 {
@@ -411,6 +426,17 @@ static void check_self(bool staged)
 static void check_mpi(int n_ranks, bool staged)
 {
     fr_comm *c = NULL;
+    if (strcmp(which, "no-mpi") == 0) {
+        check_no_mpi();
+        return 0;
+    }
+    if (strcmp(which, "self") == 0) {
+        OK(fr_comm_self_open(&c));
+        check_all(c);
+        c->ops->close(&c);
+        CHECK(!c, "close leaves the pointer");
+        return 0;
+    }
     CHECK(fr_comm_mpi_launched(), "run me under mpirun");
     OK(fr_comm_mpi_open(0, &c));
     CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
@@ -469,6 +495,8 @@ int main(int argc, char **argv)
     const bool staged = argc > 2 && strcmp(argv[argc - 1], "staged") == 0;
     if (argc < 2 || strcmp(argv[1], "self") == 0)
         check_self(staged);
+    else if (strcmp(argv[1], "no-mpi") == 0)
+        check_no_mpi();
     else if (strcmp(argv[1], "lost") == 0)
         check_lost();
     else if (strcmp(argv[1], "link") == 0)
