@@ -13,81 +13,35 @@
  *     Row m of a product depends on row m of its left side only, and in it weights of positions that
  *     the pair does not see are 0: they add exactly nothing.
  *
- * Limit (H100, 3.3 TB/s, 132 multiprocessors at 1.75 GHz: 14 bytes a clock for each). One chunk of a
- * KV head of 128 is 128 KB: 9.1k clocks. Per clock a multiprocessor moves 128 bytes of shared memory
- * and does about 1,300 multiply-adds through wmma. For a chunk and 16 / 32 / 64 pairs:
+ * Limit (by arithmetic, for an H100: 3.3 TB/s, 132 multiprocessors at 1.75 GHz). One chunk of a KV
+ * head of 128 is 128 KB, which takes 9.1k clocks at a multiprocessor's 14 bytes a clock. In that time
+ * it can move 128 bytes a clock of shared memory, and do about 1,300 multiply-adds a clock through
+ * wmma. What a chunk takes for 16 (narrow) / 32 / 64 pairs (wide):
  *     multiply-adds   16 * 256 * 128 * 2 (scores, values) * 2 (high, low) = 2.1M / 4.2M / 8.4M:
  *                     1.6k / 3.2k / 6.5k clocks
- *     shared memory   ring 128 KB in; K read for each 16 pairs, V too; queries, scores, weights:
- *                     4k / 5.5k / 9.7k clocks
- * So 8 rows with groups of 4 heads (32 pairs) stay below the memory's time, with groups of 8 they are
- * about even with it, and decode (4 or 8 of 16 pairs) has room to spare: two or more narrow blocks
- * live on a multiprocessor, and one computes while the others wait. Plain f32 multiply-adds would
- * need 16k clocks for 32 pairs. A partial result costs a pair 0.5 KB a chunk, out and in again,
- * mostly in L2: with 64 pairs a quarter of the chunk's bytes.
+ *     shared memory   tiles in 128 / 128 / 128 KB, queries 128 / 128 / 256, keys 64 / 128 / 256,
+ *                     scores 48 / 96 / 192, weights 64 / 64 / 128, values 80 / 160 / 320:
+ *                     4.1k / 5.6k / 10.2k clocks
+ * So decode has room to spare, 8 rows with groups of 4 heads (32 pairs) stay below the memory's time,
+ * and with groups of 8 they are a little above it. Plain f32 multiply-adds (128 a clock) would take
+ * 16k clocks for 32 pairs. A partial result costs a pair 0.5 KB a chunk, out and in again, mostly in
+ * L2: with 64 pairs that is half of the chunk's bytes.
  *
  * Easy to get wrong: slots that no row has written may hold NaN, and 0 * NaN is NaN, so values beyond
  * the task's positions are zeroed in shared memory (scores there are never looked at). A value that a
  * row has written is multiplied by 0 for rows before it: if it is infinite (f16 overflow), they
  * become NaN. */
-#include <cuda_fp16.h>
-#include <cuda_pipeline.h>
 #include <mma.h>
 
-#include "attention.h"
-#include "launch.cuh"
+#include "attention_block.cuh"
 
 using namespace nvcuda;
 
-enum {
-    CHUNK = FR_ATTENTION_CHUNK,
-    PAGE = 16,             /* FR_PAGE of ops.h */
-    TILE = 64,             /* positions that one stage of the ring holds */
-    SCORE_ROW = CHUNK + 4, /* floats; 4 more, so that neighbouring rows start in other banks */
-    PIECE = 8,             /* f16 of one 16-byte copy */
-    MERGE_BATCH = 32
-};
+enum { MERGE_BATCH = 32 };
 
 #define LOG2_E 1.44269504f
-#define WEIGHT_SHIFT 8.0f /* weights up to 2^8 keep the low half of small ones above f16's smallest */
-
-/* One (row, head). */
-struct pair {
-    int row, head, n_positions, first_partial;
-    float factor;      /* of its scores, which then are exponents of 2 */
-    float max, total;  /* of all chunks so far */
-    float keep, add;   /* what the last chunk multiplied the old values by, and its own */
-};
-
-/* A kernel for heads of at most DIM (beyond head_dim are zeros), and tasks of TILES * 16 pairs. Each
- * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). */
-template <int DIM, int TILES> struct layout {
-    static constexpr int pairs = TILES * 16;
-    static constexpr int columns = TILES == 1 ? 4 : 8 / TILES;
-    static constexpr int warps = TILES * columns;
-    static constexpr int threads = warps * 32;
-    static constexpr int row = DIM + PIECE; /* f16; 16 bytes more: other banks */
-    static constexpr int stages = DIM > 128 ? 2 : 3;
-    static constexpr int score_tiles = TILE / 16 / columns;
-    static constexpr int value_tiles = (DIM / 16 + columns - 1) / columns;
-    static constexpr int sums = pairs * DIM / 4 / threads; /* float4 of a thread */
-    static constexpr int query_bytes = pairs * row * 2;
-    static constexpr int stage_bytes = TILE * row * 2;
-    static constexpr int score_bytes = pairs * SCORE_ROW * 4;
-    static constexpr int bytes = score_bytes + 2 * query_bytes + stages * stage_bytes;
-};
-
-/* What all threads of a block know. */
-struct block {
-    fr_cuda_attention_task task;
-    fr_cuda_attention_run run;
-    int n_pairs;
-    pair *pairs;             /* [n_pairs] */
-    float *scores;           /* [pairs, SCORE_ROW]; then weights: high [CHUNK], low [CHUNK]; then values */
-    __half *q_high, *q_low;  /* [pairs, row] */
-    __half *ring;            /* [stages, TILE, row] */
-    int32_t (*slots)[CHUNK]; /* [2]: of even and odd chunks */
-};
+/* The largest weight is 2^8, which keeps the low half of small ones above f16's smallest number. */
+#define WEIGHT_SHIFT 8.0f
 
 static __device__ float warp_max(float x)
 {
@@ -101,87 +55,6 @@ static __device__ float warp_sum(float x)
     for (int step = 16; step > 0; step /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, step);
     return x;
-}
-
-/* The partial result of a pair and a chunk, counted from position 0. */
-static __device__ float *partial_of(const fr_cuda_attention_args *a, int first_partial, int chunk,
-                                    int head)
-{
-    int64_t record = (int64_t)(first_partial + chunk) * a->heads + head;
-    return a->scratch + record * (FR_ATTENTION_RECORD + a->head_dim);
-}
-
-static __device__ int chunk_start(const block *b, int chunk)
-{
-    return (b->task.first_chunk + chunk) * CHUNK;
-}
-
-/* Tiles of one chunk (counted from the task's first) that hold positions. */
-static __device__ int chunk_tiles(const block *b, int chunk)
-{
-    int positions = b->task.n_positions - chunk_start(b, chunk);
-    return ((positions < CHUNK ? positions : CHUNK) + TILE - 1) / TILE;
-}
-
-static __device__ void find_slots(const fr_cuda_attention_args *a, const block *b, int chunk)
-{
-    for (int p = threadIdx.x; p < CHUNK; p += blockDim.x) {
-        int position = chunk_start(b, chunk) + p, at = b->task.trunk_at;
-        if (position >= b->task.n_positions)
-            return;
-        if (position >= b->task.n_trunk) {
-            at = b->task.branch_at;
-            position -= b->task.n_trunk;
-        }
-        b->slots[chunk & 1][p] = a->pages[at + position / PAGE] * PAGE + position % PAGE;
-    }
-}
-
-/* Starts copying TILE positions of the chunk, from `first` on, into one stage of the ring. Zeros
- * stand for what is beyond the task's positions or the head. */
-template <int DIM, int TILES>
-static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b,
-                                 const uint16_t *cache, int chunk, int first, __half *stage)
-{
-    typedef layout<DIM, TILES> L;
-    const int count = b->task.n_positions - chunk_start(b, chunk) - first;
-    for (int i = threadIdx.x; i < TILE * DIM / PIECE; i += L::threads) {
-        int p = i / (DIM / PIECE), d = i % (DIM / PIECE) * PIECE;
-        __half *to = stage + p * L::row + d;
-        if (p < count && d < a->head_dim) {
-            int64_t slot = b->slots[chunk & 1][first + p];
-            __pipeline_memcpy_async(
-                to, cache + (slot * a->kv_heads + b->run.kv_head) * a->head_dim + d,
-                PIECE * sizeof *to);
-        } else {
-            *(uint4 *)to = make_uint4(0, 0, 0, 0);
-        }
-    }
-}
-
-/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a
- * chunk looks up the next one's slots, whose tiles are started at least one barrier later. */
-template <int DIM, int TILES>
-static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i)
-{
-    typedef layout<DIM, TILES> L;
-    const int chunk = i / (2 * CHUNK / TILE), tile = i % (2 * CHUNK / TILE);
-    if (chunk < b->task.n_chunks) {
-        int tiles = chunk_tiles(b, chunk);
-        if (tile == 0)
-            find_slots(a, b, chunk + 1);
-        if (tile < 2 * tiles)
-            copy_tile<DIM, TILES>(a, b, tile < tiles ? a->k : a->v, chunk, tile % tiles * TILE,
-                                  b->ring + i % L::stages * (TILE * L::row));
-    }
-    __pipeline_commit();
-}
-
-/* Waits until everyone's part of the oldest tile is there. */
-template <int DIM, int TILES> static __device__ void await_tile()
-{
-    __pipeline_wait_prior(layout<DIM, TILES>::stages - 1);
-    __syncthreads();
 }
 
 static __device__ void open_pairs(const fr_cuda_attention_args *a, const block *b)
@@ -228,7 +101,9 @@ static __device__ void load_queries(const fr_cuda_attention_args *a, const block
     }
 }
 
-/* Scores (not yet scaled) of TILE positions, `first` in their chunk. */
+/* Scores (not yet scaled) of TILE positions, `first` in their chunk. What the low halves give is
+ * summed up apart: added to the large sums one by one, it would be rounded (on tensor cores cut off)
+ * as often. */
 template <int DIM, int TILES>
 static __device__ void score_tile(const block *b, const __half *keys, int first)
 {
@@ -238,23 +113,28 @@ static __device__ void score_tile(const block *b, const __half *keys, int first)
         return;
     wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> high, low;
     wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> key;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums[L::score_tiles];
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums[L::score_tiles], rest[L::score_tiles];
     const int at = column * L::score_tiles * 16; /* position in the tile */
-    for (int n = 0; n < L::score_tiles; n++)
+    for (int n = 0; n < L::score_tiles; n++) {
         wmma::fill_fragment(sums[n], 0.0f);
-#pragma unroll 4 /* all of it would need more registers than there are */
+        wmma::fill_fragment(rest[n], 0.0f);
+    }
+#pragma unroll 2 /* all of it would need many registers more */
     for (int d = 0; d < DIM; d += 16) {
         wmma::load_matrix_sync(high, b->q_high + m * L::row + d, L::row);
         wmma::load_matrix_sync(low, b->q_low + m * L::row + d, L::row);
         for (int n = 0; n < L::score_tiles; n++) {
             wmma::load_matrix_sync(key, keys + (at + n * 16) * L::row + d, L::row);
-            wmma::mma_sync(sums[n], low, key, sums[n]);
             wmma::mma_sync(sums[n], high, key, sums[n]);
+            wmma::mma_sync(rest[n], low, key, rest[n]);
         }
     }
-    for (int n = 0; n < L::score_tiles; n++)
+    for (int n = 0; n < L::score_tiles; n++) {
+        for (int i = 0; i < sums[n].num_elements; i++)
+            sums[n].x[i] += rest[n].x[i];
         wmma::store_matrix_sync(b->scores + m * SCORE_ROW + first + at + n * 16, sums[n], SCORE_ROW,
                                 wmma::mem_row_major);
+    }
 }
 
 /* Folds (max, total) of a chunk into that of those before: what `merge` does too. */
@@ -297,7 +177,8 @@ static __device__ void weigh(const fr_cuda_attention_args *a, pair *p, float *sc
     if (lane == 0) {
         fold_total(&p->max, &p->total, highest, total, &p->keep, &p->add);
         if (p->first_partial >= 0)
-            *(float2 *)partial_of(a, p->first_partial, chunk, p->head) = make_float2(highest, total);
+            *(float2 *)partial_of(a, p->first_partial, chunk, p->head) =
+                make_float2(highest, total);
     }
 }
 
@@ -371,8 +252,7 @@ static __device__ void fold_values(const fr_cuda_attention_args *a, const block 
             continue;
         float4 v = *(const float4 *)(b->scores + i * SCORE_ROW + d), *f = &folded[j];
         if (p->first_partial >= 0) {
-            float *record =
-                partial_of(a, p->first_partial, b->task.first_chunk + chunk, p->head);
+            float *record = partial_of(a, p->first_partial, b->task.first_chunk + chunk, p->head);
             *(float4 *)(record + FR_ATTENTION_RECORD + d) = v;
         } else {
             *f = make_float4(fmaf(v.x, p->add, f->x * p->keep), fmaf(v.y, p->add, f->y * p->keep),
@@ -399,7 +279,7 @@ static __device__ void write_rows(const fr_cuda_attention_args *a, const block *
     }
 }
 
-/* Goes through the chunks of the block's task. In each, every barrier parts writers from readers of
+/* Goes through the chunks of the block's task. In each, barriers part writers from readers of
  * the scores' memory: scores, weights, values. */
 template <int DIM, int TILES>
 static __device__ void attend_task(const fr_cuda_attention_args *a, const block *b)
@@ -408,10 +288,10 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
     float4 folded[L::sums];
     for (int j = 0; j < L::sums; j++)
         folded[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    int i = 0; /* the ring's oldest tile */
-    for (; i < L::stages; i++)
+    for (int i = 0; i < L::stages; i++)
         start_tile<DIM, TILES>(a, b, i);
-    i = 0;
+    load_queries<DIM, TILES>(a, b); /* while the tiles are on their way */
+    int i = 0;                      /* the ring's oldest tile */
     for (int chunk = 0; chunk < b->task.n_chunks; chunk++) {
         const int tiles = chunk_tiles(b, chunk);
         for (int t = 0; t < tiles; t++, i++) {
@@ -437,21 +317,19 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
     write_rows<DIM, TILES>(a, b, folded);
 }
 
-/* Grid: for each task that there may be, the runs of heads. Tasks late in the list see most and go
- * first. */
+/* Grid: for each task that there may be, the runs of heads. Unused tasks are zero. */
 template <int DIM, int TILES>
-FR_KERNEL((layout<DIM, TILES>::threads))
-void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks, const int32_t *n_tasks)
+FR_KERNEL((layout<DIM, TILES>::threads), (layout<DIM, TILES>::blocks))
+static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks)
 {
     typedef layout<DIM, TILES> L;
     __shared__ pair pairs[L::pairs];
     __shared__ int32_t slots[2][CHUNK];
     FR_DYNAMIC_SHARED(unsigned char, memory);
-    const int task = *n_tasks - 1 - (int)(blockIdx.x / a.n_runs);
-    if (task < 0)
-        return;
     block b;
-    b.task = tasks[task];
+    b.task = tasks[blockIdx.x / a.n_runs];
+    if (b.task.n_rows == 0)
+        return;
     b.run = a.runs[blockIdx.x % a.n_runs];
     b.n_pairs = b.task.n_rows * b.run.n_heads;
     b.pairs = pairs;
@@ -463,7 +341,6 @@ void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks, const
     open_pairs(&a, &b);
     find_slots(&a, &b, 0);
     __syncthreads();
-    load_queries<DIM, TILES>(&a, &b);
     attend_task<DIM, TILES>(&a, &b);
 }
 
@@ -494,7 +371,7 @@ static __device__ float merge_factors(const fr_cuda_attention_args *a, int first
 /* Folds the partial results of one pair, thread t dimension t. All values of a batch are asked for
  * before the first is used. */
 FR_KERNEL(256)
-void merge(fr_cuda_attention_args a)
+static void merge(fr_cuda_attention_args a)
 {
     __shared__ float keep[MERGE_BATCH], add[MERGE_BATCH], totals[MERGE_BATCH];
     const int row = blockIdx.x / a.heads, head = blockIdx.x % a.heads, d = threadIdx.x;
@@ -502,14 +379,15 @@ void merge(fr_cuda_attention_args a)
     const int n = (a.rows[row].n_positions + CHUNK - 1) / CHUNK;
     if (first_partial < 0)
         return;
+    const float *record = partial_of(&a, first_partial, 0, head) + FR_ATTENTION_RECORD + d;
+    const int step = a.heads * (FR_ATTENTION_RECORD + a.head_dim); /* from chunk to chunk */
     float max = -INFINITY, total = 0.0f, sum = 0.0f;
     for (int first = 0; first < n; first += MERGE_BATCH) {
         float values[MERGE_BATCH];
 #pragma unroll
         for (int c = 0; c < MERGE_BATCH; c++)
-            values[c] = first + c < n && d < a.head_dim
-                            ? partial_of(&a, first_partial, first + c, head)[FR_ATTENTION_RECORD + d]
-                            : 0.0f;
+            values[c] =
+                first + c < n && d < a.head_dim ? record[(int64_t)(first + c) * step] : 0.0f;
         __syncthreads(); /* the last batch's factors are no longer read */
         if (threadIdx.x < 32)
             max = merge_factors(&a, first_partial, head, first, n, max, keep, add, totals);
@@ -527,21 +405,21 @@ void merge(fr_cuda_attention_args a)
 
 template <int DIM, int TILES>
 static void launch_tasks(cudaStream_t stream, const fr_cuda_attention_args *a,
-                         const fr_cuda_attention_task *tasks, const int32_t *n_tasks, int most)
+                         const fr_cuda_attention_task *tasks, int most)
 {
     typedef layout<DIM, TILES> L;
     auto kernel = attend<DIM, TILES>;
     if (most == 0)
         return;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
-    FR_LAUNCH(kernel, most * a->n_runs, L::threads, L::bytes, stream, *a, tasks, n_tasks);
+    FR_LAUNCH(kernel, most * a->n_runs, L::threads, L::bytes, stream, *a, tasks);
 }
 
 template <int DIM> static void launch(cudaStream_t stream, const fr_cuda_attention_args *a)
 {
     const int wide_tiles = DIM > 128 ? 2 : 4; /* as fr_cuda_attention_wide() says */
-    launch_tasks<DIM, 1>(stream, a, a->narrow, a->n_tasks, a->max_narrow);
-    launch_tasks<DIM, wide_tiles>(stream, a, a->wide, a->n_tasks + 1, a->max_wide);
+    launch_tasks<DIM, 1>(stream, a, a->narrow, a->max_narrow);
+    launch_tasks<DIM, wide_tiles>(stream, a, a->wide, a->max_wide);
     if (a->merge)
         FR_LAUNCH(merge, a->n * a->heads, (a->head_dim + 31) / 32 * 32, 0, stream, *a);
 }

@@ -18,7 +18,7 @@ extern "C" {
 enum {
     FR_ATTENTION_CHUNK = 256, /* positions, counted from 0, whose softmax is taken as one */
     FR_ATTENTION_NARROW = 16, /* pairs; also the most heads of a run */
-    FR_ATTENTION_RECORD = 4,  /* floats of a partial result before its values: maximum, total, -, - */
+    FR_ATTENTION_RECORD = 4,  /* floats before a partial result's values: maximum, total, -, - */
 };
 
 /* Pairs of a wide task: what the shared memory of a multiprocessor holds. */
@@ -47,20 +47,21 @@ typedef struct fr_cuda_attention_task {
 /* Everything from `runs` to `merge` comes from a plan (attention_plan.h). All pointers are device
  * memory. */
 typedef struct fr_cuda_attention_args {
-    float *out;          /* [n, heads, head_dim] */
-    const float *q;      /* [n, heads, head_dim] */
-    const uint16_t *k;   /* [slots, kv_heads, head_dim] f16 */
-    const uint16_t *v;   /* the same */
-    float *scratch;      /* fr_cuda_attention_scratch_bytes(), 16-byte aligned */
-    const fr_cuda_attention_run *runs; /* [n_runs] */
-    const fr_cuda_attention_row *rows; /* [n] */
-    const fr_cuda_attention_task *narrow, *wide;
-    const int32_t *n_tasks; /* [2]: narrow and wide ones that there are */
+    float *out;                           /* [n, heads, head_dim] */
+    const float *q;                       /* [n, heads, head_dim] */
+    const uint16_t *k;                    /* [slots, kv_heads, head_dim] f16 */
+    const uint16_t *v;                    /* the same */
+    float *scratch;                       /* fr_cuda_attention_scratch_bytes(), 16-byte aligned */
+    const fr_cuda_attention_run *runs;    /* [n_runs] */
+    const fr_cuda_attention_row *rows;    /* [n] */
+    const fr_cuda_attention_task *narrow; /* [max_narrow]; zero beyond those that there are */
+    const fr_cuda_attention_task *wide;   /* [max_wide] */
     const int32_t *pages;
     int32_t n, heads, kv_heads, head_dim;
-    int32_t n_runs, max_narrow, max_wide; /* max_*: bounds of n_tasks, for the grid; 0: none */
-    int32_t merge;                        /* some row has partial results */
+    int32_t n_runs, max_narrow, max_wide;
+    int32_t merge; /* some row has partial results */
     float scale;
+    int32_t zero; /* no padding: arguments may be compared byte by byte */
 } fr_cuda_attention_args;
 
 /* args: fr_cuda_attention_args. head_dim is a multiple of 8, at most 256. */

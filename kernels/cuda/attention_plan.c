@@ -8,6 +8,9 @@
 #include "grow.h"
 
 _Static_assert(sizeof(fr_cuda_attention_args) <= 256, "launch arguments");
+_Static_assert(sizeof(fr_cuda_attention_args) == 10 * sizeof(void *) + 10 * sizeof(int32_t),
+               "launch arguments without padding");
+_Static_assert(FR_PAGE == 16, "attention_block.cuh");
 _Static_assert(sizeof(fr_cuda_attention_run) % sizeof(int32_t) == 0, "whole words");
 
 enum {
@@ -151,86 +154,79 @@ static fr_status push_tasks(fr_cuda_attention_plan *p, int first, int end, int f
     return FR_OK;
 }
 
-/* Neighbouring rows with one trunk. Split, their chunks are dealt out to tasks of a few chunks each;
- * else one task takes all chunks of its rows. */
-typedef struct family {
-    int first, end;      /* rows */
+/* Neighbouring rows with one trunk. Split, their chunks are dealt out to tasks of a few chunks each,
+ * which fills the GPU when there are few rows, but costs memory and a merge; else one task takes all
+ * chunks of its rows. */
+typedef struct fr_cuda_attention_family {
+    int first, end;       /* rows */
     int chunks, partials; /* of the longest row, of all rows */
+    int blocks;           /* for one chunk */
     bool split;
 } family;
 
-static family next_family(const fr_cuda_attention_plan *p, int first, int n)
+static fr_status find_families(fr_cuda_attention_plan *p, int n, int most_rows)
 {
-    family f = {.first = first, .end = first};
-    for (; f.end < n && p->spans[f.end].trunk_at == p->spans[first].trunk_at; f.end++) {
-        int chunks = divide_up(p->spans[f.end].n_positions, CHUNK);
-        f.partials += chunks;
-        f.chunks = chunks > f.chunks ? chunks : f.chunks;
+    int partials = 0;
+    p->n_families = 0;
+    for (int r = 0; r < n;) {
+        family f = {.first = r};
+        for (; r < n && p->spans[r].trunk_at == p->spans[f.first].trunk_at; r++) {
+            int chunks = divide_up(p->spans[r].n_positions, CHUNK);
+            f.partials += chunks;
+            f.chunks = chunks > f.chunks ? chunks : f.chunks;
+        }
+        f.end = r;
+        f.blocks = divide_up(f.end - f.first, most_rows) * p->n_runs;
+        f.split = f.chunks > WHOLE_CHUNKS && f.blocks < MANY_BLOCKS &&
+                  f.partials <= MOST_PARTIALS - partials;
+        partials += f.split ? f.partials : 0;
+        FR_TRY(fr_grow((void **)&p->families, &p->cap_families, p->n_families + 1, sizeof f));
+        p->families[p->n_families++] = f;
     }
-    return f;
-}
-
-/* Blocks that the family makes a chunk. */
-static int blocks_of(const fr_cuda_attention_plan *p, const family *f, int most_rows)
-{
-    return divide_up(f->end - f->first, most_rows) * p->n_runs;
-}
-
-/* Splitting fills the GPU when there are few rows; it costs memory, and a merge. */
-static void choose_split(const fr_cuda_attention_plan *p, family *f, int most_rows, int partials)
-{
-    f->split = f->chunks > WHOLE_CHUNKS && blocks_of(p, f, most_rows) < MANY_BLOCKS &&
-               f->partials <= MOST_PARTIALS - partials;
+    return FR_OK;
 }
 
 /* Chunks of one task of a split family: as many as leave every multiprocessor something to do. */
-static int task_chunks(const fr_cuda_attention_plan *p, int n, int most_rows)
+static int choose_task_chunks(const fr_cuda_attention_plan *p)
 {
     int64_t blocks = 0;
-    int partials = 0;
-    for (int r = 0; r < n;) {
-        family f = next_family(p, r, n);
-        choose_split(p, &f, most_rows, partials);
-        if (f.split) {
-            blocks += (int64_t)blocks_of(p, &f, most_rows) * f.chunks;
-            partials += f.partials;
-        }
-        r = f.end;
-    }
+    for (const family *f = p->families; f < p->families + p->n_families; f++)
+        blocks += f->split ? (int64_t)f->blocks * f->chunks : 0;
     int64_t chunks = blocks / (2 * MANY_BLOCKS);
     return chunks < 1 ? 1 : chunks > MOST_CHUNKS ? MOST_CHUNKS : (int)chunks;
 }
 
 /* A row that one task sees whole needs no partial results. */
-static void give_partials(fr_cuda_attention_plan *p, const family *f, int chunks)
+static void give_partials(fr_cuda_attention_plan *p, const family *f, int task_chunks)
 {
     for (int r = f->first; r < f->end; r++) {
-        int mine = divide_up(p->spans[r].n_positions, CHUNK);
-        if (mine <= chunks)
+        int chunks = divide_up(p->spans[r].n_positions, CHUNK);
+        if (chunks <= task_chunks)
             continue;
         p->rows[r].first_partial = p->n_partials;
-        p->n_partials += mine;
+        p->n_partials += chunks;
     }
 }
 
-static fr_status deal_out(fr_cuda_attention_plan *p, int n, int run_heads, int most_rows)
+/* Later rows of an append see more. Their tasks come first, for the last blocks to be short. */
+static fr_status deal_out(fr_cuda_attention_plan *p, int run_heads, int most_rows)
 {
-    const int chunks = task_chunks(p, n, most_rows);
-    int partials = 0;
+    const int task_chunks = choose_task_chunks(p);
     p->n_narrow = p->n_wide = p->n_partials = 0;
-    for (int r = 0; r < n;) {
-        family f = next_family(p, r, n);
-        choose_split(p, &f, most_rows, partials);
-        int step = f.split ? chunks : f.chunks;
-        for (int c = 0; c < f.chunks; c += step)
-            FR_TRY(push_tasks(p, f.first, f.end, c, step, run_heads, most_rows));
-        if (f.split) {
-            give_partials(p, &f, step);
-            partials += f.partials;
-        }
-        r = f.end;
+    for (const family *f = p->families; f < p->families + p->n_families; f++) {
+        int step = f->split ? task_chunks : f->chunks;
+        for (int c = 0; c < f->chunks; c += step)
+            FR_TRY(push_tasks(p, f->first, f->end, c, step, run_heads, most_rows));
+        give_partials(p, f, step);
     }
     return FR_OK;
+}
+
+static void put_backwards(int32_t *words, const fr_cuda_attention_task *tasks, int n)
+{
+    for (int i = 0; i < n; i++)
+        memcpy(words + (size_t)i * (sizeof *tasks / sizeof *words), &tasks[n - 1 - i],
+               sizeof *tasks);
 }
 
 /* Copies everything into one array, with room up to the bounds. */
@@ -239,22 +235,18 @@ static fr_status lay_out(fr_cuda_attention_plan *p, int n)
     enum { WORD = sizeof(int32_t), TASK = sizeof(fr_cuda_attention_task) / WORD };
     p->max_narrow = power_of_two(p->n_narrow);
     p->max_wide = power_of_two(p->n_wide);
-    p->runs_at = 2;
+    p->runs_at = 0;
     p->rows_at = p->runs_at + p->n_runs * (int)(sizeof *p->runs / WORD);
     p->narrow_at = p->rows_at + n * (int)(sizeof *p->rows / WORD);
     p->wide_at = p->narrow_at + p->max_narrow * TASK;
     p->pages_at = p->wide_at + p->max_wide * TASK;
     p->n_words = p->pages_at + p->n_pages;
     FR_TRY(fr_grow((void **)&p->words, &p->cap_words, p->n_words, WORD));
-    p->words[0] = p->n_narrow;
-    p->words[1] = p->n_wide;
     memset(p->words + p->narrow_at, 0, (size_t)(p->pages_at - p->narrow_at) * WORD);
     memcpy(p->words + p->runs_at, p->runs, (size_t)p->n_runs * sizeof *p->runs);
     memcpy(p->words + p->rows_at, p->rows, (size_t)n * sizeof *p->rows);
-    if (p->n_narrow > 0)
-        memcpy(p->words + p->narrow_at, p->narrow, (size_t)p->n_narrow * sizeof *p->narrow);
-    if (p->n_wide > 0)
-        memcpy(p->words + p->wide_at, p->wide, (size_t)p->n_wide * sizeof *p->wide);
+    put_backwards(p->words + p->narrow_at, p->narrow, p->n_narrow);
+    put_backwards(p->words + p->wide_at, p->wide, p->n_wide);
     if (p->n_pages > 0)
         memcpy(p->words + p->pages_at, p->pages, (size_t)p->n_pages * sizeof *p->pages);
     return FR_OK;
@@ -269,7 +261,9 @@ fr_status fr_cuda_attention_plan_make(fr_cuda_attention_plan *p, const fr_attn_v
     for (int i = 0; i < p->n_runs; i++)
         if (p->runs[i].n_heads > run_heads)
             run_heads = p->runs[i].n_heads;
-    FR_TRY(deal_out(p, n, run_heads, fr_cuda_attention_wide(head_dim) / run_heads));
+    const int most_rows = fr_cuda_attention_wide(head_dim) / run_heads;
+    FR_TRY(find_families(p, n, most_rows));
+    FR_TRY(deal_out(p, run_heads, most_rows));
     return lay_out(p, n);
 }
 
@@ -284,6 +278,7 @@ void fr_cuda_attention_plan_free(fr_cuda_attention_plan *p)
     free(p->rows);
     free(p->runs);
     free(p->spans);
+    free(p->families);
     *p = (fr_cuda_attention_plan){0};
 }
 
@@ -294,7 +289,6 @@ void fr_cuda_attention_plan_bind(const fr_cuda_attention_plan *p, const int32_t 
     args->rows = (const fr_cuda_attention_row *)(staged + p->rows_at);
     args->narrow = (const fr_cuda_attention_task *)(staged + p->narrow_at);
     args->wide = (const fr_cuda_attention_task *)(staged + p->wide_at);
-    args->n_tasks = staged;
     args->pages = staged + p->pages_at;
     args->n_runs = p->n_runs;
     args->max_narrow = p->max_narrow;

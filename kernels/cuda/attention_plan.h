@@ -20,13 +20,14 @@ typedef struct fr_cuda_attention_plan {
     int runs_at, rows_at, narrow_at, wide_at, pages_at; /* places in words */
 
     /* While a plan is made. */
-    int cap_words, cap_pages, cap_narrow, cap_wide, cap_rows, cap_runs, cap_spans;
-    int n_pages, n_narrow, n_wide;
+    int cap_words, cap_pages, cap_narrow, cap_wide, cap_rows, cap_runs, cap_spans, cap_families;
+    int n_families, n_pages, n_narrow, n_wide;
     int32_t *pages;
     fr_cuda_attention_task *narrow, *wide;
     fr_cuda_attention_row *rows;
     fr_cuda_attention_run *runs;
     struct fr_cuda_attention_span *spans;
+    struct fr_cuda_attention_family *families;
 } fr_cuda_attention_plan;
 
 /* head_dim has been checked: a multiple of 8, at most 256. */

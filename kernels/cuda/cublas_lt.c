@@ -1,5 +1,5 @@
-/* cublas_lt.c: see cublas_lt.h. cuBLASLt stores by columns: its D [rows x n] is y [n, rows], its A and
- * B are W and x as they lie, W transposed. Padding columns are zeros in both. */
+/* cublas_lt.c: see cublas_lt.h. cuBLASLt stores by columns: its D [rows x n] is y [n, rows], its A
+ * and B are W and x as they lie, W transposed. Padding columns are zeros in both. */
 #include "cublas_lt.h"
 
 #include <cublasLt.h>
@@ -44,12 +44,14 @@ static fr_status open_parts(fr_cublas *lt)
     FR_TRY(check(cublasLtCreate(&lt->handle), "cublasLtCreate"));
     FR_TRY(check(cublasLtMatmulDescCreate(&lt->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                  "cublasLtMatmulDescCreate"));
-    FR_TRY(check(cublasLtMatmulDescSetAttribute(lt->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                                sizeof transposed),
+    FR_TRY(check(cublasLtMatmulDescSetAttribute(lt->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                &transposed, sizeof transposed),
                  "cublasLtMatmulDescSetAttribute"));
-    FR_TRY(check(cublasLtMatmulPreferenceCreate(&lt->preference), "cublasLtMatmulPreferenceCreate"));
-    FR_TRY(check(cublasLtMatmulPreferenceSetAttribute(
-                     lt->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes),
+    FR_TRY(
+        check(cublasLtMatmulPreferenceCreate(&lt->preference), "cublasLtMatmulPreferenceCreate"));
+    FR_TRY(check(cublasLtMatmulPreferenceSetAttribute(lt->preference,
+                                                      CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                      &bytes, sizeof bytes),
                  "cublasLtMatmulPreferenceSetAttribute"));
     cudaError_t error = cudaMalloc(&lt->workspace, WORKSPACE);
     return error == cudaSuccess ? FR_OK
@@ -105,7 +107,8 @@ static bool make_layouts(const fr_cublas_shape *s, layouts *out)
     const cudaDataType type = s->bf16 ? CUDA_R_16BF : CUDA_R_16F;
     const uint64_t rows = (uint64_t)s->rows, stride = (uint64_t)s->stride, n = (uint64_t)s->n;
     *out = (layouts){0};
-    if (cublasLtMatrixLayoutCreate(&out->w, type, stride, rows, s->stride) == CUBLAS_STATUS_SUCCESS &&
+    if (cublasLtMatrixLayoutCreate(&out->w, type, stride, rows, s->stride) ==
+            CUBLAS_STATUS_SUCCESS &&
         cublasLtMatrixLayoutCreate(&out->x, type, stride, n, s->stride) == CUBLAS_STATUS_SUCCESS &&
         cublasLtMatrixLayoutCreate(&out->y, CUDA_R_32F, rows, n, s->rows) == CUBLAS_STATUS_SUCCESS)
         return true;
@@ -153,8 +156,8 @@ void fr_cublas_matmul(cudaStream_t stream, const void *p)
     if (!make_layouts(&args->shape, &l))
         return;
     memcpy(&algorithm, args->algorithm, sizeof algorithm);
-    (void)cublasLtMatmul(args->lt->handle, args->lt->product, &one, args->w, l.w, args->x, l.x, &zero,
-                         args->y, l.y, args->y, l.y, &algorithm, args->lt->workspace, WORKSPACE,
-                         stream);
+    (void)cublasLtMatmul(args->lt->handle, args->lt->product, &one, args->w, l.w, args->x, l.x,
+                         &zero, args->y, l.y, args->y, l.y, &algorithm, args->lt->workspace,
+                         WORKSPACE, stream);
     free_layouts(&l);
 }

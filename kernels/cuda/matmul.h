@@ -20,8 +20,9 @@
  *               dmin [16 rows][2], scales u8 [16 rows][8], mins u8 [16 rows][8]
  *   Q5_K        the same with 8-bit codes [8][32 lanes][16] instead of nibbles
  *   Q6_K        8-bit codes, f16 d and 0 [16 rows][2], scales i8 [16 rows][16]
- * Every type but Q4_K so takes 8.5 to 9.3 bits a value; F16 would take 16, and would not be exact:
- * a 4-bit code times an f16 scale has 15 bits. */
+ * So Q4_K takes 4.6 bits a value and the others 8.5 to 9.0 (Q8_0 8.5, Q5_K and Q6_K 8.6), where the
+ * file has 4.5 to 6.6 of most. Codes in 8 bits keep their scales, and so every value, exact, and
+ * need no unpacking; F16 would take 16 bits and round: a 4-bit code times an f16 scale has 15. */
 #ifndef FR_CUDA_MATMUL_H
 #define FR_CUDA_MATMUL_H
 
@@ -35,16 +36,16 @@ extern "C" {
 
 #define FR_CUDA_TILE_ROWS 16
 #define FR_CUDA_TILE_TOKENS 8
-#define FR_CUDA_CHUNK 256     /* columns whose products are summed apart */
-#define FR_CUDA_ROW_PAD 64    /* BF16 and F16: values a row is a multiple of */
-#define FR_CUDA_NARROW 32     /* most tokens of the kernels that split columns among warps */
+#define FR_CUDA_CHUNK 256      /* columns whose products are summed apart */
+#define FR_CUDA_ROW_PAD 64     /* BF16 and F16: values a row is a multiple of */
+#define FR_CUDA_NARROW 32      /* most tokens of the kernels that split columns among warps */
 #define FR_CUDA_WIDE_TOKENS 64 /* tokens of a tile of the others */
-#define FR_CUDA_GROUP 4       /* matrices of one kind in one launch */
+#define FR_CUDA_GROUP 4        /* matrices of one kind in one launch */
 
-/* x is split into that many terms of the weights' type, of 8 bits in BF16 and 11 in F16: 3 and 2 hold
- * all 24 (22) bits, so a product is as exact as in f32. A pass bound by memory does not notice (at 8
- * tokens the terms take a fifth of the tensor cores' time); a wide one takes as many times longer.
- * With 2 terms of BF16 the error of a product is up to 2^-17 of it. */
+/* x is split into that many terms of the weights' type, of 8 bits in BF16 and 11 in F16: 3 and 2
+ * hold all 24 (22) bits, so a product is as exact as in f32. A pass bound by memory does not notice
+ * (at 8 tokens the terms take a fifth of the tensor cores' time); a wide one takes as many times
+ * longer. With 2 terms of BF16 the error of a product is up to 2^-17 of it. */
 #define FR_CUDA_BF16_TERMS 3
 #define FR_CUDA_F16_TERMS 2
 
@@ -62,9 +63,9 @@ typedef struct fr_cuda_matrix {
 
 /* What every product takes. x, acts, scales: as the kind needs them, below. */
 typedef struct fr_cuda_matmul_args {
-    const float *x;       /* [n, cols] */
-    const void *acts;     /* what a preparation made of x */
-    const float *scales;  /* F16: [n][2], what x is multiplied with first and y last */
+    const float *x;      /* [n, cols] */
+    const void *acts;    /* what a preparation made of x */
+    const float *scales; /* F16: [n][2], what x is multiplied with first and y last */
     int32_t n, cols;
     int32_t stride; /* padded columns: of rows in BF16 and F16, of activations in CODES */
     int32_t n_matrices;
@@ -82,9 +83,10 @@ typedef struct fr_cuda_prepare_args {
 /* Activations in 8 bits for `tiles` groups of 8 tokens, cols padded to 256; where each part begins:
  *   codes   [tiles][cols / 64][32 lanes][16]
  *   CODES   f32 scale and scale * sum of codes [tiles][cols / 32][8 tokens][2]
- *   K types sums of 16 and of 32 codes in digits, sum = low + 128 * high: [tiles][cols / 256][16 low,
- *           16 high, 32 low, 32 high][32 lanes][4], then f32 scale [tiles][cols / 256][8 tokens] */
-#define FR_CUDA_ACTS_CODES(tiles, cols) ((size_t)(tiles) * (size_t)(cols) * 8)
+ *   K types sums of 16 and of 32 codes in digits, sum = low + 128 * high: [tiles][cols / 256]
+ *           [16 low, 16 high, 32 low, 32 high][32 lanes][4], then f32 scale
+ *           [tiles][cols / 256][8 tokens] */
+#define FR_CUDA_ACTS_CODES(tiles, cols) ((size_t)(tiles) * (size_t)(cols)*8)
 #define FR_CUDA_ACTS_DIGITS(tiles, cols) ((size_t)(tiles) * (size_t)((cols) / 256) * 512)
 
 /* Preparations. */

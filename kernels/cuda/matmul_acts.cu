@@ -1,6 +1,7 @@
-/* matmul_acts.cu: x in 8 bits, once for all quantised matrices that it meets (matmul.h): with a scale
- * for 32 columns, or for 256 where super-blocks are. The same integers as the CPU backends make
- * (fast_matmul.h). A warp a token and scale; the tokens that fill up the last tile are zeros. */
+/* matmul_acts.cu: x in 8 bits, once for all quantised matrices that it meets (matmul.h): with a
+ * scale for 32 columns, or for 256 where super-blocks are. The same integers as the CPU backends
+ * make (fast_matmul.h). A warp a token and scale; the tokens that fill up the last tile are zeros.
+ */
 #include "matmul_acts.cuh"
 
 static __device__ __forceinline__ float warp_max(float x)
@@ -60,8 +61,8 @@ static __device__ __forceinline__ uint32_t pack_bytes(int a, int b, int c, int d
     return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | (uint32_t)d << 24;
 }
 
-/* A sum as low + 128 * high, both in a signed byte: value k of this token, of `digits` [low, high] of
- * a tile and super-block. */
+/* A sum as low + 128 * high, both in a signed byte: value k of this token, of `digits` [low, high]
+ * of a tile and super-block. */
 static __device__ __forceinline__ void put_digits(int8_t *digits, int token, int k, int sum)
 {
     int low = ((sum + 64) & 127) - 64, at = (token % TILE_TOKENS * 4 + k / 4) * 4 + k % 4;

@@ -38,41 +38,60 @@ static __device__ __forceinline__ void block_acts(const chunk_acts &acts, int bl
     b[1] = block % 2 ? pair.w : pair.y;
 }
 
-/* Codes of a tile of 16 rows in a chunk, 8 bits ([block]) or 4 ([pair of blocks], the first block in
- * the low nibbles). */
+/* The record of a tile of rows and a chunk, if there is such a chunk; else it is not to be read. A
+ * tile past the end is the last one, whose results nobody writes. */
+struct record {
+    const uint8_t *at;
+    bool wanted;
+};
+
+static __device__ __forceinline__ record find_record(const fr_cuda_matrix &matrix, int tile,
+                                                     int chunk, int chunks, int bytes)
+{
+    int64_t first = min(tile, (matrix.rows - 1) / TILE_ROWS) * (int64_t)chunks;
+    return {(const uint8_t *)matrix.data + (first + min(chunk, chunks - 1)) * bytes,
+            chunk < chunks};
+}
+
+/* Codes of a tile of 16 rows in a chunk, 8 bits ([block]) or 4 ([pair of blocks], the first block
+ * in the low nibbles). They have one place in the registers: as soon as a block has been multiplied
+ * for the last time, its place is loaded from the warp's next record, so that about a whole record
+ * a tile is always under way. */
 template <int BITS> struct chunk_codes {
     uint4 words[BITS];
 };
 
 template <int BITS>
-static __device__ __forceinline__ void load_codes(const uint8_t *record, chunk_codes<BITS> *codes)
+static __device__ __forceinline__ void load_word(const record &from, int i,
+                                                 chunk_codes<BITS> *codes)
 {
     const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < BITS; i++)
-        codes->words[i] = load_once(record + i * PAIR_BYTES + lane * LANE_BYTES);
+    load_if(from.wanted, from.at + i * PAIR_BYTES + lane * LANE_BYTES, &codes->words[i]);
 }
 
 template <int BITS>
-static __device__ __forceinline__ void block_codes(const chunk_codes<BITS> &codes, int block,
-                                                   uint32_t a[4])
+static __device__ __forceinline__ void load_codes(const record &from, chunk_codes<BITS> *codes)
 {
-    const uint4 w = codes.words[BITS == 8 ? block : block / 2];
+#pragma unroll
+    for (int i = 0; i < BITS; i++)
+        load_word(from, i, codes);
+}
+
+/* Operand a of a block, and what comes next into its place. */
+template <int BITS>
+static __device__ __forceinline__ void take_block(chunk_codes<BITS> *codes, int block,
+                                                  const record &next, uint32_t a[4])
+{
+    const int i = BITS == 8 ? block : block / 2;
+    const uint4 w = codes->words[i];
     const int shift = BITS == 4 && block % 2 ? 4 : 0;
     const uint32_t mask = BITS == 4 ? 0x0f0f0f0fu : 0xffffffffu;
     a[0] = w.x >> shift & mask;
     a[1] = w.y >> shift & mask;
     a[2] = w.z >> shift & mask;
     a[3] = w.w >> shift & mask;
-}
-
-/* The record of a tile of rows and a chunk; a tile past the end is the last one, whose results nobody
- * writes. */
-static __device__ __forceinline__ const uint8_t *find_record(const fr_cuda_matrix &matrix, int tile,
-                                                             int chunk, int chunks, int bytes)
-{
-    int last = (matrix.rows - 1) / TILE_ROWS;
-    return (const uint8_t *)matrix.data + ((int64_t)min(tile, last) * chunks + chunk) * bytes;
+    if (BITS == 8 || block % 2)
+        load_word(next, i, codes);
 }
 
 #endif

@@ -1,21 +1,21 @@
 /* matmul_plain.cu: F32, and BF16 and F16 for up to 32 tokens (matmul.h): decoding and verification.
  *
  * A block owns 32 (few rows: 16) rows, its 8 warps take every eighth chunk of 256 columns. A warp
- * walks a chunk by steps of 64 columns: its lanes' 8 loads of 16 bytes for the next step, 4 KiB, are
- * under way while it multiplies this one, also over the barrier where the partial results of eight
- * chunks are added up.
+ * walks a chunk by steps of 64 columns: its lanes' 8 loads of 16 bytes for the next step, 4 KiB,
+ * are under way while it multiplies this one, also over the barrier where the partial results of
+ * eight chunks are added up.
  *
- * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes a
- * cycle, and 0.7 us of latency want 18 KiB under way on each; a block has 32 KiB, two fit (128
- * registers a thread). In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3 instructions of
- * 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations, half of
- * that with two tiles of rows) of a quarter cycle. Activations come from the second cache, 4 n bytes
- * for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks on the
- * same multiprocessor follow each other, since weights pass by the first cache. 32 tokens take twice
- * the weights' bytes: beyond, matmul_wide.cu is better.
+ * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes
+ * a cycle, and 0.7 us of latency want 18 KiB under way on each; a block has 32 KiB, two fit (128
+ * registers a thread). In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3 instructions
+ * of 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations,
+ * half of that with two tiles of rows) of a quarter cycle. Activations come from the second cache,
+ * 4 n bytes for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks
+ * on the same multiprocessor follow each other, since weights pass by the first cache. 32 tokens
+ * take twice the weights' bytes: beyond, matmul_wide.cu is better.
  *
- * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two a
- * row, and y with its inverse. */
+ * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two
+ * a row, and y with its inverse. */
 #include "matmul_terms.cuh"
 
 enum { STEP = 64, BLOCKS = STEP / 32 }; /* columns a warp has in registers */
@@ -25,8 +25,8 @@ template <int M> struct step_weights {
 };
 
 template <int M>
-static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2], int col, int stride,
-                                                 step_weights<M> *to)
+static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2], int col,
+                                                 int stride, step_weights<M> *to)
 {
     if (col >= stride)
         return;
@@ -39,24 +39,48 @@ static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2],
                 to->rows[m][b][half] = load_once(at[m][half] + col + 32 * b);
 }
 
-/* Multiplies a step's weights with the activations of N tiles of tokens. */
-template <int TYPE, int M, int N>
-static __device__ __forceinline__ void multiply_step(const fr_cuda_matmul_args &args, int col,
-                                                     const float up[N], const step_weights<M> &w,
-                                                     float c[M][N][4])
+/* The lane's activations of a step: instruction s of block b at [..][2 * b + s]. */
+template <int N> struct step_acts {
+    float4 x[N][BLOCKS * 2];
+};
+
+template <bool VECTORS, int N>
+static __device__ __forceinline__ void load_acts_by(const fr_cuda_matmul_args &args, int first,
+                                                    step_acts<N> *to)
 {
     const int lane = threadIdx.x % 32;
-    float4 x[N][BLOCKS][2];
 #pragma unroll
-    for (int i = 0; i < N * BLOCKS * 2; i++)
-        x[i / (BLOCKS * 2)][i / 2 % BLOCKS][i % 2] =
-            load_x(args.x, i / (BLOCKS * 2) * TILE_TOKENS + lane / 4,
-                   col + i / 2 % BLOCKS * 32 + lane % 4 * 8 + i % 2 * 4, args.n, args.cols);
+    for (int i = 0; i < N * BLOCKS * 2; i++) {
+        const int tile = i / (BLOCKS * 2), step = i % (BLOCKS * 2);
+        const int token = tile * TILE_TOKENS + lane / 4,
+                  col = first + step / 2 * 32 + lane % 4 * 8 + step % 2 * 4;
+        to->x[tile][step] = VECTORS ? load_vector(args.x, token, col, args.n, args.cols)
+                                    : load_values(args.x, token, col, args.n, args.cols);
+    }
+}
+
+/* One branch for all of them, so that the loads go out together. */
+template <int N>
+static __device__ __forceinline__ step_acts<N> load_acts(const fr_cuda_matmul_args &args, int first)
+{
+    step_acts<N> acts;
+    if (args.cols % 4 == 0)
+        load_acts_by<true, N>(args, first, &acts);
+    else
+        load_acts_by<false, N>(args, first, &acts);
+    return acts;
+}
+
+/* Multiplies a step's weights with the activations of N tiles of tokens. */
+template <int TYPE, int M, int N>
+static __device__ __forceinline__ void multiply_step(const step_acts<N> &acts, const float up[N],
+                                                     const step_weights<M> &w, float c[M][N][4])
+{
 #pragma unroll
     for (int i = 0; i < BLOCKS * 2; i++)
 #pragma unroll
         for (int tile = 0; tile < N; tile++) {
-            float4 part = x[tile][i / 2][i % 2];
+            float4 part = acts.x[tile][i];
             uint32_t b[terms<TYPE>::COUNT][2];
             split_terms<TYPE>(TYPE == MMA_F16 ? scale_x(part, up[tile]) : part, b);
 #pragma unroll
@@ -84,9 +108,10 @@ static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args 
         int next = step + 1 < CHUNK / STEP ? col + STEP : (chunk + WARPS) * CHUNK;
         if (col >= args.stride)
             return;
-        step_weights<M> now = *ahead;
+        const step_weights<M> now = *ahead;
+        const step_acts<N> acts = load_acts<N>(args, col);
         load_step<M>(at, next, args.stride, ahead);
-        multiply_step<TYPE, M, N>(args, col, up, now, c);
+        multiply_step<TYPE, M, N>(acts, up, now, c);
     }
 }
 
@@ -107,7 +132,8 @@ void matmul_narrow(const fr_cuda_matmul_args args)
     load_step<M>(at, warp * CHUNK, args.stride, &ahead);
     float up[N], sums[N][elements<M>::MINE] = {};
     for (int tile = 0; tile < N; tile++)
-        up[tile] = args.scales ? args.scales[2 * min(tile * TILE_TOKENS + lane / 4, args.n - 1)] : 1;
+        up[tile] =
+            args.scales ? args.scales[2 * min(tile * TILE_TOKENS + lane / 4, args.n - 1)] : 1;
     int buffer = 0;
     for (int first = 0; first < chunks; first += WARPS) {
         float c[M][N][4] = {};

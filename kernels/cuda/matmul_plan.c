@@ -11,8 +11,8 @@ _Static_assert(sizeof(fr_cublas_args) <= FR_CUDA_ARGS, "arguments of a launch");
 
 /* What is made of x. In this order they are made, and lie in the scratch. */
 typedef enum {
-    SCALES,      /* F16: a power of two a row */
-    TERMS_BF16,  /* for the wide kernels */
+    SCALES,     /* F16: a power of two a row */
+    TERMS_BF16, /* for the wide kernels */
     TERMS_F16,
     ROUNDED_BF16, /* for cuBLASLt */
     ROUNDED_F16,
@@ -22,9 +22,9 @@ typedef enum {
 } x_form;
 
 static const fr_cuda_launch makers[FORMS] = {
-    [SCALES] = fr_cuda_matmul_scale_rows,        [TERMS_BF16] = fr_cuda_matmul_split_bf16,
-    [TERMS_F16] = fr_cuda_matmul_split_f16,      [ROUNDED_BF16] = fr_cuda_matmul_round_bf16,
-    [ROUNDED_F16] = fr_cuda_matmul_round_f16,    [ACTS_CODES] = fr_cuda_matmul_quantise,
+    [SCALES] = fr_cuda_matmul_scale_rows,         [TERMS_BF16] = fr_cuda_matmul_split_bf16,
+    [TERMS_F16] = fr_cuda_matmul_split_f16,       [ROUNDED_BF16] = fr_cuda_matmul_round_bf16,
+    [ROUNDED_F16] = fr_cuda_matmul_round_f16,     [ACTS_CODES] = fr_cuda_matmul_quantise,
     [ACTS_SUPER] = fr_cuda_matmul_quantise_super,
 };
 
@@ -81,9 +81,11 @@ static void find_needs(const fr_cuda_matmul_request *r, plan *p)
 
 static size_t form_bytes(x_form form, int32_t stride, int n)
 {
-    const size_t tokens = (size_t)n, padded = (tokens + FR_CUDA_WIDE_TOKENS - 1) /
-                                              FR_CUDA_WIDE_TOKENS * FR_CUDA_WIDE_TOKENS,
-                 tiles = (tokens + FR_CUDA_TILE_TOKENS - 1) / FR_CUDA_TILE_TOKENS, cols = (size_t)stride;
+    const size_t tokens = (size_t)n,
+                 padded =
+                     (tokens + FR_CUDA_WIDE_TOKENS - 1) / FR_CUDA_WIDE_TOKENS * FR_CUDA_WIDE_TOKENS,
+                 tiles = (tokens + FR_CUDA_TILE_TOKENS - 1) / FR_CUDA_TILE_TOKENS,
+                 cols = (size_t)stride;
     switch (form) {
     case SCALES:
         return tokens * 2 * sizeof(float);
@@ -95,7 +97,8 @@ static size_t form_bytes(x_form form, int32_t stride, int n)
     case ROUNDED_F16:
         return tokens * cols * 2;
     case ACTS_CODES:
-        return FR_CUDA_ACTS_CODES(tiles, cols) + tiles * (cols / 32) * FR_CUDA_TILE_TOKENS * 2 * sizeof(float);
+        return FR_CUDA_ACTS_CODES(tiles, cols) +
+               tiles * (cols / 32) * FR_CUDA_TILE_TOKENS * 2 * sizeof(float);
     case ACTS_SUPER:
         return FR_CUDA_ACTS_CODES(tiles, cols) + FR_CUDA_ACTS_DIGITS(tiles, cols) +
                tiles * (cols / FR_CUDA_CHUNK) * FR_CUDA_TILE_TOKENS * sizeof(float);
@@ -142,8 +145,11 @@ static int push_preparations(const fr_cuda_matmul_request *r, const plan *p, fr_
 {
     int n = 0;
     for (int f = 0; f < FORMS; f++) {
-        fr_cuda_prepare_args args = {.x = r->x, .out = form_at(r, p, (x_form)f), .n = r->n,
-                                     .cols = r->products[0].w->cols, .stride = p->strides[f]};
+        fr_cuda_prepare_args args = {.x = r->x,
+                                     .out = form_at(r, p, (x_form)f),
+                                     .n = r->n,
+                                     .cols = r->products[0].w->cols,
+                                     .stride = p->strides[f]};
         if (f == TERMS_F16 || f == ROUNDED_F16)
             args.scales = form_at(r, p, SCALES);
         if (p->needs[f])
@@ -157,15 +163,17 @@ static int push_cublas(const fr_cuda_matmul_request *r, const plan *p, int produ
 {
     const fr_weight *w = r->products[product].w;
     const bool bf16 = w->kind == FR_CUDA_BF16;
-    fr_cublas_args args = {.lt = r->cublas, .w = w->data, .y = r->products[product].y,
+    fr_cublas_args args = {.lt = r->cublas,
+                           .w = w->data,
+                           .y = r->products[product].y,
                            .x = form_at(r, p, bf16 ? ROUNDED_BF16 : ROUNDED_F16),
                            .shape = shape_of(w, r->n)};
     memcpy(args.algorithm, p->algorithms[product], sizeof args.algorithm);
     push(&out[0], fr_cublas_matmul, &args, sizeof args);
     if (bf16)
         return 1;
-    fr_cuda_prepare_args unscale = {.out = args.y, .scales = form_at(r, p, SCALES), .n = r->n,
-                                    .cols = w->rows};
+    fr_cuda_prepare_args unscale = {
+        .out = args.y, .scales = form_at(r, p, SCALES), .n = r->n, .cols = w->rows};
     push(&out[1], fr_cuda_matmul_unscale, &unscale, sizeof unscale);
     return 2;
 }
@@ -193,8 +201,8 @@ static int push_kind(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kin
                      fr_cuda_command *out)
 {
     int n = 0;
-    fr_cuda_matmul_args args = {.x = r->x, .acts = acts_of(r, p, kind),
-                                .scales = scales_of(r, p, kind), .n = r->n};
+    fr_cuda_matmul_args args = {
+        .x = r->x, .acts = acts_of(r, p, kind), .scales = scales_of(r, p, kind), .n = r->n};
     for (int i = 0; i < r->n_products; i++) {
         const fr_weight *w = r->products[i].w;
         if (w->kind != kind || p->by_cublas[i])

@@ -1,5 +1,5 @@
-/* matmul_plan.h: which launches a matmul takes. Products that share x also share what is made of it;
- * those of one kind share launches, so that small matrices fill the GPU together. Internal to
+/* matmul_plan.h: which launches a matmul takes. Products that share x also share what is made of
+ * it; those of one kind share launches, so that small matrices fill the GPU together. Internal to
  * kernels/cuda/. */
 #ifndef FR_CUDA_MATMUL_PLAN_H
 #define FR_CUDA_MATMUL_PLAN_H
@@ -19,8 +19,8 @@ typedef struct fr_cuda_matmul_request {
     const float *x; /* [n, cols], as y device memory */
     int n;
     void *scratch;            /* device memory of fr_cuda_matmul_scratch_bytes() */
-    struct fr_cublas *cublas; /* for BF16 and F16 of many tokens; NULL: results as invariant as ops.h
-                                 promises (cublas_lt.h) */
+    struct fr_cublas *cublas; /* for BF16 and F16 of many tokens; NULL: results as invariant as
+                                 ops.h promises (cublas_lt.h) */
 } fr_cuda_matmul_request;
 
 /* Whatever the request's scratch is. */

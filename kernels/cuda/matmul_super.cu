@@ -1,13 +1,13 @@
-/* matmul_super.cu: Q4_K, Q5_K and Q6_K (matmul.h): super-blocks of 256 columns with integer scales of
- * 32 (Q6_K: 16) columns. The same operations in the same order as the CPU backends (fast_tiles_k.h),
- * and so the same bits for the same activations: a super-block gives `part`, its scaled integer sums
- * added up in f32, and `offset`, an exact integer, what the codes' offsets take off; an element of y
- * is the sum over super-blocks, in order, of part * (d * scale) + offset * (shift * scale), each by a
- * fused multiply-add. Only that chain is sequential; warps compute parts and offsets of eight
- * super-blocks at a time.
+/* matmul_super.cu: Q4_K, Q5_K and Q6_K (matmul.h): super-blocks of 256 columns with integer scales
+ * of 32 (Q6_K: 16) columns. The same operations in the same order as the CPU backends
+ * (fast_tiles_k.h), and so the same bits for the same activations: a super-block gives `part`, its
+ * scaled integer sums added up in f32, and `offset`, an exact integer, what the codes' offsets take
+ * off; an element of y is the sum over super-blocks, in order, of part * (d * scale) + offset *
+ * (shift * scale), each by a fused multiply-add. Only that chain is sequential; warps compute parts
+ * and offsets of eight super-blocks at a time.
  *
- * offset = sum of mins (Q6_K: scales) times sums of activations: a product of matrices too, with sums
- * in two digits of 7 bits.
+ * offset = sum of mins (Q6_K: scales) times sums of activations: a product of matrices too, with
+ * sums in two digits of 7 bits.
  *
  * The limit is memory: 4.6 bits a weight of Q4_K, 8.6 of the others. In the 150 cycles in which 16
  * rows of a Q4_K super-block come in (matmul_plain.cu), 8 tokens take some 200 instructions of a
@@ -35,28 +35,42 @@ template <int TYPE> struct super_tile {
 };
 
 template <int TYPE>
-static __device__ __forceinline__ void load_super(const fr_cuda_matrix &matrix, int tile, int super,
-                                                  int supers, super_tile<TYPE> *to)
+static __device__ __forceinline__ record super_record(const fr_cuda_matrix &matrix, int tile,
+                                                      int super, int supers)
 {
-    if (super >= supers)
-        return;
-    const uint8_t *record = find_record(matrix, tile, super, supers, layout<TYPE>::BYTES);
+    return find_record(matrix, tile, super, supers, layout<TYPE>::BYTES);
+}
+
+/* Everything but the codes. */
+template <int TYPE>
+static __device__ __forceinline__ void load_scales(const record &from, super_tile<TYPE> *to)
+{
     const int lane = threadIdx.x % 32, t = lane % 4;
-    load_codes(record, &to->codes);
+    if (!from.wanted)
+        return;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = lane / 4 + 8 * half;
         const uint32_t *scales =
-            (const uint32_t *)(record + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
-        to->d[half] = *(const uint32_t *)(record + layout<TYPE>::CODES + row * 4);
+            (const uint32_t *)(from.at + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
+        to->d[half] = *(const uint32_t *)(from.at + layout<TYPE>::CODES + row * 4);
 #pragma unroll
         for (int i = 0; i < layout<TYPE>::SCALES / 4; i++)
             to->scales[half][i] = scales[i];
         if (TYPE == Q6_K)
             to->offsets[half] = scales[t];
-        else
-            to->offsets[half] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0; /* mins lie behind the scales */
+        else /* mins lie behind the scales of all rows */
+            to->offsets[half] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0;
     }
+}
+
+template <int TYPE>
+static __device__ __forceinline__ super_tile<TYPE> first_super(const record &from)
+{
+    super_tile<TYPE> w = {};
+    load_codes(from, &w.codes);
+    load_scales(from, &w);
+    return w;
 }
 
 /* Scale s of row lane / 4 + 8 * half. */
@@ -67,9 +81,9 @@ static __device__ __forceinline__ float scale_of(const super_tile<TYPE> &w, int 
     return TYPE == Q6_K ? (float)(int8_t)byte : (float)byte;
 }
 
-/* parts: of one tile of rows and one of tokens. */
+/* parts: of one tile of rows and one of tokens. Codes that have been multiplied are loaded anew. */
 template <int TYPE>
-static __device__ __forceinline__ void multiply_super(const super_tile<TYPE> &w,
+static __device__ __forceinline__ void multiply_super(super_tile<TYPE> *w, const record &next,
                                                       const chunk_acts &acts, float parts[4])
 {
 #pragma unroll
@@ -78,7 +92,7 @@ static __device__ __forceinline__ void multiply_super(const super_tile<TYPE> &w,
 #pragma unroll
     for (int block = 0; block < SUPER_BLOCKS; block++) {
         uint32_t a[4], b[2];
-        block_codes(w.codes, block, a);
+        take_block(&w->codes, block, next, a);
         block_acts(acts, block, b);
 #pragma unroll
         for (int run = 0; run < (TYPE == Q6_K ? 2 : 1); run++) {
@@ -90,8 +104,9 @@ static __device__ __forceinline__ void multiply_super(const super_tile<TYPE> &w,
             mma_32(dots, a_run, b_run);
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                parts[i] = fmaf((float)dots[i],
-                                scale_of(w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
+                parts[i] =
+                    fmaf((float)dots[i],
+                         scale_of(*w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
         }
     }
 }
@@ -160,9 +175,11 @@ template <int M> struct super_partial {
     float act_scales[TILE_TOKENS];
 };
 
+/* One tile of tokens of a super-block; `next`: where M tiles' records lie that are to be loaded. */
 template <int TYPE, int M>
-static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile, int super,
-                                                 const super_tile<TYPE> w[M], super_partial<M> *to)
+static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile,
+                                                 int super, const record next[M],
+                                                 super_tile<TYPE> w[M], super_partial<M> *to)
 {
     const int lane = threadIdx.x % 32;
     const chunk_acts codes = load_acts(args, tile, super);
@@ -173,7 +190,7 @@ static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args
 #pragma unroll
     for (int m = 0; m < M; m++) {
         float parts[4], offsets[4];
-        multiply_super(w[m], codes, parts);
+        multiply_super(&w[m], next[m], codes, parts);
         multiply_offsets(w[m], sums, offsets);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -182,6 +199,7 @@ static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args
             if (lane % 4 == 0 && i % 2 == 0)
                 to->factors[row] = factors_of<TYPE>(w[m].d[i / 2]);
         }
+        load_scales(next[m], &w[m]);
     }
 }
 
@@ -202,6 +220,19 @@ static __device__ __forceinline__ void add_supers(const super_partial<M> *of_war
     }
 }
 
+/* Records of M tiles from row_tile on. */
+template <int TYPE, int M>
+static __device__ __forceinline__ void find_supers(const fr_cuda_matrix &matrix, int row_tile,
+                                                   int super, int supers, bool wanted,
+                                                   record out[M])
+{
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        out[m] = super_record<TYPE>(matrix, row_tile + m, super, supers);
+        out[m].wanted = out[m].wanted && wanted;
+    }
+}
+
 template <int TYPE, int M, int N>
 FR_KERNEL(WARPS * 32)
 void super_narrow(const fr_cuda_matmul_args args)
@@ -209,28 +240,27 @@ void super_narrow(const fr_cuda_matmul_args args)
     __shared__ super_partial<M> partials[2][WARPS];
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
-    const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
+    const int warp = threadIdx.x / 32, supers = args.cols / SUPER, row_tile = first_row / TILE_ROWS;
     const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
-    super_tile<TYPE> ahead[M] = {};
+    record next[M];
+    super_tile<TYPE> w[M];
+    find_supers<TYPE, M>(matrix, row_tile, warp, supers, true, next);
 #pragma unroll
     for (int m = 0; m < M; m++)
-        load_super(matrix, first_row / TILE_ROWS + m, warp, supers, &ahead[m]);
+        w[m] = first_super<TYPE>(next[m]);
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
     for (int first = 0; first < supers; first += WARPS) {
-        super_tile<TYPE> now[M];
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-            now[m] = ahead[m];
-            load_super(matrix, first_row / TILE_ROWS + m, first + warp + WARPS, supers, &ahead[m]);
-        }
+        const int super = first + warp;
 #pragma unroll
         for (int tile = 0; tile < N; tile++, buffer ^= 1) {
-            if (first + warp < supers && tile < tiles)
-                put_super<TYPE, M>(args, tile, first + warp, now, &partials[buffer][warp]);
+            if (tile >= tiles)
+                break;
+            find_supers<TYPE, M>(matrix, row_tile, super + WARPS, supers, tile + 1 == tiles, next);
+            if (super < supers)
+                put_super<TYPE, M>(args, tile, super, next, w, &partials[buffer][warp]);
             __syncthreads();
-            if (tile < tiles)
-                add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
+            add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
         }
     }
 #pragma unroll
@@ -258,12 +288,10 @@ template <int TYPE> static void launch(cudaStream_t stream, const void *p)
 
 /* One tile of tokens of a warp of a wide kernel: the chain goes on in registers. */
 template <int TYPE>
-static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile, int super,
-                                                const super_tile<TYPE> w[WIDE_M],
-                                                float sums[WIDE_M][4])
+static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile,
+                                                int super, const record next[WIDE_M],
+                                                super_tile<TYPE> w[WIDE_M], float sums[WIDE_M][4])
 {
-    if (tile * TILE_TOKENS >= args.n)
-        return;
     const chunk_acts codes = load_acts(args, tile, super);
     const super_acts acts = find_acts(args, tile, super);
     const super_sums act_sums = load_sums<TYPE>(acts);
@@ -271,35 +299,45 @@ static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args,
 #pragma unroll
     for (int m = 0; m < WIDE_M; m++) {
         float parts[4], offsets[4];
-        multiply_super(w[m], codes, parts);
+        multiply_super(&w[m], next[m], codes, parts);
         multiply_offsets(w[m], act_sums, offsets);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sums[m][i] = add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
-                                   i % 2 ? act_scales.y : act_scales.x);
+            sums[m][i] =
+                add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
+                          i % 2 ? act_scales.y : act_scales.x);
+        load_scales(next[m], &w[m]);
     }
 }
 
 /* 64 rows by 64 tokens a block, 32 by 32 a warp; activations come through the first cache. */
-template <int TYPE>
-FR_KERNEL(WIDE_WARPS * 32)
-void super_wide(const fr_cuda_matmul_args args)
+template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_matmul_args args)
 {
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
     const int first_tile = (int)blockIdx.x * WIDE_TILES + warp / 2 * WIDE_N;
+    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
     first_row += warp % 2 * WIDE_M * TILE_ROWS;
+    if (first_tile >= tiles)
+        return;
+    const int row_tile = first_row / TILE_ROWS, last = min(first_tile + WIDE_N, tiles) - 1;
+    record next[WIDE_M];
+    super_tile<TYPE> w[WIDE_M];
+    find_supers<TYPE, WIDE_M>(matrix, row_tile, 0, supers, true, next);
+#pragma unroll
+    for (int m = 0; m < WIDE_M; m++)
+        w[m] = first_super<TYPE>(next[m]);
     float sums[WIDE_N][WIDE_M][4] = {};
-    for (int super = 0; super < supers; super++) {
-        super_tile<TYPE> w[WIDE_M];
+    for (int super = 0; super < supers; super++)
 #pragma unroll
-        for (int m = 0; m < WIDE_M; m++)
-            load_super(matrix, first_row / TILE_ROWS + m, super, supers, &w[m]);
-#pragma unroll
-        for (int tile = 0; tile < WIDE_N; tile++)
-            add_wide<TYPE>(args, first_tile + tile, super, w, sums[tile]);
-    }
+        for (int tile = 0; tile < WIDE_N; tile++) {
+            if (first_tile + tile > last)
+                break;
+            find_supers<TYPE, WIDE_M>(matrix, row_tile, super + 1, supers,
+                                      first_tile + tile == last, next);
+            add_wide<TYPE>(args, first_tile + tile, super, next, w, sums[tile]);
+        }
 #pragma unroll
     for (int i = 0; i < WIDE_M * WIDE_N; i++)
         write_tile(args, matrix, first_row + i / WIDE_N * TILE_ROWS,

@@ -3,7 +3,8 @@
  *
  * A lane reads its share of BF16 and F16 weights straight from the rows, 16 bytes at a time: with
  * t = lane % 4, values 8t .. 8t + 7 of a block of 32 columns, of rows lane / 4 and lane / 4 + 8. So
- * instruction s (0, 1) of a block has the columns 8t + 4s .. 8t + 4s + 3 as the lane's two words. */
+ * instruction s (0, 1) of a block has the columns 8t + 4s .. 8t + 4s + 3 as the lane's two words.
+ */
 #ifndef FR_CUDA_MATMUL_TERMS_CUH
 #define FR_CUDA_MATMUL_TERMS_CUH
 
@@ -27,24 +28,43 @@ static __device__ __forceinline__ void split_terms(float4 x, uint32_t b[terms<TY
     }
 }
 
-/* Columns col .. col + 3 of row `token`, zeros outside of the matrix. Rows of whole vectors are read
- * as such. */
-static __device__ __forceinline__ float4 load_x(const float *x, int token, int col, int n, int cols)
+/* Four values if wanted, else zeros; without a branch, so that loads go out together. */
+static __device__ __forceinline__ float4 load_vector_if(bool wanted, const float *at)
 {
     float4 v = make_float4(0, 0, 0, 0);
-    if (token >= n || col >= cols)
-        return v;
-    const float *at = x + (int64_t)token * cols + col;
-    if (cols % 4 == 0)
-        return *(const float4 *)at;
-    v.x = at[0];
-    if (col + 1 < cols)
-        v.y = at[1];
-    if (col + 2 < cols)
-        v.z = at[2];
-    if (col + 3 < cols)
-        v.w = at[3];
+#ifdef __CUDA_ARCH__
+    asm("{ .reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.nc.v4.f32 {%0,%1,%2,%3}, [%4]; }"
+        : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+        : "l"(at), "r"((int)wanted));
+#else
+    if (wanted)
+        v = *(const float4 *)at;
+#endif
     return v;
+}
+
+/* Columns col .. col + 3 of row `token`, zeros outside of the matrix. */
+static __device__ __forceinline__ float4 load_values(const float *x, int token, int col, int n,
+                                                     int cols)
+{
+    const float *at = x + (int64_t)token * cols + col;
+    float v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = token < n && col + i < cols ? at[i] : 0;
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+/* The same where rows are whole vectors. */
+static __device__ __forceinline__ float4 load_vector(const float *x, int token, int col, int n,
+                                                     int cols)
+{
+    return load_vector_if(token < n && col < cols, x + (int64_t)token * cols + col);
+}
+
+static __device__ __forceinline__ float4 load_x(const float *x, int token, int col, int n, int cols)
+{
+    return cols % 4 == 0 ? load_vector(x, token, col, n, cols)
+                         : load_values(x, token, col, n, cols);
 }
 
 static __device__ __forceinline__ float4 scale_x(float4 x, float scale)
@@ -52,7 +72,8 @@ static __device__ __forceinline__ float4 scale_x(float4 x, float scale)
     return make_float4(x.x * scale, x.y * scale, x.z * scale, x.w * scale);
 }
 
-/* Operand a of instruction s of a block: from what the lane has of rows lane / 4 and lane / 4 + 8. */
+/* Operand a of instruction s of a block: from what the lane has of rows lane / 4 and lane / 4 + 8.
+ */
 static __device__ __forceinline__ void weights_of(uint4 upper, uint4 lower, int s, uint32_t a[4])
 {
     a[0] = s ? upper.z : upper.x;
@@ -61,8 +82,8 @@ static __device__ __forceinline__ void weights_of(uint4 upper, uint4 lower, int 
     a[3] = s ? lower.w : lower.y;
 }
 
-/* Where a lane reads: its share of block 0 in row lane / 4 + 8 * half of the tile at first_row. Rows
- * past the end read the last one; nobody writes what comes of it. */
+/* Where a lane reads: its share of block 0 in row lane / 4 + 8 * half of the tile at first_row.
+ * Rows past the end read the last one; nobody writes what comes of it. */
 static __device__ __forceinline__ const uint16_t *lane_row(const fr_cuda_matrix &matrix, int stride,
                                                            int first_row, int half)
 {

@@ -14,7 +14,8 @@ enum {
     CHUNK = FR_CUDA_CHUNK,
     FEW_BLOCKS = 100, /* blocks that leave multiprocessors of today's GPUs without one */
     WIDE_WARPS = 4,
-    WIDE_M = 2, /* tiles of 16 rows and of 8 tokens of a warp of a wide kernel; 2 x 2 warps a block */
+    WIDE_M =
+        2, /* tiles of 16 rows and of 8 tokens of a warp of a wide kernel; 2 x 2 warps a block */
     WIDE_N = 4,
     WIDE_ROWS = 2 * WIDE_M * TILE_ROWS,
     WIDE_TOKENS = FR_CUDA_WIDE_TOKENS,
@@ -69,8 +70,22 @@ static __device__ __forceinline__ uint4 load_once(const void *at)
 #endif
 }
 
-/* Partial results of M tiles of 16 rows by 8 tokens lie [token][row]; the 4 rows more keep the lanes
- * of a warp in different banks. */
+/* The same into *v, if it is wanted; a place that has been used can so be loaded anew at once. */
+static __device__ __forceinline__ void load_if(bool wanted, const void *at, uint4 *v)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0;"
+                 "@p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4]; }"
+                 : "+r"(v->x), "+r"(v->y), "+r"(v->z), "+r"(v->w)
+                 : "l"(at), "r"((int)wanted));
+#else
+    if (wanted)
+        *v = *(const uint4 *)at;
+#endif
+}
+
+/* Partial results of M tiles of 16 rows by 8 tokens lie [token][row]; the 4 rows more keep the
+ * lanes of a warp in different banks. */
 template <int M> struct partial_tile {
     float at[TILE_TOKENS][M * TILE_ROWS + 4];
 };
@@ -115,8 +130,8 @@ static __device__ __forceinline__ void add_partials(const partial_tile<M> *of_wa
     }
 }
 
-/* Writes this thread's sums of the tile of tokens that begins at first_token, times scales[token][1]
- * when there are scales. */
+/* Writes this thread's sums of the tile of tokens that begins at first_token, times
+ * scales[token][1] when there are scales. */
 template <int M>
 static __device__ __forceinline__ void write_sums(const fr_cuda_matmul_args &args,
                                                   const fr_cuda_matrix &matrix, int first_row,

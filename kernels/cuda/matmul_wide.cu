@@ -3,12 +3,12 @@
  *
  * A block of 4 warps owns 64 rows by 64 tokens over all columns, a warp 32 by 32. Activations are
  * split into their terms once, by a kernel before, in the order in which lanes want them; a block
- * copies the terms of 32 columns at a time to shared memory, two copies ahead. Weights go straight to
- * the lanes' registers, one step ahead: only the two warps side by side read the same.
+ * copies the terms of 32 columns at a time to shared memory, two copies ahead. Weights go straight
+ * to the lanes' registers, one step ahead: only the two warps side by side read the same.
  *
- * The limit is the tensor cores: for each 16 columns a warp has 24 (F16: 16) instructions of 2 cycles
- * of them, with 3 KiB (2 KiB) read from shared memory, half of what that can give meanwhile. Blocks
- * of the same rows are neighbours in the grid, so that weights come from memory once.
+ * The limit is the tensor cores: for each 16 columns a warp has 24 (F16: 16) instructions of 2
+ * cycles of them, with 3 KiB (2 KiB) read from shared memory, half of what that can give meanwhile.
+ * Blocks of the same rows are neighbours in the grid, so that weights come from memory once.
  *
  * The same instructions in the same order as matmul_plain.cu's, chunk by chunk: the same bits. */
 #include <cuda_pipeline.h>
@@ -23,8 +23,8 @@ template <int TYPE> struct wide_stage {
 
 /* Begins to copy block `block` of columns, if there is one: a group of copies, maybe empty. */
 template <int TYPE>
-static __device__ __forceinline__ void copy_stage(const wide_stage<TYPE> *acts, int block, int blocks,
-                                                  wide_stage<TYPE> *stages)
+static __device__ __forceinline__ void copy_stage(const wide_stage<TYPE> *acts, int block,
+                                                  int blocks, wide_stage<TYPE> *stages)
 {
     if (block < blocks) {
         const char *from = (const char *)(acts + block);
@@ -39,7 +39,8 @@ struct wide_weights {
     uint4 rows[WIDE_M][2];
 };
 
-static __device__ __forceinline__ wide_weights load_wide(const uint16_t *const at[WIDE_M][2], int col)
+static __device__ __forceinline__ wide_weights load_wide(const uint16_t *const at[WIDE_M][2],
+                                                         int col)
 {
     wide_weights w;
 #pragma unroll
@@ -84,9 +85,7 @@ static __device__ __forceinline__ void close_chunk(float c[WIDE_M][WIDE_N][4],
     }
 }
 
-template <int TYPE>
-FR_KERNEL(THREADS)
-void matmul_wide(const fr_cuda_matmul_args args)
+template <int TYPE> FR_KERNEL(THREADS) void matmul_wide(const fr_cuda_matmul_args args)
 {
     __shared__ wide_stage<TYPE> stages[STAGES];
     int first_row;
@@ -94,7 +93,8 @@ void matmul_wide(const fr_cuda_matmul_args args)
     const int warp = threadIdx.x / 32, first_tile = warp / 2 * WIDE_N;
     first_row += warp % 2 * WIDE_M * TILE_ROWS;
     const int blocks = args.stride / BLOCK;
-    const wide_stage<TYPE> *acts = (const wide_stage<TYPE> *)args.acts + (int64_t)blockIdx.x * blocks;
+    const wide_stage<TYPE> *acts =
+        (const wide_stage<TYPE> *)args.acts + (int64_t)blockIdx.x * blocks;
     const uint16_t *at[WIDE_M][2];
     for (int m = 0; m < WIDE_M; m++)
         for (int half = 0; half < 2; half++)
@@ -104,8 +104,9 @@ void matmul_wide(const fr_cuda_matmul_args args)
         copy_stage<TYPE>(acts, block, blocks, stages);
     wide_weights ahead = load_wide(at, 0);
     for (int block = 0; block < blocks; block++) {
-        __pipeline_wait_prior(STAGES - 2); /* all copies but the latest have arrived: this block's */
-        __syncthreads();                   /* for all threads; and nobody reads the block before */
+        __pipeline_wait_prior(STAGES -
+                              2); /* all copies but the latest have arrived: this block's */
+        __syncthreads();          /* for all threads; and nobody reads the block before */
         copy_stage<TYPE>(acts, block + STAGES - 1, blocks, stages);
         wide_weights now = ahead;
         if (block + 1 < blocks)

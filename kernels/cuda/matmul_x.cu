@@ -33,9 +33,7 @@ extern "C" void fr_cuda_matmul_scale_rows(cudaStream_t stream, const void *p)
 }
 
 /* x -> wide_terms [ceil(n / 64)][stride / 16]; zeros past n and past cols. A block each. */
-template <int TYPE>
-FR_KERNEL(WIDE_TILES * 32)
-void split_x(const fr_cuda_prepare_args args)
+template <int TYPE> FR_KERNEL(WIDE_TILES * 32) void split_x(const fr_cuda_prepare_args args)
 {
     const int lane = threadIdx.x % 32, tile = threadIdx.x / 32, step = blockIdx.x;
     const int token = blockIdx.y * WIDE_TOKENS + tile * TILE_TOKENS + lane / 4;
@@ -45,8 +43,7 @@ void split_x(const fr_cuda_prepare_args args)
         x = scale_x(x, args.scales[2 * token]);
     uint32_t b[terms<TYPE>::COUNT][2];
     split_terms<TYPE>(x, b);
-    wide_terms<TYPE> *out =
-        (wide_terms<TYPE> *)args.out + (int64_t)blockIdx.y * gridDim.x + step;
+    wide_terms<TYPE> *out = (wide_terms<TYPE> *)args.out + (int64_t)blockIdx.y * gridDim.x + step;
 #pragma unroll
     for (int term = 0; term < terms<TYPE>::COUNT; term++)
         out->at[tile][term][lane] = make_uint2(b[term][0], b[term][1]);
@@ -69,9 +66,7 @@ extern "C" void fr_cuda_matmul_split_f16(cudaStream_t stream, const void *args)
 }
 
 /* x -> rows of the type, for cuBLASLt: 4 values a thread. */
-template <int TYPE>
-FR_KERNEL(WARPS * 32)
-void round_x(const fr_cuda_prepare_args args)
+template <int TYPE> FR_KERNEL(WARPS * 32) void round_x(const fr_cuda_prepare_args args)
 {
     const int token = blockIdx.y, col = (int)(blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (col >= args.stride)

@@ -1,7 +1,7 @@
-/* mma.cuh: the three tensor-core instructions that matmul uses: c [16 rows, 8 tokens] += a [16, k] *
- * b [k, 8]. By PTX rather than through wmma, because PTX says which lane holds what (wmma does not):
- * weights are packed so that a lane's 16-byte load is its share of the operand, and results are
- * scaled in registers.
+/* mma.cuh: the tensor-core instructions that matmul uses: c [16 rows, 8 tokens] plus the product of
+ * a [16, k] and b [k, 8]. By PTX rather than through wmma, because PTX says which lane holds what
+ * (wmma does not): weights are packed so that a lane's 16-byte load is its share of the operand, and
+ * results are scaled in registers.
  *
  * With row = lane / 4 and t = lane % 4, words of two 16-bit or four 8-bit values:
  *   a[0], a[1]  rows `row` and `row + 8`, word t of the first half of k
@@ -58,27 +58,32 @@ static __device__ __forceinline__ uint32_t round_pair(int type, float low, float
 }
 
 #ifdef __CUDA_ARCH__
-#define MMA(instruction, sums, c, a, b)                                                          \
-    asm volatile("mma.sync.aligned." instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "      \
-                 "{%0,%1,%2,%3};"                                                                \
-                 : "+" sums(c[0]), "+" sums(c[1]), "+" sums(c[2]), "+" sums(c[3])                \
+#define MMA(instruction, sums, c, a, b)                                                     \
+    asm volatile("mma.sync.aligned." instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
+                 "{%0,%1,%2,%3};"                                                           \
+                 : "+" sums(c[0]), "+" sums(c[1]), "+" sums(c[2]), "+" sums(c[3])           \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #else
+static __device__ __forceinline__ uint64_t from_lane(uint32_t low, uint32_t high, int lane)
+{
+    return __shfl_sync(0xffffffffu, (unsigned long long)high << 32 | low, lane);
+}
+
 /* step: sum + the products of one word of a with one of b. */
 template <typename Sum, typename Step>
-static __device__ void mma_by_shuffles(Sum c[4], const uint32_t a[4], const uint32_t b[2], Step step)
+static __device__ void mma_by_shuffles(Sum c[4], const uint32_t a[4], const uint32_t b[2],
+                                       Step step)
 {
     const int lane = threadIdx.x % 32, row = lane / 4 * 4, token = lane % 4 * 8;
     for (int half = 0; half < 2; half++)
         for (int word = 0; word < 4; word++) {
-            uint32_t a0 = __shfl_sync(0xffffffffu, a[2 * half], row + word),
-                     a1 = __shfl_sync(0xffffffffu, a[2 * half + 1], row + word),
-                     b0 = __shfl_sync(0xffffffffu, b[half], token + word),
-                     b1 = __shfl_sync(0xffffffffu, b[half], token + 4 + word);
-            c[0] = step(a0, b0, c[0]);
-            c[1] = step(a0, b1, c[1]);
-            c[2] = step(a1, b0, c[2]);
-            c[3] = step(a1, b1, c[3]);
+            const uint64_t rows = from_lane(a[2 * half], a[2 * half + 1], row + word);
+            const uint32_t b0 = __shfl_sync(0xffffffffu, b[half], token + word),
+                           b1 = __shfl_sync(0xffffffffu, b[half], token + 4 + word);
+            c[0] = step((uint32_t)rows, b0, c[0]);
+            c[1] = step((uint32_t)rows, b1, c[1]);
+            c[2] = step((uint32_t)(rows >> 32), b0, c[2]);
+            c[3] = step((uint32_t)(rows >> 32), b1, c[3]);
         }
 }
 

@@ -314,6 +314,8 @@ fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
 
 void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx)
 {
+    if (!check) /* whoever watched may have launched what graphs hold: NCCL waits for them before it ends */
+        drop_graphs(q);
     q->check = check;
     q->check_ctx = ctx;
 }
@@ -323,11 +325,11 @@ fr_status fr_cuda_queue_wait(fr_cuda_queue *q)
 {
     FR_TRY(fr_cuda_queue_flush(q));
     for (;;) {
+        if (q->check)
+            FR_TRY(q->check(q->check_ctx));
         cudaError_t e = cudaStreamQuery(q->stream);
         if (e != cudaErrorNotReady)
             return fr_cuda_status(e, "a pass");
-        if (q->check)
-            FR_TRY(q->check(q->check_ctx));
         sched_yield();
     }
 }

@@ -1,4 +1,5 @@
-/* weight.c: see weight.h. A tile is 16 rows; its records (matmul.h) are made one after the other. */
+/* weight.c: see weight.h. A tile is 16 rows; its records (matmul.h) are made one after the other.
+ */
 #include "weight.h"
 
 #include <limits.h>
@@ -69,10 +70,13 @@ fr_status fr_cuda_weight_describe(const fr_matrix *src, fr_weight *out)
     if (src->rows > INT_MAX / 2 || src->cols > INT_MAX / 2)
         return fr_fail(FR_EUNSUPPORTED, "%s matrix of %lld x %lld: too large", info->name,
                        (long long)src->rows, (long long)src->cols);
-    fr_weight w = {.dtype = src->dtype, .kind = kind_of(src->dtype), .rows = (int32_t)src->rows,
+    fr_weight w = {.dtype = src->dtype,
+                   .kind = kind_of(src->dtype),
+                   .rows = (int32_t)src->rows,
                    .cols = (int32_t)src->cols};
-    w.stride = w.kind == FR_CUDA_F32 ? w.cols
-                                     : (int32_t)padded(w.cols, row_major(&w) ? FR_CUDA_ROW_PAD : CHUNK);
+    w.stride = w.kind == FR_CUDA_F32
+                   ? w.cols
+                   : (int32_t)padded(w.cols, row_major(&w) ? FR_CUDA_ROW_PAD : CHUNK);
     w.bytes = fr_cuda_weight_offset(&w, w.rows);
     *out = w;
     return FR_OK;
@@ -98,8 +102,8 @@ static void pack_rows(const fr_weight *w, const fr_matrix *src, int64_t first, i
 /* The codes of 16 rows in a chunk, and what goes with them. */
 typedef struct chunk_values {
     uint8_t codes[TILE][CHUNK];
-    uint16_t scales[TILE][8], shifts[TILE][8];         /* CODES; f16 */
-    uint16_t d[TILE][2];                               /* K types */
+    uint16_t scales[TILE][8], shifts[TILE][8]; /* CODES; f16 */
+    uint16_t d[TILE][2];                       /* K types */
     uint8_t super_scales[TILE][16], super_mins[TILE][8];
 } chunk_values;
 

@@ -1,5 +1,6 @@
-/* weight.h: matrices as the matmul kernels want them (layouts: matmul.h), packed on the host piece by
- * piece: the caller uploads each piece, so host memory stays small. Internal to kernels/cuda/. */
+/* weight.h: matrices as the matmul kernels want them (layouts: matmul.h), packed on the host piece
+ * by piece: the caller uploads each piece, so host memory stays small. Internal to kernels/cuda/.
+ */
 #ifndef FR_CUDA_WEIGHT_H
 #define FR_CUDA_WEIGHT_H
 

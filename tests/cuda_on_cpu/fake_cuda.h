@@ -44,13 +44,13 @@ typedef struct fake_cuda_counts {
 fake_cuda_counts fake_cuda_count(void);
 /* True when nothing is alive; else prints what is to stderr. */
 int fake_cuda_all_freed(void);
-/* Knobs back to their defaults, counts since the start to 0. What is alive stays. */
+/* Knobs back to their defaults (the order to the environment's), counts since the start to 0. What is alive stays. */
 void fake_cuda_reset(void);
 /* Every kernel run since the start, by name, with how often: a line each. */
 void fake_cuda_print_kernels(FILE *out);
 
-/* Order of blocks, of warps in a block and of lanes in a warp, between two barriers. Results must
- * not depend on it: where they do, a barrier is missing. */
+/* Order of blocks, of warps in a block and of lanes in a warp, between two barriers; shuffled: another
+ * one for each launch. Results must not depend on it: where they do, a barrier is missing. */
 typedef enum { FAKE_CUDA_FORWARD, FAKE_CUDA_BACKWARD, FAKE_CUDA_SHUFFLED } fake_cuda_order;
 void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 

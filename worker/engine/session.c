@@ -153,7 +153,7 @@ static fr_status load(fr_session *s, const char *path, const fr_session_options 
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
     const char *name = fr_model_file_name(s->file), *base = strrchr(name, '/');
-    snprintf(s->info.model_name, sizeof s->info.model_name, "%s", c->name[0] ? c->name : base ? base + 1 : name);
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%.63s", c->name[0] ? c->name : base ? base + 1 : name);
     return FR_OK;
 }
 

@@ -15,8 +15,10 @@
 enum { TOKENS = 70 };
 static const int row_counts[] = {1, 7, 8, 16, 17, 40};
 static const int batches[] = {1, 2, 3, 5, 8, 9, 16, 17, 32, 33, 64, TOKENS};
-enum { N_ROW_COUNTS = sizeof row_counts / sizeof *row_counts,
-       N_BATCHES = sizeof batches / sizeof *batches };
+enum {
+    N_ROW_COUNTS = sizeof row_counts / sizeof *row_counts,
+    N_BATCHES = sizeof batches / sizeof *batches
+};
 
 /* ---- a stand-in for cublas_lt.c: the product of rounded activations, as exact as doubles are */
 
@@ -56,8 +58,9 @@ void fr_cublas_matmul(cudaStream_t stream, const void *p)
                 sum += (double)a[c] * (double)b[c];
             y[m * s->rows + r] = (float)sum;
         }
-    assert_int_equal(cudaMemcpy(args->y, y, (size_t)s->n * (size_t)s->rows * sizeof *y,
-                                cudaMemcpyHostToDevice), cudaSuccess);
+    assert_int_equal(
+        cudaMemcpy(args->y, y, (size_t)s->n * (size_t)s->rows * sizeof *y, cudaMemcpyHostToDevice),
+        cudaSuccess);
     cublas_calls++;
     free(w);
     free(x);
@@ -115,8 +118,8 @@ static float *run_products(const fr_weight *weights, int n_products, const float
     fr_product products[FR_CUDA_PRODUCTS_MAX];
     for (int i = 0; i < n_products; i++, next += (size_t)n * (size_t)weights[i - 1].rows)
         products[i] = (fr_product){next, &weights[i]};
-    fr_cuda_matmul_request r = {.products = products, .n_products = n_products, .x = device_x, .n = n,
-                                .cublas = cublas};
+    fr_cuda_matmul_request r = {
+        .products = products, .n_products = n_products, .x = device_x, .n = n, .cublas = cublas};
     r.scratch = device_new(fr_cuda_matmul_scratch_bytes(&r));
     fr_cuda_command commands[FR_CUDA_MATMUL_COMMANDS];
     int n_commands = fr_cuda_matmul_plan(&r, commands);
@@ -159,7 +162,8 @@ static void check(const fr_matrix *m, const float *x, int n, const float *y, dou
 {
     float *row = suite_alloc((size_t)m->cols * sizeof *row);
     for (int64_t r = 0; r < m->rows; r++) {
-        fr_dtype_to_f32(m->dtype, (const uint8_t *)m->data + (size_t)r * m->row_bytes, row, m->cols);
+        fr_dtype_to_f32(m->dtype, (const uint8_t *)m->data + (size_t)r * m->row_bytes, row,
+                        m->cols);
         const double length = norm(row, m->cols);
         for (int t = 0; t < n; t++) {
             const float *xt = x + t * m->cols;
@@ -168,8 +172,8 @@ static void check(const fr_matrix *m, const float *x, int n, const float *y, dou
                 want += (double)row[c] * (double)xt[c];
             if (!(fabs(got - want) <= part * length * norm(xt, m->cols)))
                 fail_msg("%s of %lld x %lld, %d tokens: y[%d][%lld] is %.9g, not %.9g (%.3g parts)",
-                         fr_dtype_find(m->dtype)->name, (long long)m->rows, (long long)m->cols, n, t,
-                         (long long)r, got, want, fabs(got - want) / length / norm(xt, m->cols));
+                         fr_dtype_find(m->dtype)->name, (long long)m->rows, (long long)m->cols, n,
+                         t, (long long)r, got, want, fabs(got - want) / length / norm(xt, m->cols));
         }
     }
     free(row);
@@ -178,7 +182,8 @@ static void check(const fr_matrix *m, const float *x, int n, const float *y, dou
 /* Few columns, some that are no whole vectors, and more than a round of eight warps' chunks. */
 static int cols_of(fr_dtype t, int which)
 {
-    const int plain[] = {1, 37, 130, 1100, 2400}, blocks[] = {1, 3, 5, 35, 75}, supers[] = {1, 2, 3, 5, 10};
+    const int plain[] = {1, 37, 130, 1100, 2400}, blocks[] = {1, 3, 5, 35, 75},
+              supers[] = {1, 2, 3, 5, 10};
     const int block = fr_dtype_find(t)->block_values;
     return block == 1 ? plain[which] : block * (block == 32 ? blocks : supers)[which];
 }
@@ -341,8 +346,10 @@ static void test_bits_of_cpu(void **state)
 static void test_products_share(void **state)
 {
     (void)state;
-    static const fr_dtype mixed[] = {FR_Q4_K, FR_Q6_K, FR_Q8_0, FR_F16, FR_BF16, FR_F32, FR_Q5_0, FR_Q4_1},
-                          alike[] = {FR_BF16, FR_BF16, FR_BF16, FR_BF16, FR_BF16, FR_F16, FR_BF16, FR_F16};
+    static const fr_dtype mixed[] = {FR_Q4_K, FR_Q6_K, FR_Q8_0, FR_F16,
+                                     FR_BF16, FR_F32,  FR_Q5_0, FR_Q4_1},
+                          alike[] = {FR_BF16, FR_BF16, FR_BF16, FR_BF16,
+                                     FR_BF16, FR_F16,  FR_BF16, FR_F16};
     static const int rows[] = {40, 7, 16, 33, 100, 1, 70, 17};
     enum { COLS = 512 };
     suite_random r = {8};
@@ -431,7 +438,8 @@ static void test_bad_matrix(void **state)
     assert_int_equal(fr_cuda_weight_describe(&m, &w), FR_EINVAL);
     m = (fr_matrix){.dtype = (fr_dtype)5, .data = "", .rows = 2, .cols = 256, .row_bytes = 144};
     assert_int_equal(fr_cuda_weight_describe(&m, &w), FR_EUNSUPPORTED);
-    m = (fr_matrix){.dtype = FR_F16, .data = "", .rows = INT64_C(1) << 40, .cols = 1, .row_bytes = 2};
+    m = (fr_matrix){
+        .dtype = FR_F16, .data = "", .rows = INT64_C(1) << 40, .cols = 1, .row_bytes = 2};
     assert_int_equal(fr_cuda_weight_describe(&m, &w), FR_EUNSUPPORTED);
 }
 
@@ -444,11 +452,16 @@ static int all_freed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_definition), cmocka_unit_test(test_exact_activations),
-        cmocka_unit_test(test_extreme_codes),      cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_few_and_many_rows),  cmocka_unit_test(test_bits_of_cpu),
-        cmocka_unit_test(test_products_share),     cmocka_unit_test(test_activations_beyond_f16),
-        cmocka_unit_test(test_cublas),             cmocka_unit_test(test_bad_matrix),
+        cmocka_unit_test(test_against_definition),
+        cmocka_unit_test(test_exact_activations),
+        cmocka_unit_test(test_extreme_codes),
+        cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_few_and_many_rows),
+        cmocka_unit_test(test_bits_of_cpu),
+        cmocka_unit_test(test_products_share),
+        cmocka_unit_test(test_activations_beyond_f16),
+        cmocka_unit_test(test_cublas),
+        cmocka_unit_test(test_bad_matrix),
     };
     return cmocka_run_group_tests(tests, NULL, all_freed);
 }
