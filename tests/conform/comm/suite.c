@@ -426,17 +426,6 @@ static void check_self(bool staged)
 static void check_mpi(int n_ranks, bool staged)
 {
     fr_comm *c = NULL;
-    if (strcmp(which, "no-mpi") == 0) {
-        check_no_mpi();
-        return 0;
-    }
-    if (strcmp(which, "self") == 0) {
-        OK(fr_comm_self_open(&c));
-        check_all(c);
-        c->ops->close(&c);
-        CHECK(!c, "close leaves the pointer");
-        return 0;
-    }
     CHECK(fr_comm_mpi_launched(), "run me under mpirun");
     OK(fr_comm_mpi_open(0, &c));
     CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
