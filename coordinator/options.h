@@ -8,7 +8,7 @@
 
 typedef struct fr_options {
     fr_coordinator_options coordinator;
-    const char *draft, *draft_backend; /* model file; NULL: no drafter here */
+    const char *draft, *draft_backend; /* path of a model; NULL: no drafter here */
     int draft_threads, draft_context, draft_vocab;
     fr_draft_weights draft_weights;
     const char *ready_file;

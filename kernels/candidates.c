@@ -15,56 +15,17 @@
 #include <math.h>
 
 #include "candidates_rows.h"
-#include "rng.h"
-
-/* How many of the ascending tokens [n] lie below `token`. */
-static int n_below(const int32_t *tokens, int n, int32_t token)
-{
-    int low = 0;
-    if (n > 0 && tokens[n - 1] < token)
-        return n;
-    while (low < n) {
-        int middle = low + (n - low) / 2;
-        if (tokens[middle] < token)
-            low = middle + 1;
-        else
-            n = middle;
-    }
-    return low;
-}
-
-int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token, const int32_t *tokens)
-{
-    if (q->n_vocab <= 0)
-        return vocab;
-    if (tokens)
-        return n_below(tokens, vocab, q->n_vocab);
-    if ((int64_t)first_token + vocab <= q->n_vocab)
-        return vocab;
-    return first_token < q->n_vocab ? q->n_vocab - first_token : 0;
-}
 
 float fr_query_value(const fr_row_query *q, float logit, int32_t token)
 {
-    if (q->temperature <= 0)
-        return logit;
-    return logit / q->temperature + fr_gumbel(q->seed, q->sample, q->position, (uint32_t)token);
-}
-
-/* The column of a token; -1: it has none. */
-static int64_t column_of(int32_t token, int columns, int32_t first_token, const int32_t *tokens)
-{
-    int64_t column = tokens ? n_below(tokens, columns, token) : (int64_t)token - first_token;
-    if (column < 0 || column >= columns || fr_column_token(first_token, tokens, column) != token)
-        return -1;
-    return column;
+    return fr_query_value_inline(q, logit, token);
 }
 
 void fr_query_wanted(const float *logits, int columns, int32_t first_token, const int32_t *tokens,
                      const fr_row_query *q, fr_row_answer *out)
 {
     for (int i = 0; i < q->n_wanted && i < FR_WANTED_MAX; i++) {
-        int64_t column = column_of(q->wanted[i], columns, first_token, tokens);
+        int64_t column = fr_token_column(q->wanted[i], columns, first_token, tokens);
         out->wanted_logit[i] = column >= 0 ? logits[column] : -INFINITY;
     }
 }

@@ -8,16 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#define FR_CHUNK 1024 /* columns that share partial sums; counted from the slice's first column */
+#include "candidates_inline.h"
 
 typedef float fr_lanes __attribute__((vector_size(64)));
 typedef int32_t fr_lanes_i __attribute__((vector_size(64)));
 typedef uint32_t fr_lanes_u __attribute__((vector_size(64)));
 
 /* sum of exp(logits[i] - max) over n <= FR_CHUNK columns. Column i goes to lane i % 16; lanes are
- * added from 0 to 15. Differences below -87, NaN included, count as -87 (1.6e-38). Relative error
- * of one exponential about 2e-7. (exp: Cody-Waite reduction and a polynomial of degree 6,
- * coefficients 1/k!; |r| <= ln(2)/2.) */
+ * added from 0 to 15. Differences below -87, NaN included, count as -87 (1.6e-38). */
 static inline double fr_chunk_sum_exp(const float *logits, int n, float max)
 {
     fr_lanes sum = {0};
@@ -35,22 +33,12 @@ static inline double fr_chunk_sum_exp(const float *logits, int n, float max)
             }
         }
         x = x - max;
-        fr_lanes_i in_range = x > -87.0f;
-        const fr_lanes lowest = (fr_lanes){0} - 87.0f;
+        fr_lanes_i in_range = x > FR_EXP_LOWEST;
+        const fr_lanes lowest = (fr_lanes){0} + FR_EXP_LOWEST;
         x = (fr_lanes)(((fr_lanes_i)x & in_range) | ((fr_lanes_i)lowest & ~in_range));
-        /* 1.5 * 2^23: the low bits of the sum are round(x / ln 2) */
-        fr_lanes shifted = x * 1.44269504f + 12582912.0f;
-        fr_lanes_u exponent = (fr_lanes_u)shifted << 23;
-        fr_lanes k = shifted - 12582912.0f;
-        fr_lanes r = x - k * 0.693359375f;
-        r = r + k * 2.12194440e-4f;
-        fr_lanes y = r * 1.38888889e-3f + 8.33333333e-3f;
-        y = y * r + 4.16666667e-2f;
-        y = y * r + 1.66666667e-1f;
-        y = y * r + 0.5f;
-        y = y * r + 1.0f;
-        y = y * r + 1.0f;
-        y = (fr_lanes)((fr_lanes_u)y + exponent);
+        fr_lanes shifted, y;
+        FR_EXP_STEPS(fr_lanes, x, shifted, y);
+        y = (fr_lanes)((fr_lanes_u)y + ((fr_lanes_u)shifted << 23));
         sum = sum + (fr_lanes)((fr_lanes_i)y & keep);
     }
     double total = 0;

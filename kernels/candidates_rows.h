@@ -6,14 +6,6 @@
 #include "candidates.h"
 #include "candidates_lanes.h"
 
-/* The token of a column. */
-static inline int32_t fr_column_token(int32_t first_token, const int32_t *tokens, int64_t column)
-{
-    return tokens ? tokens[column] : (int32_t)(first_token + column);
-}
-
-/* How many of the columns, which come first, are real tokens. */
-int fr_query_columns(const fr_row_query *q, int vocab, int32_t first_token, const int32_t *tokens);
 /* What the winner maximises. */
 float fr_query_value(const fr_row_query *q, float logit, int32_t token);
 /* Fills out->wanted_logit. */

@@ -50,6 +50,18 @@ static void widen_chunk(const uint16_t *cache, const int64_t *slots, int count, 
         vf_store(rows + i, vf_set1(0));
 }
 
+/* Asks for what widen_chunk() will read. Pages lie anywhere, so the hardware cannot know; into the second cache, since
+ * the first holds the chunk at hand. */
+static void prefetch_chunk(const uint16_t *cache, const int64_t *slots, int count, const fr_kv *kv,
+                           int kv_head)
+{
+    for (int p = 0; p < count; p++) {
+        const char *row = (const char *)(cache + (slots[p] * kv->kv_heads + kv_head) * kv->head_dim);
+        for (int at = 0; at < kv->head_dim * 2; at += 64)
+            _mm_prefetch(row + at, _MM_HINT_T1);
+    }
+}
+
 static void score_chunk(const softmax_state *s, const float *keys, int count, int padded,
                         float scale, float *scores)
 {
@@ -138,6 +150,15 @@ static void close_state(const softmax_state *s, float *out, int dim, int padded)
         vf_store_n(out + i, dim - i, vf_div(vf_load(s->sum + i), total));
 }
 
+/* The slots of the positions of a chunk, as far as there are any. */
+static int find_slots(const fr_attn_view *view, int at, int64_t slots[CHUNK])
+{
+    int left = view_positions(view) - at, count = left < 0 ? 0 : left < CHUNK ? left : CHUNK;
+    for (int p = 0; p < count; p++)
+        slots[p] = fr_view_slot(view, at + p);
+    return count;
+}
+
 /* Rows [n_rows] from `row` on, whose views differ in their lengths only, and heads [n_heads] from
  * `head` on. */
 static void attend_group(const attention_job *job, int64_t row, int n_rows, int head, int n_heads)
@@ -155,14 +176,14 @@ static void attend_group(const attention_job *job, int64_t row, int n_rows, int 
             open_state(&states[r * n_heads + h], job->q + ((row + r) * job->heads + head + h) * dim,
                        dim, padded);
     }
-    const int positions = view_positions(longest);
-    for (int at = 0; at < positions; at += CHUNK) {
-        int count = positions - at < CHUNK ? positions - at : CHUNK;
-        int64_t slots[CHUNK];
-        for (int p = 0; p < count; p++)
-            slots[p] = fr_view_slot(longest, at + p);
+    int64_t slots[CHUNK];
+    int count = find_slots(longest, 0, slots);
+    for (int at = 0; count > 0; at += CHUNK) {
         widen_chunk(kv->k, slots, count, kv, job->kv_of_head[head], padded, keys);
         widen_chunk(kv->v, slots, count, kv, job->kv_of_head[head], padded, values);
+        count = find_slots(longest, at + CHUNK, slots);
+        prefetch_chunk(kv->k, slots, count, kv, job->kv_of_head[head]);
+        prefetch_chunk(kv->v, slots, count, kv, job->kv_of_head[head]);
         for (int r = 0; r < n_rows; r++) {
             int seen = view_positions(&job->views[row + r]) - at;
             for (int h = 0; h < n_heads && seen > 0; h++)

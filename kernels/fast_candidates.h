@@ -96,9 +96,14 @@ static void set_bar(const candidates_job *job, int64_t row)
     int64_t at = (top - parts) * FR_CHUNK;
     while (logits[at] != top->max)
         at++;
-    a->max = a->winner_logit = logits[at];
-    a->winner = fr_column_token(job->first_token, job->tokens, at);
-    a->winner_value = fr_query_value(q, logits[at], a->winner);
+    a->max = logits[at];
+    int32_t token = fr_column_token(job->first_token, job->tokens, at);
+    float value = fr_query_value(q, logits[at], token);
+    if (!(value > -INFINITY)) /* too cold: no column wins, as the definition has it */
+        return;
+    a->winner = token;
+    a->winner_logit = logits[at];
+    a->winner_value = value;
 }
 
 /* The tokens of the columns from `at` on; lanes behind the last column hold anything. */
@@ -163,7 +168,7 @@ static void find_winner(chunk_ref ref)
             int at = i + __builtin_ctz(passes);
             int32_t token = fr_column_token(ref.first_token, ref.tokens, at);
             float value = fr_query_value(ref.query, ref.logits[at], token);
-            if (ref.part->token < 0 ? value >= bar : value > bar) {
+            if (value > -INFINITY && (ref.part->token < 0 ? value >= bar : value > bar)) {
                 bar = value;
                 *ref.part = (chunk_part){ref.part->max, value, ref.logits[at], token, 0};
             }

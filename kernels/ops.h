@@ -23,6 +23,10 @@ typedef struct fr_weight fr_weight; /* a matrix prepared (perhaps repacked) by a
 
 typedef struct fr_device_options {
     int threads; /* CPU threads, the caller's included; 0: one a core (cpu_place.h) */
+    /* This rank among its group's on this host: which GPU it takes. More ranks than GPUs only where they may share. */
+    int local_rank, local_ranks;
+    bool share_gpu;
+    bool batch_dependent; /* GPU: faster products of many rows, at the price of the promise above */
 } fr_device_options;
 
 /* A matrix W [rows, cols] in a file mapping, row r at data + r * row_bytes; a slice of columns is a
@@ -69,6 +73,11 @@ typedef struct fr_attn_view {
 
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
+    /* Device memory is the host's own: it may be read and written directly after sync(). Else only by upload() and
+     * download(). */
+    bool host_memory;
+    /* How many bits of an activation a product with F16 and BF16 weights takes into account: 24, or 16. */
+    int activation_bits;
 
     fr_status (*open)(const fr_device_options *options, fr_device **out);
     void (*close)(fr_device **dev); /* NULL is fine */
@@ -120,6 +129,20 @@ typedef struct fr_ops {
                             int32_t first_token, const int32_t *tokens,
                             const fr_row_query *queries, fr_row_answer *answers);
     fr_status (*sync)(fr_device *dev);
+
+    /* Of devices whose memory is their own; NULL where host_memory. */
+
+    /* Runs launch(stream, args) on the device's stream in the order of the calls. args [bytes <= 256] are copied, and
+     * may be replayed with later passes: they hold addresses and sizes, never what changes from pass to pass. */
+    fr_status (*enqueue)(fr_device *dev, void (*launch)(void *stream, const void *args),
+                         const void *args, size_t bytes);
+    /* check(ctx) is called again and again while the host waits for the device: an error of it ends the wait with that
+     * status. NULL: no more. */
+    void (*watch)(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
+    /* Bytes of device memory. */
+    fr_status (*mem_info)(fr_device *dev, size_t *free_out, size_t *total_out);
+    /* Bytes of it that weight_new() would take for this matrix; `data` is not read. */
+    size_t (*weight_bytes)(const fr_matrix *src);
 } fr_ops;
 
 extern const fr_ops fr_ops_cpu_ref;

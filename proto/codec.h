@@ -290,6 +290,12 @@ typedef struct fr_msg_ok {
     uint64_t job;
 } fr_msg_ok;
 
+typedef struct fr_msg_rank_word {
+    uint32_t rank, ranks, kind;
+    uint64_t number;
+    fr_bytes data;
+} fr_msg_rank_word;
+
 /* X(KIND, member, envelope field number) */
 #define FR_MSG_MAP(X)                       \
     X(REGISTER, register_, 10)              \
@@ -321,7 +327,8 @@ typedef struct fr_msg_ok {
     X(STATUS_REPLY, status_reply, 74)       \
     X(LIST_REPLY, list_reply, 75)           \
     X(ERROR, error, 76)                     \
-    X(OK, ok, 77)
+    X(OK, ok, 77)                           \
+    X(RANK_WORD, rank_word, 90)
 
 #define X(kind, member, number) FR_MSG_##kind = number,
 typedef enum { FR_MSG_NONE = 0, FR_MSG_MAP(X) } fr_msg_kind;
@@ -361,6 +368,7 @@ typedef struct fr_msg {
         fr_msg_list_reply list_reply;
         fr_msg_error error;
         fr_msg_ok ok;
+        fr_msg_rank_word rank_word;
     } body;
     void *owned; /* the decoder's memory; NULL in a message that borrows */
 } fr_msg;

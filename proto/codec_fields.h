@@ -89,6 +89,9 @@
 #define ERROR_FIELDS(F) F(PLAIN, status) F(CAUSE, cause) F(PLAIN, job)
 #define OK_FIELDS(F) F(PLAIN, job)
 
+#define RANK_WORD_FIELDS(F) \
+    F(PLAIN, rank) F(PLAIN, ranks) F(PLAIN, kind) F(PLAIN, number) F(BYTES, data)
+
 #define FR_CODEC_MESSAGES(M)                              \
     M(sampling, Sampling, SAMPLING_FIELDS)                \
     M(register, Register, REGISTER_FIELDS)                \
@@ -126,6 +129,7 @@
     M(status_reply, StatusReply, STATUS_REPLY_FIELDS)     \
     M(list_reply, ListReply, LIST_REPLY_FIELDS)           \
     M(error, Error, ERROR_FIELDS)                         \
-    M(ok, Ok, OK_FIELDS)
+    M(ok, Ok, OK_FIELDS)                                  \
+    M(rank_word, RankWord, RANK_WORD_FIELDS)
 
 #endif

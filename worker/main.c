@@ -1,7 +1,7 @@
 /* main.c: forerun-worker: one group. All ranks load their slices; rank 0 serves the coordinator's
  * requests, the others follow it. Started alone it is a group of one rank; under mpirun or srun all
  * its ranks are one group, and when the same mpirun starts the coordinator too, the endpoint comes
- * from there.
+ * from there. With --leader they are one group without MPI.
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
  * know each other. */
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "comm_link.h"
 #include "log.h"
 #include "serve.h"
 
@@ -27,6 +28,8 @@ typedef struct args {
     int draft_vocab;
     fr_draft_weights draft_weights;
     int mpi;        /* -1: as launched */
+    const char *leader; /* of a group without MPI */
+    int rank, n_ranks;  /* in it; -1: as Slurm says */
     int told;       /* getopt has told of an unknown option, or of one without its value */
     int give_up_ms;
     fr_log_level level;
@@ -38,6 +41,9 @@ enum {
     OPT_THREADS,
     OPT_PLACEMENT,
     OPT_BACKEND,
+    OPT_SHARE_GPU,
+    OPT_BATCH_INVARIANT,
+    OPT_RANK_TIMEOUT,
     OPT_CONTEXT,
     OPT_KV,
     OPT_ROWS,
@@ -45,12 +51,15 @@ enum {
     OPT_DRAFT_WEIGHTS,
     OPT_MPI,
     OPT_NO_MPI,
+    OPT_LEADER,
+    OPT_RANK,
+    OPT_RANKS,
     OPT_GIVE_UP,
     OPT_LOG
 };
 
 static const struct argp_option options[] = {
-    {"model", 'm', "FILE", 0, "GGUF model file", 0},
+    {"model", 'm', "FILE", 0, "GGUF file, or model folder with safetensors", 0},
     {"connect", 'c', "ENDPOINT", 0, "Coordinator, as tcp://host:port; under its mpirun it is known",
      0},
     {"role", OPT_ROLE, "ROLE", 0, "target (default) or draft", 0},
@@ -60,6 +69,14 @@ static const struct argp_option options[] = {
     {"placement", OPT_PLACEMENT, "HOW", 0,
      "auto (default): ranks of a host have cores of their own where that helps; off", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
+    {"share-gpu", OPT_SHARE_GPU, NULL, 0,
+     "Let ranks share a GPU, which is refused otherwise; their sums go through host memory", 0},
+    {"batch-invariant", OPT_BATCH_INVARIANT, "HOW", 0,
+     "on (default): a result on a GPU does not depend on what else is in the batch; off: it may, "
+     "where that is faster",
+     0},
+    {"rank-timeout-ms", OPT_RANK_TIMEOUT, "N", 0,
+     "End when a rank with a GPU does not come to a sum for so long; default: 30000", 0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
     {"kv-positions", OPT_KV, "N", 0,
      "Positions cached, of all sequences together; default: twice the context", 0},
@@ -75,6 +92,10 @@ static const struct argp_option options[] = {
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},
     {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
+    {"leader", OPT_LEADER, "ENDPOINT", 0,
+     "Be a rank of a group without MPI, whose rank 0 is reached at tcp://host:port", 0},
+    {"rank", OPT_RANK, "R", 0, "With --leader: which one, from 0; default: SLURM_PROCID", 0},
+    {"ranks", OPT_RANKS, "N", 0, "With --leader: of how many; default: SLURM_NTASKS", 0},
     {"give-up-ms", OPT_GIVE_UP, "N", 0,
      "End when the coordinator is silent for so long; default: 0, never", 0},
     {"log", OPT_LOG, "LEVEL", 0, "error, warn (default), info or debug", 0},
@@ -120,6 +141,14 @@ static fr_status parse_placement(const char *text, int *out)
     return FR_OK;
 }
 
+static fr_status parse_batch_invariant(const char *text, bool *dependent_out)
+{
+    if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+        return fr_fail(FR_EINVAL, "--batch-invariant %s: there are on and off", text);
+    *dependent_out = strcmp(text, "off") == 0;
+    return FR_OK;
+}
+
 /* Short name of a long option, for errors about its value. */
 static const char *option_name(int key)
 {
@@ -154,6 +183,13 @@ static fr_status parse_one(args *a, int key, const char *text)
         return parse_int(option_name(key), text, 0, &a->session.threads);
     case OPT_PLACEMENT:
         return parse_placement(text, &a->session.place);
+    case OPT_SHARE_GPU:
+        a->session.share_gpu = true;
+        return FR_OK;
+    case OPT_BATCH_INVARIANT:
+        return parse_batch_invariant(text, &a->session.batch_dependent);
+    case OPT_RANK_TIMEOUT:
+        return parse_int(option_name(key), text, 1, &a->session.rank_timeout_ms);
     case OPT_CONTEXT:
         return parse_int(option_name(key), text, 0, &a->session.max_context);
     case OPT_ROWS:
@@ -172,6 +208,13 @@ static fr_status parse_one(args *a, int key, const char *text)
     case OPT_NO_MPI:
         a->mpi = key == OPT_MPI;
         return FR_OK;
+    case OPT_LEADER:
+        a->leader = text;
+        return FR_OK;
+    case OPT_RANK:
+        return parse_int(option_name(key), text, 0, &a->rank);
+    case OPT_RANKS:
+        return parse_int(option_name(key), text, 1, &a->n_ranks);
     default:
         return parse_level(text, &a->level);
     }
@@ -263,10 +306,33 @@ static fr_status run(const args *a, fr_comm *comm)
     return st;
 }
 
+/* The number that an option gave, or else Slurm. */
+static fr_status number_of(const char *option, const char *variable, int given, int *out)
+{
+    const char *text = getenv(variable);
+    *out = given;
+    if (given >= 0)
+        return FR_OK;
+    if (!text)
+        return fr_fail(FR_EINVAL, "--leader: neither --%s nor %s tells which rank this is", option, variable);
+    return parse_int(option, text, 0, out);
+}
+
+static fr_status join_leader(const args *a, fr_comm **out)
+{
+    fr_ranks_options o = {.endpoint = a->leader, .connect_ms = FR_COMM_LINK_CONNECT_MS,
+                          .wait_ms = FR_COMM_LINK_WAIT_MS};
+    FR_TRY(number_of("rank", "SLURM_PROCID", a->rank, &o.rank));
+    FR_TRY(number_of("ranks", "SLURM_NTASKS", a->n_ranks, &o.size));
+    return fr_comm_link_open(&o, out);
+}
+
 /* The group this process belongs to. Collective over all that one mpirun started, so it comes
  * before any judgement of the command line. */
 static fr_status join(args *a, fr_comm **out)
 {
+    if (a->leader)
+        return join_leader(a, out);
     if (a->mpi == 0 || (a->mpi < 0 && !fr_comm_mpi_launched()))
         return fr_comm_self_open(out);
     char shared[sizeof a->endpoint] = "";
@@ -300,6 +366,8 @@ int main(int argc, char **argv)
               .session = {.place = 1},
               .draft_vocab = FR_DRAFT_VOCAB_AUTO,
               .mpi = -1,
+              .rank = -1,
+              .n_ranks = -1,
               .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;

@@ -11,7 +11,7 @@
 typedef struct fr_cluster fr_cluster;
 
 typedef struct fr_cluster_options {
-    const char *target; /* path of the model file */
+    const char *target; /* path of the model */
     const char *draft;  /* NULL: no draft model */
     const char *backend, *draft_vocab, *draft_weights, *overlap;
     int ranks, threads, context, max_running;

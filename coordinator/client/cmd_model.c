@@ -79,6 +79,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return fr_arg_error(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &o->draft_vocab));
     case FR_MODEL_DRAFT_WEIGHTS:
         return fr_arg_error(fr_draft_weights_parse(arg, &o->draft_weights));
+    case FR_MODEL_CONTEXT:
+        return fr_arg_error(fr_arg_int("--context", arg, 1, 1 << 24, &o->context));
     case FR_MODEL_RUNS:
         return fr_arg_error(fr_arg_int("--runs", arg, 1, 1000, &o->runs));
     case FR_MODEL_TEXT:
@@ -134,6 +136,7 @@ static int run_command(const fr_model_command *command, int argc, char **argv)
     argv[0] = title;
     fr_model_options o = {.ctx = 512,
                           .ranks = 1,
+                          .context = 64,
                           .runs = 5,
                           .draft_vocab = FR_DRAFT_VOCAB_AUTO,
                           .size = FR_DRAFT_VOCAB,
@@ -148,8 +151,8 @@ static int run_command(const fr_model_command *command, int argc, char **argv)
 
 static void print_help(void)
 {
-    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model file, and measures "
-           "it.\n\nCommands:\n");
+    printf("Usage: forerun model COMMAND [OPTION...] MODEL\nLooks at a model, a file or a "
+           "folder, and measures it.\n\nCommands:\n");
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i]->name,
                commands[i]->doc + strspn(commands[i]->doc, "\v"));
@@ -175,4 +178,4 @@ static int run(int argc, char **argv)
 }
 
 const fr_command fr_command_model = {
-    "model", "look at a model file: inspect, tokenize, perplexity, check, perf, vocab", run};
+    "model", "look at a model: inspect, tokenize, perplexity, check, perf, vocab", run};

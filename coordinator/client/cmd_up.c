@@ -56,8 +56,8 @@ static const char doc[] =
     "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
     "max_running; "
     "[group NAME] role, model, ranks, threads, placement, context, kv_positions, draft_vocab, "
-    "draft_weights, backend, hosts, launcher. A model is a file, a name in FORERUN_MODELS, or "
-    "`embedded`. Ctrl-C or `forerun down` stops the cluster.";
+    "draft_weights, backend, hosts, launcher. A model is a file or folder, a name in "
+    "FORERUN_MODELS, or `embedded`. Ctrl-C or `forerun down` stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {

@@ -31,6 +31,14 @@ static int is_file(const char *path)
     return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
 }
 
+/* A file, or a folder that says that it holds a model. */
+static int is_model(const char *path)
+{
+    char config[PATH_MAX];
+    int n = snprintf(config, sizeof config, "%s/config.json", path);
+    return is_file(path) || (n > 0 && (size_t)n < sizeof config && is_file(config));
+}
+
 fr_status fr_client_config_read(fr_client_config *c)
 {
     memset(c, 0, sizeof *c);
@@ -60,19 +68,19 @@ fr_status fr_client_config_read(fr_client_config *c)
 
 fr_status fr_client_config_model(const fr_client_config *c, const char *name, char *out, size_t cap)
 {
-    if (strchr(name, '/') || is_file(name))
+    if (strchr(name, '/') || is_model(name))
         return join(out, cap, "", name); /* whoever opens it tells what is wrong with it */
     FR_TRY(join(out, cap, c->models_dir, name));
-    if (is_file(out))
+    if (is_model(out))
         return FR_OK;
     char with_suffix[NAME_MAX + 1];
     int n = snprintf(with_suffix, sizeof with_suffix, "%s.gguf", name);
     if (n > 0 && (size_t)n < sizeof with_suffix) {
         FR_TRY(join(out, cap, c->models_dir, with_suffix));
-        if (is_file(out))
+        if (is_model(out))
             return FR_OK;
     }
-    return fr_fail(FR_ENOTFOUND, "%.200s: no such model file, here or in %.200s", name,
+    return fr_fail(FR_ENOTFOUND, "%.200s: no such model, here or in %.200s", name,
                    c->models_dir);
 }
 

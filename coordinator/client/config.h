@@ -21,8 +21,8 @@ typedef struct fr_client_config {
 
 fr_status fr_client_config_read(fr_client_config *out);
 
-/* A model as the user named it: a path (with a slash, or of a file that is there), or the name of a
- * file in models_dir, with or without ".gguf". FR_ENOTFOUND names where it was sought. */
+/* A model as the user named it: a path (with a slash, or of a file or a model folder that is there),
+ * or the name of one in models_dir, a file's with or without ".gguf". FR_ENOTFOUND names where it was sought. */
 fr_status fr_client_config_model(const fr_client_config *c, const char *name, char *out,
                                  size_t cap);
 /* The embedded pair's "target" or "draft". */

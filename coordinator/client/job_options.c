@@ -135,7 +135,7 @@ const struct argp fr_job_argp = {.options = job_options, .parser = parse_job};
 static const struct argp_option place_options[] = {
     {.doc = "Where (without --connect: a private cluster on this machine):", .group = 5},
     {"connect", OPT_CONNECT, "EP", 0, "a cluster that runs, as tcp://host:7077", 5},
-    {"target", OPT_TARGET, "F", 0, "model file, or the name of one in FORERUN_MODELS", 5},
+    {"target", OPT_TARGET, "F", 0, "model file or folder, or the name of one in FORERUN_MODELS", 5},
     {"draft", OPT_DRAFT, "F", 0, "the small model that runs ahead", 5},
     {"ranks", OPT_RANKS, "N", 0, "tensor-parallel ranks of the target (default 1)", 5},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},

@@ -31,7 +31,7 @@ static void print_help(void)
            "  -V, --version  the version\n\n"
            "Exit codes: 0 done, 1 the job failed or was cancelled, 2 bad usage or bad input, 3 no "
            "cluster.\n"
-           "Environment: FORERUN_MODELS (folder of model files), FORERUN_CONNECT (endpoint), "
+           "Environment: FORERUN_MODELS (folder of models), FORERUN_CONNECT (endpoint), "
            "NO_COLOR.\n");
 }
 

@@ -14,7 +14,7 @@ typedef struct fr_model_options {
     const char *model, *text, *file, *golden, *draft, *backend; /* as given; NULL: not */
     const char *texts[FR_MODEL_TEXTS]; /* of --text */
     int n_texts;
-    int json, ctx, ranks, threads, runs, draft_vocab, size;
+    int json, ctx, context, ranks, threads, runs, draft_vocab, size;
     fr_draft_weights draft_weights;
     int follower; /* set on ranks other than the first: they have nothing to say */
     int argc;     /* the command line, for ranks that are started with it */
@@ -39,6 +39,7 @@ enum {
     FR_MODEL_DRAFT,
     FR_MODEL_DRAFT_VOCAB,
     FR_MODEL_DRAFT_WEIGHTS,
+    FR_MODEL_CONTEXT,
     FR_MODEL_RUNS,
     FR_MODEL_TEXT,
     FR_MODEL_SIZE

@@ -1,5 +1,5 @@
 /* model_inspect.c: `forerun model inspect`: metadata, tensors, sizes, tokenizer and chat style of a
- * model file. */
+ * model file or folder. */
 #include "model.h"
 
 #include <inttypes.h>
@@ -202,5 +202,5 @@ static fr_status inspect(fr_model_options *options, const char *path)
 
 const fr_model_command fr_model_inspect = {
     .name = "inspect", .args_doc = "MODEL", .n_args = 1, .run = inspect,
-    .doc = "Shows what is in a model file: metadata, tensors, tokenizer, chat style.",
+    .doc = "Shows what is in a model file or folder: metadata, tensors, tokenizer, chat style.",
 };

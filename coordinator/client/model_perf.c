@@ -12,7 +12,7 @@
 
 typedef struct perf_report {
     fr_perf perf;
-    int has_spec;
+    int has_spec, context;
     double decode_gb_s, read_gb_s;
     double rss_mb, rss_peak_mb; /* of this rank, after the passes, before draft and read buffer */
 } perf_report;
@@ -50,6 +50,8 @@ static fr_status print_json(const perf_report *r, const fr_session_info *info)
     if (st == FR_OK)
         st = fr_json_text(o, "backend", info->backend);
     if (st == FR_OK)
+        st = fr_json_number(o, "context", r->context);
+    if (st == FR_OK)
         st = fr_json_number(o, "ranks", info->n_ranks);
     if (st == FR_OK)
         st = fr_json_number(o, "threads", info->threads);
@@ -63,6 +65,7 @@ static void print_text(const perf_report *r, const fr_session_info *info)
 {
     printf("%s: %s, %d ranks of %d threads\n", info->model_name, info->backend, info->n_ranks,
            info->threads);
+    printf("behind %d positions:\n", r->context);
     printf("decode   %8.1f tok/s  (%.1f GB/s of weights; memory reads at %.1f GB/s)\n",
            r->perf.decode_tok_s, r->decode_gb_s, r->read_gb_s);
     printf("prefill  %8.1f tok/s\n", r->perf.prefill_tok_s);
@@ -100,8 +103,8 @@ static fr_status measure_draft(const fr_model_options *o, fr_session *target, pe
 static fr_status measure(const fr_model_options *o, fr_session *s)
 {
     const fr_session_info *info = fr_session_info_of(s);
-    perf_report r = {0};
-    FR_TRY(fr_perf_passes(s, o->runs, &r.perf));
+    perf_report r = {.context = o->context};
+    FR_TRY(fr_perf_passes(s, o->context, o->runs, &r.perf));
     r.rss_mb = fr_machine_rss_mb(); /* of this model: what the draft leaves behind does not count */
     r.rss_peak_mb = fr_machine_rss_peak_mb();
     if (o->draft)
@@ -130,6 +133,8 @@ static const struct argp_option options[] = {
      "tokens that the draft chooses from (default 32768 of a vocabulary over 65536); 0: all", 1},
     {"draft-weights", FR_MODEL_DRAFT_WEIGHTS, "file|q4_0", 0,
      "hold the draft's weights as its file has them (default), or quantised to Q4_0", 1},
+    {"context", FR_MODEL_CONTEXT, "N", 0,
+     "positions behind which decoding and passes are measured (default 64)", 1},
     {"runs", FR_MODEL_RUNS, "N", 0, "runs of which the median counts (default 5)", 1},
     {0}};
 

@@ -14,8 +14,8 @@ typedef struct fr_perf {
     double spec_tok_s[FR_PERF_DEPTHS], spec_tokens_per_pass[FR_PERF_DEPTHS];
 } fr_perf;
 
-/* decode, prefill and verify. */
-fr_status fr_perf_passes(fr_session *s, int runs, fr_perf *out);
+/* decode and verify behind `context` positions, and a prompt. FR_EINVAL when the model has fewer. */
+fr_status fr_perf_passes(fr_session *s, int context, int runs, fr_perf *out);
 /* Greedy speculation of `draft` for `target` at each depth. Both have one tokenizer:
  * FR_EMISMATCH. */
 fr_status fr_perf_speculation(fr_session *target, fr_session *draft, fr_perf *out);

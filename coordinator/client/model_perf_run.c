@@ -10,7 +10,6 @@
 #include "clock.h"
 #include "model.h"
 
-#define DECODE_PROMPT 64
 #define DECODE_TOKENS 32
 #define PREFILL_TOKENS 256
 #define SPEC_TOKENS 96
@@ -79,18 +78,20 @@ static fr_status feed(fr_session *s, int seq, const int32_t *tokens, int n, int3
     return FR_OK;
 }
 
-static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, fr_perf *out)
+/* `context` tokens are in the sequence before and after. */
+static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, int context,
+                                fr_perf *out)
 {
     double seconds[DECODE_TOKENS];
     int32_t next = 0;
-    FR_TRY(feed(s, seq, tokens, DECODE_PROMPT, &next));
+    FR_TRY(feed(s, seq, tokens, context, &next));
     for (int i = 0; i < DECODE_TOKENS; i++) {
         double start = fr_now_s();
         FR_TRY(step(s, seq, &next, 1, 1, &next));
         seconds[i] = fr_now_s() - start;
     }
     out->decode_tok_s = 1 / median(seconds, DECODE_TOKENS);
-    return fr_seq_truncate(s, seq, DECODE_PROMPT);
+    return fr_seq_truncate(s, seq, context);
 }
 
 /* The widths take turns, so that a machine that slows down meanwhile slows all of them. seconds
@@ -98,14 +99,15 @@ static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, f
 static fr_status measure_verify(fr_session *s, int seq, const int32_t *tokens, int runs,
                                 double *seconds, fr_perf *out)
 {
+    int context = fr_seq_len(s, seq);
     int32_t own[64];
     for (int r = 0; r < runs; r++)
         for (int w = 0; w < FR_PERF_WIDTHS; w++) {
             int n = fr_perf_width[w];
             double start = fr_now_s();
-            FR_TRY(step(s, seq, tokens + DECODE_PROMPT, n, n, own));
+            FR_TRY(step(s, seq, tokens + context, n, n, own));
             seconds[w * runs + r] = fr_now_s() - start;
-            FR_TRY(fr_seq_truncate(s, seq, DECODE_PROMPT));
+            FR_TRY(fr_seq_truncate(s, seq, context));
         }
     for (int w = 0; w < FR_PERF_WIDTHS; w++)
         out->verify_ms[w] = 1e3 * median(seconds + w * runs, runs);
@@ -129,12 +131,16 @@ static fr_status measure_prefill(fr_session *s, const int32_t *tokens, int n, in
     return FR_OK;
 }
 
-static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int runs, double *seconds,
-                                fr_perf *out)
+static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int context, int runs,
+                                double *seconds, fr_perf *out)
 {
     int seq = -1, n = PREFILL_TOKENS, most = fr_session_info_of(s)->max_context;
+    int widest = fr_perf_width[FR_PERF_WIDTHS - 1];
+    if (context + widest > most)
+        return fr_fail(FR_EINVAL, "a context of %d and passes of %d tokens: the model has %d positions", context,
+                       widest, most);
     FR_TRY(fr_seq_new(s, &seq));
-    fr_status st = measure_decode(s, seq, tokens->data, out);
+    fr_status st = measure_decode(s, seq, tokens->data, context, out);
     if (st == FR_OK)
         st = measure_verify(s, seq, tokens->data, runs, seconds, out);
     fr_seq_free(s, seq);
@@ -142,13 +148,15 @@ static fr_status measure_passes(fr_session *s, const fr_ids *tokens, int runs, d
     return measure_prefill(s, tokens->data, n < most ? n : most, runs, seconds, out);
 }
 
-fr_status fr_perf_passes(fr_session *s, int runs, fr_perf *out)
+fr_status fr_perf_passes(fr_session *s, int context, int runs, fr_perf *out)
 {
     fr_ids tokens = {0};
     double *seconds = calloc((size_t)runs * FR_PERF_WIDTHS, sizeof *seconds);
-    fr_status st = seconds ? sample_tokens(s, PREFILL_TOKENS, &tokens) : fr_no_memory();
+    int widest = fr_perf_width[FR_PERF_WIDTHS - 1];
+    int n = context + widest > PREFILL_TOKENS ? context + widest : PREFILL_TOKENS;
+    fr_status st = seconds ? sample_tokens(s, (size_t)n, &tokens) : fr_no_memory();
     if (st == FR_OK)
-        st = measure_passes(s, &tokens, runs, seconds, out);
+        st = measure_passes(s, &tokens, context, runs, seconds, out);
     fr_ids_free(&tokens);
     free(seconds);
     return st;

@@ -4,6 +4,7 @@
  * FR_CUDA_ON_CPU and its own versions of these macros.
  *
  *   FR_KERNEL(max_threads) void name(...)   a kernel, for blocks of at most max_threads
+ *   FR_KERNEL(max_threads, min_blocks)      and registers for that many on a multiprocessor
  *   FR_DYNAMIC_SHARED(type, name);          in a kernel: `type *name`, the shared memory asked for at
  *                                           the launch; 128-byte aligned; one a kernel
  *   FR_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, args...)
@@ -15,7 +16,7 @@
 
 #ifndef FR_CUDA_ON_CPU
 
-#define FR_KERNEL(max_threads) __global__ __launch_bounds__(max_threads)
+#define FR_KERNEL(...) __global__ __launch_bounds__(__VA_ARGS__)
 
 #define FR_DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(128) unsigned char fr_dynamic_shared[]; \

@@ -170,12 +170,12 @@ import json, sys
 one, two = (json.load(open(p)) for p in sys.argv[1:])
 assert one["chunks"] == two["chunks"] > 2 and abs(one["perplexity"] / two["perplexity"] - 1) < 0.01, (one, two)
 END
-code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --threads 1 --runs 1 --json
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --threads 1 --runs 1 --context 300 --json
 python3 - "$T/out" <<'END' || fail "perf JSON"
 import json, sys
 d = json.load(open(sys.argv[1]))
 assert set(d["verify_ms"]) == {"1", "2", "4", "8", "16", "32"} and d["decode_tok_s"] > 0 and d["prefill_tok_s"] > 0
-assert d["read_gb_s"] > 0 and d["decode_gb_s"] > 0 and d["load_s"] > 0
+assert d["context"] == 300 and d["read_gb_s"] > 0 and d["decode_gb_s"] > 0 and d["load_s"] > 0
 assert 0 < d["rss_mb"] <= d["rss_peak_mb"] < 200, d  # a tiny model: neither the draft nor what reads memory counts
 assert all(x["tok_s"] > 0 and x["tokens_per_pass"] >= 1 for x in d["spec_tok_s"].values()) and "4" in d["spec_tok_s"]
 END

@@ -26,7 +26,7 @@ answer=$("$BIN/forerun" solve --ranks 2 --policy token --json "$(question 1)" 2>
     grep '"event": *"done"' | json answer)
 [ -n "$answer" ] || fail "no reference answer"
 
-for launch in srun mpirun; do
+for launch in srun mpirun link; do
     say "a batch job with its client, groups by $launch"
     export FORERUN_STATE=$T/state-$launch FORERUN_LAUNCH=$launch FORERUN_TARGET_RANKS=2
     id=$(batch 3 "$ROOT/deploy/slurm/forerun.sbatch" "$ROOT/deploy/slurm/client-example.sh" "$(question 1)")

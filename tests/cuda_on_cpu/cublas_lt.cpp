@@ -30,10 +30,10 @@ struct cublasLtMatmulPreferenceOpaque_t {
     uint64_t max_workspace;
 };
 
-#define LT_CALL(name)                                 \
-    do {                                              \
-        int code_;                                    \
-        if (fake_told_to_fail(name, &code_))          \
+#define LT_CALL(name)                                  \
+    do {                                               \
+        int code_;                                     \
+        if (fake_told_to_fail(name, &code_))           \
             return static_cast<cublasStatus_t>(code_); \
     } while (0)
 
@@ -188,7 +188,8 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
     case CUBLASLT_MATRIX_LAYOUT_LD:
         return set(&layout->ld, value, bytes);
     }
-    return misuse(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatrixLayoutSetAttribute", "not known here");
+    return misuse(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatrixLayoutSetAttribute",
+                  "not known here");
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
@@ -309,20 +310,21 @@ static uint64_t choose_parts(const operand &d)
     return op_cols(d) > 16 ? 2 : 1;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-    cublasLtMatmulPreference_t preference, int wanted, cublasLtMatmulHeuristicResult_t results[],
-    int *n_results)
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t results[],
+                                              int *n_results)
 {
     LT_CALL("cublasLtMatmulAlgoGetHeuristic");
     *n_results = 0;
     if (!handle || !desc || wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
     const operand od = {nullptr, *d, false};
-    const char *why = check_product(desc, {nullptr, *a, desc->transpose_a == CUBLAS_OP_T},
-                                    {nullptr, *b, desc->transpose_b == CUBLAS_OP_T},
-                                    {nullptr, *c, false}, od);
+    const char *why =
+        check_product(desc, {nullptr, *a, desc->transpose_a == CUBLAS_OP_T},
+                      {nullptr, *b, desc->transpose_b == CUBLAS_OP_T}, {nullptr, *c, false}, od);
     if (why)
         return misuse(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic", why);
     const size_t workspace = preference->max_workspace >= wanted_workspace ? wanted_workspace : 0;
@@ -374,7 +376,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (why)
         return misuse(CUBLAS_STATUS_INVALID_VALUE, "cublasLtMatmul", why);
     const uint64_t parts = algo ? algo->data[1] : choose_parts(od);
-    const float scale = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
+    const float scale = *static_cast<const float *>(alpha),
+                keep = *static_cast<const float *>(beta);
     const cudaError_t error = fake_push(stream, "cublasLtMatmul", [=](work_run *) {
         std::lock_guard<std::mutex> kernel(fake_kernel_lock);
         if (needed)

@@ -10,8 +10,6 @@ struct __nv_bfloat16 {
 struct alignas(4) __nv_bfloat162 {
     __nv_bfloat16 x, y;
 };
-typedef __nv_bfloat16 nv_bfloat16;
-typedef __nv_bfloat162 nv_bfloat162;
 
 static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b)
 {

@@ -10,8 +10,6 @@ struct __half {
 struct alignas(4) __half2 {
     __half x, y;
 };
-typedef __half half;
-typedef __half2 half2;
 
 static inline unsigned short __half_as_ushort(__half h)
 {

@@ -33,7 +33,7 @@
 #define __align__(n) __attribute__((aligned(n)))
 
 /* kernels/cuda/launch.cuh has these for nvcc. */
-#define FR_KERNEL(max_threads)
+#define FR_KERNEL(...)
 #define FR_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     fake_cuda_launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 #define FR_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(fake_cuda_dynamic_shared())

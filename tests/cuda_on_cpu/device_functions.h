@@ -153,9 +153,15 @@ static inline int __ffs(int x)
     return __builtin_ffs(x);
 }
 
-#define FAKE_CUDA_MIN_MAX(type)                                          \
-    static inline type min(type a, type b) { return b < a ? b : a; }     \
-    static inline type max(type a, type b) { return a < b ? b : a; }
+#define FAKE_CUDA_MIN_MAX(type)            \
+    static inline type min(type a, type b) \
+    {                                      \
+        return b < a ? b : a;              \
+    }                                      \
+    static inline type max(type a, type b) \
+    {                                      \
+        return a < b ? b : a;              \
+    }
 FAKE_CUDA_MIN_MAX(int)
 FAKE_CUDA_MIN_MAX(unsigned)
 FAKE_CUDA_MIN_MAX(long)

@@ -24,7 +24,8 @@ static inline int dies_saying(void (*what)(void), const char *text)
         _exit(0);
     }
     close(ends[1]);
-    for (ssize_t got; n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;)
+    for (ssize_t got;
+         n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;)
         n += (size_t)got;
     said[n] = '\0';
     close(ends[0]);

@@ -44,17 +44,17 @@ typedef struct fake_cuda_counts {
 fake_cuda_counts fake_cuda_count(void);
 /* True when nothing is alive; else prints what is to stderr. */
 int fake_cuda_all_freed(void);
-/* Knobs back to their defaults, counts since the start to 0. What is alive stays. */
+/* Knobs back to their defaults (the order to the environment's), counts since the start to 0. What is alive stays. */
 void fake_cuda_reset(void);
 /* Every kernel run since the start, by name, with how often: a line each. */
 void fake_cuda_print_kernels(FILE *out);
 
-/* Order of blocks, of warps in a block and of lanes in a warp, between two barriers. Results must
- * not depend on it: where they do, a barrier is missing. */
+/* Order of blocks, of warps in a block and of lanes in a warp, between two barriers; shuffled: another
+ * one for each launch. Results must not depend on it: where they do, a barrier is missing. */
 typedef enum { FAKE_CUDA_FORWARD, FAKE_CUDA_BACKWARD, FAKE_CUDA_SHUFFLED } fake_cuda_order;
 void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 
-void fake_cuda_set_devices(int n);           /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
+void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does

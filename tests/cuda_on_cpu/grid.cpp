@@ -6,6 +6,7 @@
  * fresh lane of the warp, so that kernels without barriers cost a switch a warp. */
 #include <stdarg.h>
 #include <stdlib.h>
+#include <new>
 #include <string.h>
 
 #include <map>
@@ -27,7 +28,7 @@ struct cuda_thread {
     uint3 index;
     thread_state state;
     int lane;
-    fibre *stack; /* of one that waits */
+    fibre *stack;  /* of one that waits */
     unsigned mask; /* of its latest warp operation, as is combine */
     fake_cuda_combine combine;
 };
@@ -63,13 +64,13 @@ void fake_cuda_set_order(fake_cuda_order order, uint32_t seed)
     order_seed = seed;
 }
 
-/* Before main(): a test's own call comes later and wins. */
-__attribute__((constructor)) static void read_order_from_environment()
+/* Before main(), and when a test resets everything. */
+__attribute__((constructor)) void fake_reset_order()
 {
     const char *text = getenv("FAKE_CUDA_ORDER");
     if (!text || strcmp(text, "forward") == 0)
-        return;
-    if (strcmp(text, "backward") == 0)
+        fake_cuda_set_order(FAKE_CUDA_FORWARD, 0);
+    else if (strcmp(text, "backward") == 0)
         fake_cuda_set_order(FAKE_CUDA_BACKWARD, 0);
     else
         fake_cuda_set_order(FAKE_CUDA_SHUFFLED, uint32_t(strtoul(text, nullptr, 10)));
@@ -168,7 +169,8 @@ static void die_of_waiting(const cuda_thread *t)
         if (&lanes[i] >= threads + n_threads)
             die("a warp operation's mask %08x has lane %d, which does not exist", t->mask, i);
         if (lanes[i].state != AT_WARP)
-            die("lane %d of warp %d waits in a warp operation of mask %08x for lane %d, which is %s",
+            die("lane %d of warp %d waits in a warp operation of mask %08x for lane %d, which is "
+                "%s",
                 t->lane, running_warp, t->mask, i, state_names[lanes[i].state]);
     }
     die("lanes of warp %d wait for each other in warp operations of different masks", running_warp);
@@ -331,10 +333,10 @@ static void prepare_threads(const fake_cuda_kernel &k)
     for (int i = 0; i < n_threads; i++) {
         const unsigned at = unsigned(i);
         threads[i].lane = i % 32;
-        threads[i].index = {at % k.block.x, at / k.block.x % k.block.y,
-                            at / k.block.x / k.block.y};
+        threads[i].index = {at % k.block.x, at / k.block.x % k.block.y, at / k.block.x / k.block.y};
     }
-    uint32_t random = order_seed;
+    static uint32_t n_grids;
+    uint32_t random = order_seed + n_grids++; /* another order for each */
     fill_order(lane_order, 32, &random);
     fill_order(warp_order, n_warps, &random);
 }
@@ -343,9 +345,9 @@ static void run_grid(const fake_cuda_kernel &k)
 {
     kernel = &k;
     prepare_threads(k);
-    dynamic_shared = nullptr;
-    if (k.shared_bytes && posix_memalign(&dynamic_shared, 128, k.shared_bytes) != 0)
-        die("no memory for its shared memory");
+    /* Not malloc, which a test may let fail (fault_alloc.h): a GPU's shared memory is just there. */
+    const std::align_val_t alignment{128};
+    dynamic_shared = k.shared_bytes ? operator new(k.shared_bytes, alignment) : nullptr;
     const unsigned blocks = k.grid.x * k.grid.y * k.grid.z;
     for (unsigned i = 0; i < blocks; i++) {
         const unsigned at = order_kind == FAKE_CUDA_FORWARD ? i : blocks - 1 - i;
@@ -354,7 +356,7 @@ static void run_grid(const fake_cuda_kernel &k)
             memset(dynamic_shared, 0xff, k.shared_bytes);
         run_block();
     }
-    free(dynamic_shared);
+    operator delete(dynamic_shared, alignment);
     kernel = nullptr;
 }
 

@@ -54,10 +54,11 @@ template <typename Use, int m, int n, int k, typename T, typename Layout = void>
     T x[num_elements];
 };
 
+/* Where element i of a lane lies in memory. */
 template <typename Fragment>
-static inline size_t fake_cuda_offset(int i, unsigned ldm, bool by_rows)
+static inline size_t fake_cuda_offset(int i, int lane, unsigned ldm, bool by_rows)
 {
-    const unsigned at = unsigned(i * 32 + fake_cuda_lane());
+    const unsigned at = unsigned(i * 32 + lane);
     const unsigned row = at / Fragment::cols, col = at % Fragment::cols;
     return by_rows ? size_t(row) * ldm + col : size_t(col) * ldm + row;
 }
@@ -85,8 +86,9 @@ void load_matrix_sync(fragment<Use, m, n, k, T, Layout> &f, const T *from, unsig
     static_assert(!std::is_same<Layout, void>::value, "an accumulator is loaded with its layout");
     typedef fragment<Use, m, n, k, T, Layout> type;
     fake_cuda_check_tile(from, ldm, sizeof(T));
+    const int lane = fake_cuda_lane();
     for (int i = 0; i < type::num_elements; i++)
-        f.x[i] = from[fake_cuda_offset<type>(i, ldm, std::is_same<Layout, row_major>::value)];
+        f.x[i] = from[fake_cuda_offset<type>(i, lane, ldm, std::is_same<Layout, row_major>::value)];
 }
 
 template <int m, int n, int k, typename T>
@@ -95,8 +97,9 @@ void load_matrix_sync(fragment<accumulator, m, n, k, T> &f, const T *from, unsig
 {
     typedef fragment<accumulator, m, n, k, T> type;
     fake_cuda_check_tile(from, ldm, sizeof(T));
+    const int lane = fake_cuda_lane();
     for (int i = 0; i < type::num_elements; i++)
-        f.x[i] = from[fake_cuda_offset<type>(i, ldm, layout == mem_row_major)];
+        f.x[i] = from[fake_cuda_offset<type>(i, lane, ldm, layout == mem_row_major)];
 }
 
 template <int m, int n, int k, typename T>
@@ -105,8 +108,9 @@ void store_matrix_sync(T *to, const fragment<accumulator, m, n, k, T> &f, unsign
 {
     typedef fragment<accumulator, m, n, k, T> type;
     fake_cuda_check_tile(to, ldm, sizeof(T));
+    const int lane = fake_cuda_lane();
     for (int i = 0; i < type::num_elements; i++)
-        to[fake_cuda_offset<type>(i, ldm, layout == mem_row_major)] = f.x[i];
+        to[fake_cuda_offset<type>(i, lane, ldm, layout == mem_row_major)] = f.x[i];
 }
 
 /* What one lane brings to a multiplication. */
@@ -142,7 +146,8 @@ void fake_cuda_multiply(void *const lanes[32], unsigned)
 }
 
 template <int m, int n, int k, typename T, typename LayoutA, typename LayoutB, typename TD>
-void mma_sync(fragment<accumulator, m, n, k, TD> &d, const fragment<matrix_a, m, n, k, T, LayoutA> &a,
+void mma_sync(fragment<accumulator, m, n, k, TD> &d,
+              const fragment<matrix_a, m, n, k, T, LayoutA> &a,
               const fragment<matrix_b, m, n, k, T, LayoutB> &b,
               const fragment<accumulator, m, n, k, TD> &c)
 {

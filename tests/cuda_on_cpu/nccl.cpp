@@ -46,11 +46,16 @@ const char *ncclGetLastError(ncclComm_t)
 
 const char *ncclGetErrorString(ncclResult_t result)
 {
-    static const char *const texts[] = {
-        "no error",       "unhandled cuda error", "unhandled system error",
-        "internal error", "invalid argument",     "invalid usage",
-        "remote process exited or there was a network error", "NCCL operation in progress"};
-    return result >= ncclSuccess && result <= ncclInProgress ? texts[result] : "unknown result code";
+    static const char *const texts[] = {"no error",
+                                        "unhandled cuda error",
+                                        "unhandled system error",
+                                        "internal error",
+                                        "invalid argument",
+                                        "invalid usage",
+                                        "remote process exited or there was a network error",
+                                        "NCCL operation in progress"};
+    return result >= ncclSuccess && result <= ncclInProgress ? texts[result]
+                                                             : "unknown result code";
 }
 
 ncclResult_t ncclGetVersion(int *version)
@@ -203,9 +208,8 @@ static ncclResult_t push(const std::shared_ptr<nccl_rank> &r, const transfers &c
                          cudaStream_t stream)
 {
     const auto held = std::make_shared<held_rank>(r);
-    const cudaError_t error = fake_push(stream, "NCCL", [held, calls](work_run *run) {
-        return nccl_run(held->rank, calls, run);
-    });
+    const cudaError_t error = fake_push(
+        stream, "NCCL", [held, calls](work_run *run) { return nccl_run(held->rank, calls, run); });
     return error == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 
@@ -303,22 +307,25 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
 {
     if (type != ncclFloat || op != ncclSum)
         return misuse(ncclInvalidArgument, "ncclAllReduce", "only sums of floats are known here");
-    return call("ncclAllReduce", comm, stream,
-                {ALL_REDUCE, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
+    return call(
+        "ncclAllReduce", comm, stream,
+        {ALL_REDUCE, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
 }
 
 ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream)
 {
-    return call("ncclAllGather", comm, stream,
-                {ALL_GATHER, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
+    return call(
+        "ncclAllGather", comm, stream,
+        {ALL_GATHER, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
                            ncclComm_t comm, cudaStream_t stream)
 {
-    return call("ncclBroadcast", comm, stream,
-                {BROADCAST, static_cast<const char *>(from), static_cast<char *>(to), count, type, root});
+    return call(
+        "ncclBroadcast", comm, stream,
+        {BROADCAST, static_cast<const char *>(from), static_cast<char *>(to), count, type, root});
 }
 
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,
@@ -381,8 +388,10 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
     while (has_work(r.get()))
         std::this_thread::yield();
     if (r->holders > 0) {
-        fprintf(stderr, "cuda_on_cpu: ncclCommDestroy: rank %d's communicator is held by a graph: "
-                        "NCCL would wait for ever\n", r->rank);
+        fprintf(stderr,
+                "cuda_on_cpu: ncclCommDestroy: rank %d's communicator is held by a graph: "
+                "NCCL would wait for ever\n",
+                r->rank);
         abort();
     }
     forget(comm);

@@ -71,11 +71,11 @@ typedef struct ncclConfig {
     int splitShare;
 } ncclConfig_t;
 
-#define NCCL_CONFIG_INITIALIZER                                                            \
-    {                                                                                      \
-        sizeof(ncclConfig_t), 0xcafebeef, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT,        \
-            NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NULL,     \
-            NCCL_CONFIG_UNDEF_INT                                                          \
+#define NCCL_CONFIG_INITIALIZER                                                        \
+    {                                                                                  \
+        sizeof(ncclConfig_t), 0xcafebeef, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT,    \
+            NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NULL, \
+            NCCL_CONFIG_UNDEF_INT                                                      \
     }
 
 ncclResult_t ncclGetVersion(int *version);

@@ -34,7 +34,8 @@ static thread_copies &mine()
 
 void __pipeline_memcpy_async(void *shared, const void *global, size_t bytes, size_t zero_bytes)
 {
-    const uintptr_t both = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
+    const uintptr_t both =
+        reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
     if ((bytes != 4 && bytes != 8 && bytes != 16) || both % bytes != 0 || zero_bytes > bytes) {
         fprintf(stderr, "cuda_on_cpu: __pipeline_memcpy_async of %zu bytes from %p to %p\n", bytes,
                 global, shared);

@@ -148,7 +148,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
             return cudaSuccess;
         }
     }
-    return fake_misuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute", "no attribute %d here", attr);
+    return fake_misuse(cudaErrorInvalidValue, "cudaDeviceGetAttribute", "no attribute %d here",
+                       attr);
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
@@ -264,7 +265,7 @@ void fake_cuda_reset(void)
     current_device = 0;
     fake_counts.launches = fake_counts.kernels_run = 0;
     fake_counts.graph_launches = fake_counts.captures = 0;
-    fake_cuda_set_order(FAKE_CUDA_FORWARD, 0);
+    fake_reset_order();
 }
 
 void fake_cuda_set_devices(int n)

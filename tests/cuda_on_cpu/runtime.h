@@ -88,5 +88,6 @@ void fake_drain_device(int device, bool non_blocking_too);
 
 int fake_thread();                 /* the running thread's place in its block */
 extern uint64_t fake_block_number; /* of all blocks ever run */
+void fake_reset_order();           /* to what the environment says */
 
 #endif

@@ -63,7 +63,6 @@ static cudaStream_t next_stream(cudaStream_t stream)
 static bool step(cudaStream_t stream, bool may_wait)
 {
     std::lock_guard<std::recursive_mutex> run(run_locks[stream->device]);
-    device_access access(stream->device);
     cudaStream_t s;
     queued_work *first;
     {
@@ -73,6 +72,7 @@ static bool step(cudaStream_t stream, bool may_wait)
             return false;
         first = &s->queue.front(); /* stays there: only we pop, and others only append */
     }
+    device_access access(stream->device);
     first->run.may_wait = may_wait;
     if (!(*first->what)(&first->run))
         return false;
@@ -89,6 +89,8 @@ static bool has_work(cudaStream_t s)
 
 static void drain(cudaStream_t s)
 {
+    if (!has_work(s))
+        return;
     device_access access(s->device); /* once, not for each piece */
     while (has_work(s))
         step(s, true);
@@ -96,14 +98,15 @@ static void drain(cudaStream_t s)
 
 void fake_drain_device(int device, bool non_blocking_too)
 {
-    std::set<cudaStream_t> streams;
+    std::vector<cudaStream_t> streams; /* of this device only: another's thread may destroy its own meanwhile */
     {
         table_guard guard(fake_table_lock);
-        streams = fake_streams;
+        for (cudaStream_t s : fake_streams)
+            if (s->device == device && (non_blocking_too || !s->non_blocking))
+                streams.push_back(s);
     }
     for (cudaStream_t s : streams)
-        if (s->device == device && (non_blocking_too || !s->non_blocking))
-            drain(s);
+        drain(s);
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned int flags)

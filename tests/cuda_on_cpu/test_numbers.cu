@@ -21,7 +21,8 @@ static double round_to(double f, int bits, int least_exponent)
 {
     int exponent;
     frexp(f, &exponent);
-    const double unit = ldexp(1, (exponent > least_exponent ? exponent : least_exponent) - bits - 1);
+    const double unit =
+        ldexp(1, (exponent > least_exponent ? exponent : least_exponent) - bits - 1);
     return nearbyint(f / unit) * unit;
 }
 
@@ -76,7 +77,8 @@ static void test_every_half_and_bfloat(void **)
 #define WIDE 32 /* rows of m or n values, which may be 8 bytes, are padded to this */
 
 template <int M, int N, typename T, typename Sum, typename LayoutA, typename LayoutB>
-FR_KERNEL(64) void multiply(const T *a, const T *b, Sum *d, bool d_by_rows)
+FR_KERNEL(64)
+void multiply(const T *a, const T *b, Sum *d, bool d_by_rows)
 {
     fragment<matrix_a, M, N, 16, T, LayoutA> fa;
     fragment<matrix_b, M, N, 16, T, LayoutB> fb;

@@ -3,19 +3,31 @@
 #ifndef FAKE_CUDA_VECTOR_TYPES_H
 #define FAKE_CUDA_VECTOR_TYPES_H
 
-#define FAKE_CUDA_VECTORS(name, type)                                                  \
-    struct alignas(2 * sizeof(type)) name##2 {                                         \
-        type x, y;                                                                     \
-    };                                                                                 \
-    struct name##3 {                                                                   \
-        type x, y, z;                                                                  \
-    };                                                                                 \
-    struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 {                 \
-        type x, y, z, w;                                                               \
-    };                                                                                 \
-    static inline name##2 make_##name##2(type x, type y) { return {x, y}; }            \
-    static inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; } \
-    static inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
+#define FAKE_CUDA_VECTORS(name, type)                                    \
+    struct alignas(2 * sizeof(type)) name##2                             \
+    {                                                                    \
+        type x, y;                                                       \
+    };                                                                   \
+    struct name##3                                                       \
+    {                                                                    \
+        type x, y, z;                                                    \
+    };                                                                   \
+    struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4     \
+    {                                                                    \
+        type x, y, z, w;                                                 \
+    };                                                                   \
+    static inline name##2 make_##name##2(type x, type y)                 \
+    {                                                                    \
+        return {x, y};                                                   \
+    }                                                                    \
+    static inline name##3 make_##name##3(type x, type y, type z)         \
+    {                                                                    \
+        return {x, y, z};                                                \
+    }                                                                    \
+    static inline name##4 make_##name##4(type x, type y, type z, type w) \
+    {                                                                    \
+        return {x, y, z, w};                                             \
+    }
 
 FAKE_CUDA_VECTORS(char, signed char)
 FAKE_CUDA_VECTORS(uchar, unsigned char)

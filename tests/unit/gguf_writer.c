@@ -105,8 +105,7 @@ void gguf_data(fr_buf *b, size_t alignment, size_t n)
 
 /* --- a tokenizer --- */
 
-/* GPT-2's character for a byte, as UTF-8. */
-static void spell(int byte, char out[3])
+void gguf_spell(int byte, char out[3])
 {
     int printable =
         (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
@@ -143,7 +142,7 @@ static void put_tokens(fr_buf *b, const gguf_vocab *v)
     char text[256];
     gguf_array(b, "tokenizer.ggml.tokens", FR_META_STR, 256 + count_merges(v) + count_specials(v));
     for (int i = 0; i < 256; i++) {
-        spell(i, text);
+        gguf_spell(i, text);
         gguf_str(b, text);
     }
     for (uint64_t i = 0; i < count_merges(v); i++) {
@@ -155,12 +154,21 @@ static void put_tokens(fr_buf *b, const gguf_vocab *v)
         gguf_str(b, v->specials[i].text);
 }
 
+uint64_t gguf_tokenizer_n_meta(const gguf_vocab *v)
+{
+    return 4 + (v->pre != NULL) + (v->chat != NULL) + (v->add_bos >= 0) + (v->bos >= 0) +
+           (v->question != NULL);
+}
+
 void gguf_tokenizer(fr_buf *b, const gguf_vocab *v)
 {
+    gguf_header(b, 3, 0, gguf_tokenizer_n_meta(v));
+    gguf_tokenizer_meta(b, v);
+}
+
+void gguf_tokenizer_meta(fr_buf *b, const gguf_vocab *v)
+{
     uint64_t n_merges = count_merges(v), n_specials = count_specials(v);
-    uint64_t n_meta = 4 + (v->pre != NULL) + (v->chat != NULL) + (v->add_bos >= 0) + (v->bos >= 0) +
-                      (v->question != NULL);
-    gguf_header(b, 3, 0, n_meta);
     gguf_meta_str(b, "tokenizer.ggml.model", "gpt2");
     put_tokens(b, v);
     gguf_array(b, "tokenizer.ggml.token_type", FR_META_I32, 256 + n_merges + n_specials);

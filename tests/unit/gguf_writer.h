@@ -40,5 +40,10 @@ typedef struct gguf_vocab {
     const char *question;         /* forerun.score_question; NULL: none */
 } gguf_vocab;
 void gguf_tokenizer(fr_buf *b, const gguf_vocab *v);
+/* Its metadata alone, for a file that has more; and their number, for its header. */
+void gguf_tokenizer_meta(fr_buf *b, const gguf_vocab *v);
+uint64_t gguf_tokenizer_n_meta(const gguf_vocab *v);
+/* GPT-2's character for a byte, as UTF-8. */
+void gguf_spell(int byte, char out[3]);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "args.h"
@@ -176,6 +177,19 @@ static void test_model_lookup(void **state)
     assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
     assert_non_null(strstr(fr_cause(), "other-model"));
     unlink(want);
+    /* A folder is a model when it says so. */
+    char config[PATH_MAX + 64];
+    snprintf(want, sizeof want, "%s/other-model", c.models_dir);
+    snprintf(config, sizeof config, "%s/config.json", want);
+    assert_int_equal(mkdir(want, 0700), 0);
+    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
+    f = fopen(config, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_OK);
+    assert_string_equal(out, want);
+    unlink(config);
+    rmdir(want);
     rmdir(c.models_dir);
     assert_int_equal(fr_client_config_tiny(&c, "target", out, sizeof out),
                      FR_OK); /* of the source tree */

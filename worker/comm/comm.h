@@ -1,9 +1,13 @@
 /* comm.h: the communicator table: the ranks of one group. Every collective is called by all ranks of the group in the
  * same order; rank 0 is the leader. Sums are taken in rank order whatever the size of the message, so a row's sum does
- * not depend on what else is in the batch. */
+ * not depend on what else is in the batch.
+ *
+ * A host communicator (comm_self, comm_mpi) sums plain memory. Where device memory is none, another communicator lies
+ * over it, which sums device memory and passes all else on (comm_device.h). */
 #ifndef FR_COMM_H
 #define FR_COMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,9 +15,12 @@
 
 typedef struct fr_comm fr_comm;
 
+enum { FR_COMM_WHY = 200 }; /* bytes of a reason in a roll call, its end included */
+
 typedef struct fr_comm_ops {
-    const char *name; /* "self", "mpi" */
-    /* x [n] := the sum over ranks, the same bits on every rank. */
+    const char *name; /* "self", "mpi", "staged", "nccl" */
+    /* x [n] := the sum over ranks, the same bits on every rank. x is memory of the session's device, and the sum takes its
+     * place in the order of the device's calls; only a host communicator wants the device synchronised before. */
     fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
     /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
     fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
@@ -28,6 +35,13 @@ typedef struct fr_comm_ops {
      * sleep until the leader's command wakes them; an idle rank uses no CPU. */
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
     fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out); /* followers; valid until the next wait */
+    /* After a failure that leaves the ranks no common way on; no collective, since ranks may be lost. Every rank calls it
+     * once: when it notices the failure, or when alarmed() says that another rank has called. Sets heard_out [size] for
+     * those that called within wait_ms, this one included. why [FR_COMM_WHY]: what this rank noticed; when that is "", it
+     * becomes what another one did. From then on the group can only be closed. Both are NULL where ranks cannot be lost,
+     * and in communicators over another. */
+    fr_status (*roll_call)(fr_comm *c, int wait_ms, char *why, bool *heard_out);
+    bool (*alarmed)(fr_comm *c);
     void (*close)(fr_comm **c);
 } fr_comm_ops;
 

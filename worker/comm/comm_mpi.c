@@ -11,6 +11,10 @@
  * leader rings or IDLE_WAKE_MS are over (rings can be lost). Order matters: the leader starts the send before it rings,
  * and the follower takes old rings before it probes the last time, so a command is seen or its ring is still to come.
  *
+ * Roll calls. Each rank sends a word to all others and listens until its time is over; nothing waits for a send. A rank
+ * that was lost would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun end what is left of a group
+ * in which a rank ended without it.
+ *
  * MPI exists once a process and cannot start twice, hence the one static below. All calls come from one thread. */
 #include "comm.h"
 
@@ -31,6 +35,7 @@
 
 enum {
     COMMAND_TAG = 1,
+    ROLL_TAG = 2,
     SMALL_SUM =
         4096, /* floats: above it, the all-gather's extra bytes cost more than a second collective */
     SPIN_NS = 200000,        /* a follower probes for so long before it sleeps */
@@ -52,6 +57,8 @@ typedef struct mpi_comm {
     fr_doorbell_address *bells; /* [size] leader: where each rank sleeps */
     uint64_t key, n_commands;
     fr_buf command; /* the last one received */
+    bool lost;      /* a rank did not answer the roll call */
+    char roll_word[FR_COMM_WHY];
 } mpi_comm;
 
 static fr_status mpi_check(int rc, const char *what)
@@ -263,12 +270,63 @@ static fr_status mpi_command_wait(fr_comm *c, const void **data_out, size_t *byt
     return FR_OK;
 }
 
+/* A word of the roll call, taken in if there is one. */
+static fr_status hear(mpi_comm *m, char *why, bool *heard, int *found_out)
+{
+    MPI_Status status;
+    char word[FR_COMM_WHY] = "";
+    FR_TRY(mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, m->mpi, found_out, &status), "roll_call"));
+    if (!*found_out)
+        return FR_OK;
+    FR_TRY(mpi_check(MPI_Recv(word, sizeof word, MPI_BYTE, status.MPI_SOURCE, ROLL_TAG, m->mpi,
+                              MPI_STATUS_IGNORE),
+                     "roll_call"));
+    heard[status.MPI_SOURCE] = true;
+    if (!why[0])
+        memcpy(why, word, sizeof word);
+    return FR_OK;
+}
+
+static fr_status mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
+{
+    mpi_comm *m = of(c);
+    const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
+    memcpy(m->roll_word, why, sizeof m->roll_word);
+    for (int r = 0; r < m->base.size; r++) {
+        MPI_Request send;
+        heard_out[r] = r == m->base.rank;
+        if (r == m->base.rank)
+            continue;
+        FR_TRY(mpi_check(MPI_Isend(m->roll_word, sizeof m->roll_word, MPI_BYTE, r, ROLL_TAG, m->mpi,
+                                   &send),
+                         "roll_call"));
+        FR_TRY(mpi_check(MPI_Request_free(&send), "roll_call"));
+    }
+    while (memchr(heard_out, false, (size_t)m->base.size) && fr_now_ns() < end) {
+        int found = 0;
+        FR_TRY(hear(m, why, heard_out, &found));
+        if (!found)
+            fr_sleep_ms(1);
+    }
+    m->lost = memchr(heard_out, false, (size_t)m->base.size) != NULL;
+    return FR_OK;
+}
+
+static bool mpi_alarmed(fr_comm *c)
+{
+    int found = 0;
+    return MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, of(c)->mpi, &found, MPI_STATUS_IGNORE) ==
+               MPI_SUCCESS &&
+           found;
+}
+
 static void mpi_close(fr_comm **c)
 {
     if (!c || !*c)
         return;
     mpi_comm *m = of(*c);
-    if (m->mpi != MPI_COMM_NULL)
+    const bool lost = m->lost;
+    if (m->mpi != MPI_COMM_NULL && !lost)
         MPI_Comm_free(&m->mpi);
     fr_doorbell_close(&m->bell);
     fr_buf_free(&m->scratch);
@@ -278,7 +336,7 @@ static void mpi_close(fr_comm **c)
     free(m->bells);
     free(m);
     *c = NULL;
-    if (--n_open == 0)
+    if (--n_open == 0 && !lost)
         MPI_Finalize();
 }
 
@@ -291,6 +349,8 @@ static const fr_comm_ops mpi_ops = {
     .agree = mpi_agree,
     .command_send = mpi_command_send,
     .command_wait = mpi_command_wait,
+    .roll_call = mpi_roll_call,
+    .alarmed = mpi_alarmed,
     .close = mpi_close,
 };
 

@@ -64,7 +64,9 @@ static fr_status read_rope(const fr_model_file *f, const char *arch, fr_config *
     c->rope_base = 10000;
     if (has(f, arch, "rope.freq_base"))
         FR_TRY(read_positive(f, arch, "rope.freq_base", &c->rope_base));
-    c->rope_scale = 1;
+    c->rope_scale = c->rope_magnitude = 1;
+    if (fr_model_file_meta(f, "forerun.rope_magnitude"))
+        FR_TRY(fr_meta_f32(f, "forerun.rope_magnitude", &c->rope_magnitude));
     char key[96];
     fr_str type = {0};
     snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
@@ -152,6 +154,7 @@ fr_status fr_config_read(const fr_model_file *f, fr_config *out)
 {
     fr_config c = {0};
     fr_str arch = {0}, name = {0};
+    int halves = 0;
     FR_TRY(fr_meta_str(f, "general.architecture", &arch));
     size_t i = 0;
     while (i < N_ARCHITECTURES &&
@@ -161,7 +164,9 @@ fr_status fr_config_read(const fr_model_file *f, fr_config *out)
         return fr_fail(FR_EUNSUPPORTED, "%s: architecture \"%.*s\" is not supported (llama, qwen2, qwen3)",
                        fr_model_file_name(f), (int)(arch.len < 64 ? arch.len : 64), arch.data);
     c.arch = architectures[i].arch;
-    c.rope_style = architectures[i].rope;
+    if (fr_model_file_meta(f, "forerun.rope_halves"))
+        FR_TRY(fr_meta_bool(f, "forerun.rope_halves", &halves));
+    c.rope_style = halves ? FR_ROPE_NEOX : architectures[i].rope;
     if (fr_model_file_meta(f, "general.name"))
         FR_TRY(fr_meta_str(f, "general.name", &name));
     snprintf(c.name, sizeof c.name, "%.*s", (int)(name.len < 63 ? name.len : 63), name.data ? name.data : "");

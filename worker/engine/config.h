@@ -16,9 +16,10 @@ typedef struct fr_config {
     char name[64];
     int n_layers, dim, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, context;
     float eps;                /* of every RMSNorm */
-    fr_rope_style rope_style; /* llama files hold Q and K permuted for adjacent pairs; qwen files do not */
+    fr_rope_style rope_style; /* GGUF files of llama hold Q and K permuted for adjacent pairs; others do not */
     int n_rot;
     float rope_base, rope_scale; /* position / rope_scale, the linear scaling */
+    float rope_magnitude;     /* of the rotated values: 1 except for YaRN */
     int head_unit, ff_unit;   /* heads and feed-forward columns that a rank takes at a time */
 } fr_config;
 

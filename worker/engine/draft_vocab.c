@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -21,8 +22,10 @@ int fr_draft_vocab_size(const fr_tokenizer *t, int wanted)
 
 static fr_status path_of(const char *model_path, char **out)
 {
+    struct stat sb;
+    int folder = stat(model_path, &sb) == 0 && S_ISDIR(sb.st_mode);
     fr_buf path = {0};
-    fr_status st = fr_buf_printf(&path, "%s.vocab", model_path);
+    fr_status st = fr_buf_printf(&path, folder ? "%s/model.vocab" : "%s.vocab", model_path);
     if (st != FR_OK)
         fr_buf_free(&path);
     else

@@ -133,7 +133,8 @@ static fr_status head_norm(fr_forward *f, float *x, const float *w, int n_heads)
 static fr_status sum_into_x(fr_forward *f, int n)
 {
     const fr_model *m = f->model;
-    FR_TRY(m->ops->sync(m->dev));
+    if (m->ops->host_memory) /* else the sum is among the device's calls */
+        FR_TRY(m->ops->sync(m->dev));
     FR_TRY(f->comm->ops->all_reduce_sum(f->comm, f->h, (size_t)n * (size_t)m->config.dim));
     return m->ops->add(m->dev, f->x, f->h, n, m->config.dim);
 }
@@ -147,7 +148,8 @@ static fr_status attention(fr_forward *f, int l, int n)
     const fr_layer *y = &m->layers[l];
     const fr_config *c = &m->config;
     int hd = c->head_dim, heads = n_local(m->slice.heads), kv_heads = n_local(m->slice.kv_heads);
-    const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq, .scale = 1};
+    const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq,
+                          .scale = c->rope_magnitude};
     FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
     FR_TRY(ops->matmul(dev, (fr_product[]){{f->q, y->q}, {f->k, y->k}, {f->v, y->v}}, 3, f->h, n));
     FR_TRY(bias(f, f->q, y->q_bias, n, heads * hd));

@@ -219,6 +219,7 @@ static fr_status parse_tensor(cursor *c, size_t i, fr_tensor *t, uint64_t *offse
     char show[FR_SHOW_BYTES];
     snprintf(c->place, sizeof c->place, "tensor %zu", i);
     FR_TRY(take_str(c, &t->name));
+    t->source = t->name;
     snprintf(c->place, sizeof c->place, "tensor %s", fr_str_show(t->name, show));
     FR_TRY(parse_dims(c, t));
     FR_TRY(parse_type(c, t));
@@ -257,8 +258,7 @@ static fr_status place_tensor(const fr_model_file *f, fr_tensor *t, uint64_t off
     return FR_OK;
 }
 
-/* Two passes: where the data starts is known only after the last entry of the list. */
-static fr_status parse_all_tensors(cursor *c, fr_model_file *f, uint64_t n, uint64_t *offsets)
+static fr_status parse_tensor_list(cursor *c, fr_model_file *f, uint64_t n, uint64_t *offsets)
 {
     FR_TRY(fr_index_init(&f->tensor_index, (size_t)n));
     for (size_t i = 0; i < n; i++) {
@@ -274,11 +274,6 @@ static fr_status parse_all_tensors(cursor *c, fr_model_file *f, uint64_t n, uint
         f->n_tensors = i + 1;
     }
     f->header_bytes = c->at;
-    size_t alignment = 0;
-    FR_TRY(find_alignment(f, &alignment));
-    size_t data_start = c->at + (alignment - c->at % alignment) % alignment;
-    for (size_t i = 0; i < n; i++)
-        FR_TRY(place_tensor(f, &f->tensors[i], offsets[i], data_start, alignment));
     return FR_OK;
 }
 
@@ -298,7 +293,7 @@ static fr_status parse_header(cursor *c, uint64_t *n_tensors_out, uint64_t *n_me
     return take_u64(c, n_meta_out);
 }
 
-fr_status fr_gguf_parse(fr_model_file *f)
+fr_status fr_gguf_parse_header(fr_model_file *f, uint64_t **offsets_out)
 {
     cursor c = {.f = f, .place = "header"};
     uint64_t n_tensors = 0, n_meta = 0;
@@ -308,9 +303,29 @@ fr_status fr_gguf_parse(fr_model_file *f)
     snprintf(c.place, sizeof c.place, "tensor list");
     FR_TRY(check_count(&c, "tensors", n_tensors, TENSOR_MIN_BYTES));
     f->tensors = calloc((size_t)n_tensors + 1, sizeof *f->tensors);
-    uint64_t *offsets = calloc((size_t)n_tensors + 1, sizeof *offsets);
-    fr_status st =
-        f->tensors && offsets ? parse_all_tensors(&c, f, n_tensors, offsets) : fr_no_memory();
+    *offsets_out = calloc((size_t)n_tensors + 1, sizeof **offsets_out);
+    if (!f->tensors || !*offsets_out)
+        return fr_no_memory();
+    return parse_tensor_list(&c, f, n_tensors, *offsets_out);
+}
+
+/* After the whole list: only its end tells where the data start. */
+static fr_status place_all(fr_model_file *f, const uint64_t *offsets)
+{
+    size_t alignment = 0;
+    FR_TRY(find_alignment(f, &alignment));
+    size_t data_start = f->header_bytes + (alignment - f->header_bytes % alignment) % alignment;
+    for (size_t i = 0; i < f->n_tensors; i++)
+        FR_TRY(place_tensor(f, &f->tensors[i], offsets[i], data_start, alignment));
+    return FR_OK;
+}
+
+fr_status fr_gguf_parse(fr_model_file *f)
+{
+    uint64_t *offsets = NULL;
+    fr_status st = fr_gguf_parse_header(f, &offsets);
+    if (st == FR_OK)
+        st = place_all(f, offsets);
     free(offsets);
     return st;
 }

@@ -10,7 +10,15 @@
 #include <string.h>
 
 #include "check.h"
+#include "finite.h"
 #include "quantise.h"
+
+static fr_status not_finite(const fr_model *m, const fr_tensor *t, int64_t row, int64_t col)
+{
+    char show[FR_SHOW_BYTES];
+    return fr_fail(FR_EFORMAT, "%s: tensor %s: row %lld, column %lld is not a finite number",
+                   fr_model_file_name(m->file), fr_str_show(t->source, show), (long long)row, (long long)col);
+}
 
 /* Uploads values lo..hi of a vector tensor, widened to f32. *out stays NULL when t is NULL. */
 static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, float **out)
@@ -22,10 +30,14 @@ static fr_status load_vector(fr_model *m, const fr_tensor *t, int lo, int hi, fl
         return fr_fail(FR_EUNSUPPORTED, "%s: vector %.*s is of type %s", fr_model_file_name(m->file),
                        (int)t->name.len, t->name.data, info ? info->name : "unknown");
     int n = hi - lo;
+    const char *data = (const char *)t->data + (size_t)lo * (size_t)info->block_bytes;
+    int64_t bad = fr_first_not_finite(t->dtype, data, n);
+    if (bad >= 0)
+        return not_finite(m, t, 0, lo + bad);
     float *host = malloc((size_t)n * sizeof *host);
     if (!host)
         return fr_no_memory();
-    fr_dtype_to_f32(t->dtype, (const char *)t->data + (size_t)lo * (size_t)info->block_bytes, host, n);
+    fr_dtype_to_f32(t->dtype, data, host, n);
     void *mem = NULL;
     fr_status st = m->ops->mem_alloc(m->dev, (size_t)n * sizeof *host, &mem);
     if (st == FR_OK) {
@@ -78,6 +90,20 @@ static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights
     return st;
 }
 
+/* This rank's part of t, which begins at (row, col). */
+static fr_status check_finite(const fr_model *m, const fr_tensor *t, const fr_matrix *part, int64_t row, int64_t col)
+{
+    int whole = part->row_bytes == fr_dtype_row_bytes(part->dtype, part->cols); /* rows without a gap: one run */
+    int64_t n_runs = whole ? 1 : part->rows, run = whole ? part->rows * part->cols : part->cols;
+    for (int64_t r = 0; r < n_runs; r++) {
+        const char *at = (const char *)part->data + (size_t)r * part->row_bytes;
+        int64_t bad = fr_first_not_finite(part->dtype, at, run);
+        if (bad >= 0)
+            return not_finite(m, t, row + r + bad / part->cols, col + bad % part->cols);
+    }
+    return FR_OK;
+}
+
 static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_draft_weights weights,
                              fr_weight **out)
 {
@@ -92,6 +118,7 @@ static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_
         .cols = cols.hi - cols.lo,
         .row_bytes = row_bytes,
     };
+    FR_TRY(check_finite(m, t, &src, rows.lo, cols.lo));
     FR_TRY(bind_matrix(m, &src, weights, out, &bytes));
     m->weight_bytes += bytes;
     /* The backend has its own copy now. The mapping's pages of a column slice may be needed by nobody else either. */
@@ -209,6 +236,19 @@ static fr_matrix table_of(const fr_config *c, const fr_tensor *t)
                        .row_bytes = fr_dtype_row_bytes(t->dtype, c->dim)};
 }
 
+/* Every rank reads rows of the whole table, so each looks through a part of it. A head that is the same is looked through
+ * as such. */
+static fr_status check_embedding(fr_model *m, const fr_tensor *t)
+{
+    fr_range rows = m->slice.vocab;
+    fr_matrix part = m->embedding;
+    part.data = (const char *)part.data + (size_t)rows.lo * part.row_bytes;
+    part.rows = rows.hi - rows.lo;
+    FR_TRY(check_finite(m, t, &part, rows.lo, 0));
+    fr_model_file_drop(m->file, part.data, (size_t)part.rows * part.row_bytes);
+    return FR_OK;
+}
+
 static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
 {
     const fr_config *c = &m->config;
@@ -217,7 +257,9 @@ static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
     m->embedding = table_of(c, embed);
     FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
     FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
-    if (!head)
+    if (head)
+        FR_TRY(check_embedding(m, embed));
+    else
         head = embed;
     m->head_table = table_of(c, head);
     if (o->rough_tokens->len > 0)

@@ -1,49 +1,38 @@
-/* model_file.c: the life of a model file: mapping, closing, look-up by name, digest. The parser is
- * gguf.c.
- *
- * The mapping is private and read only, and stays until close; pointers in metadata and tensors
- * point into it. A file that is cut while it is mapped kills the reader with SIGBUS, as with every
- * mapped file: replace files by rename. */
-#include <errno.h>
-#include <fcntl.h>
+/* model_file.c: the life of a model file: opening, closing, look-up by name, digest. Each format has
+ * its own parser: gguf.c, hf_folder.c. Pointers in metadata and tensors point into the mapping, or
+ * into the header that was made for a folder, and stay until close. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "hash.h"
 #include "model_file_impl.h"
 
-static fr_status map_fd(fr_model_file *f, int fd)
+static int any_path(const char *path)
 {
-    struct stat sb;
-    if (fstat(fd, &sb))
-        return fr_fail(FR_EIO, "%s: %s", f->name, strerror(errno));
-    if (!S_ISREG(sb.st_mode))
-        return fr_fail(FR_EINVAL, "%s: not a regular file", f->name);
-    if (sb.st_size == 0)
-        return fr_fail(FR_EFORMAT, "%s: the file is empty", f->name);
-    void *base = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (base == MAP_FAILED)
-        return fr_fail(errno == ENOMEM ? FR_ENOMEM : FR_EIO, "%s: cannot map: %s", f->name,
-                       strerror(errno));
-    f->base = base;
-    f->size = (size_t)sb.st_size;
-    f->mapped = 1;
+    (void)path;
+    return 1;
+}
+
+static fr_status open_gguf(fr_model_file *f)
+{
+    FR_TRY(fr_file_map_open(f->name, &f->map));
+    f->base = f->map.base;
+    f->size = f->map.size;
+    FR_TRY(fr_gguf_parse(f));
+    /* Weights are read once, from front to back; the tables read again (embeddings) are few. */
+    fr_file_map_read_ahead(&f->map);
     return FR_OK;
 }
 
-static fr_status map_path(fr_model_file *f)
-{
-    int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
-    if (fd < 0)
-        return fr_fail(errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", f->name, strerror(errno));
-    fr_status st = map_fd(f, fd);
-    close(fd);
-    return st;
-}
+/* The first that claims a path opens it. */
+static const struct {
+    int (*claims)(const char *path);
+    fr_status (*open)(fr_model_file *f);
+} formats[] = {
+    {fr_hf_is_folder, fr_hf_folder_parse},
+    {any_path, open_gguf},
+};
 
 static fr_status new_file(const char *name, fr_model_file **out)
 {
@@ -62,18 +51,15 @@ static fr_status new_file(const char *name, fr_model_file **out)
 fr_status fr_model_file_open(const char *path, fr_model_file **out)
 {
     fr_model_file *f = NULL;
-    fr_status st = new_file(path, &f);
+    size_t i = 0;
+    FR_TRY(new_file(path, &f));
+    while (!formats[i].claims(path))
+        i++;
+    fr_status st = formats[i].open(f);
     if (st != FR_OK)
-        return st;
-    FR_TRY_GOTO(st, map_path(f), fail);
-    FR_TRY_GOTO(st, fr_gguf_parse(f), fail);
-    /* Weights are read once, from front to back; the tables read again (embeddings) are few. A
-     * hint: failing is fine. */
-    (void)madvise((void *)f->base, f->size, MADV_SEQUENTIAL);
-    *out = f;
-    return FR_OK;
-fail:
-    fr_model_file_close(&f);
+        fr_model_file_close(&f);
+    else
+        *out = f;
     return st;
 }
 
@@ -101,8 +87,14 @@ void fr_model_file_close(fr_model_file **p)
     fr_index_free(&f->meta_index);
     free(f->tensors);
     free(f->meta);
-    if (f->mapped)
-        munmap((void *)f->base, f->size);
+    for (size_t i = 0; i < f->n_shards; i++) {
+        fr_safetensors_free(&f->shards[i].header);
+        fr_file_map_close(&f->shards[i].map);
+        free(f->shards[i].path);
+    }
+    free(f->shards);
+    fr_buf_free(&f->made);
+    fr_file_map_close(&f->map);
     free(f->name);
     free(f);
     *p = NULL;
@@ -115,7 +107,10 @@ const char *fr_model_file_name(const fr_model_file *f)
 
 size_t fr_model_file_size(const fr_model_file *f)
 {
-    return f->size;
+    size_t bytes = f->n_shards ? 0 : f->size;
+    for (size_t i = 0; i < f->n_shards; i++)
+        bytes += f->shards[i].map.size;
+    return bytes;
 }
 
 uint64_t fr_model_file_digest(const fr_model_file *f)
@@ -123,7 +118,8 @@ uint64_t fr_model_file_digest(const fr_model_file *f)
     /* The start, the middle and the end of each tensor: two trainings or quantisations of one model
      * differ there. */
     enum { SAMPLE = 64 };
-    uint64_t h = fr_hash(FR_HASH_INIT, &f->size, sizeof f->size);
+    size_t bytes = fr_model_file_size(f);
+    uint64_t h = fr_hash(FR_HASH_INIT, &bytes, sizeof bytes);
     h = fr_hash(h, f->base, f->header_bytes);
     for (size_t i = 0; i < f->n_tensors; i++) {
         const fr_tensor *t = &f->tensors[i];
@@ -180,14 +176,7 @@ const fr_tensor *fr_model_file_tensor(const fr_model_file *f, const char *name)
 
 void fr_model_file_drop(const fr_model_file *f, const void *data, size_t n)
 {
-    const uint8_t *p = data;
-    if (!f->mapped || p < f->base || n > f->size || (size_t)(p - f->base) > f->size - n)
-        return;
-    /* Whole pages inside the range only: the rest is shared with neighbours that may still be read.
-     */
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t from = ((size_t)(p - f->base) + page - 1) / page * page;
-    size_t to = ((size_t)(p - f->base) + n) / page * page;
-    if (from < to)
-        (void)madvise((void *)(f->base + from), to - from, MADV_DONTNEED);
+    fr_file_map_drop(&f->map, data, n);
+    for (size_t i = 0; i < f->n_shards; i++)
+        fr_file_map_drop(&f->shards[i].map, data, n);
 }

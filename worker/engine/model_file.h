@@ -1,10 +1,12 @@
-/* model_file.h: a model file, mapped and read only: metadata and tensors. GGUF versions 2 and 3 (ggml docs/gguf.md).
- * Every length, offset and type in the file is checked against the file's size; the file is untrusted input. */
+/* model_file.h: a model file, mapped and read only: metadata and tensors. GGUF versions 2 and 3 (ggml docs/gguf.md), and
+ * model folders as Hugging Face's publishers ship them (hf_folder.c), which come out under GGUF's names.
+ * Every length, offset and type in a file is checked against the file's size; files are untrusted input. */
 #ifndef FR_MODEL_FILE_H
 #define FR_MODEL_FILE_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "dtype.h"
 #include "status.h"
@@ -22,6 +24,10 @@ typedef struct fr_str {
     size_t len;
 } fr_str;
 
+static inline fr_str fr_str_of(const char *text)
+{
+    return (fr_str){text, strlen(text)};
+}
 int fr_str_equal(fr_str a, fr_str b); /* 1 when the bytes are the same */
 /* A printable copy for messages: other characters as '?', cut at 79 bytes. Returns out. */
 #define FR_SHOW_BYTES 80
@@ -37,6 +43,7 @@ typedef struct fr_meta {
 
 typedef struct fr_tensor {
     fr_str name;
+    fr_str source; /* for messages: the name that the file itself has for it */
     fr_dtype dtype;
     int n_dims;
     int64_t dims[4]; /* GGUF order: dims[0] is the row length (columns), dims[1] the number of rows; unused are 1 */
@@ -44,15 +51,16 @@ typedef struct fr_tensor {
     size_t bytes;
 } fr_tensor;
 
-/* Maps `path`. FR_ENOTFOUND, FR_EIO, FR_EFORMAT (truncated, corrupt), FR_EUNSUPPORTED (version, tensor type): the cause
- * names the file and the place. */
+/* Maps `path`: a GGUF file, or a model folder, its model.safetensors.index.json, or one *.safetensors file of it.
+ * FR_ENOTFOUND, FR_EIO, FR_EFORMAT (truncated, corrupt), FR_EUNSUPPORTED (version, tensor type,
+ * architecture): the cause names the file and the place. */
 fr_status fr_model_file_open(const char *path, fr_model_file **out);
 /* The same over memory that outlives the file (fuzzing, embedded models). `name` is used in errors. */
 fr_status fr_model_file_from_memory(const void *data, size_t n, const char *name, fr_model_file **out);
 void fr_model_file_close(fr_model_file **f); /* NULL is fine */
 
-const char *fr_model_file_name(const fr_model_file *f);
-size_t fr_model_file_size(const fr_model_file *f);
+const char *fr_model_file_name(const fr_model_file *f); /* the path; a folder's without slashes at its end */
+size_t fr_model_file_size(const fr_model_file *f);      /* bytes of the file, or of all shards */
 /* Tells two files apart: over the header and samples of each tensor. */
 uint64_t fr_model_file_digest(const fr_model_file *f);
 

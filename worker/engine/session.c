@@ -11,10 +11,12 @@
 
 #include "check.h"
 #include "clock.h"
+#include "comm_device.h"
 #include "cpu_place.h"
 #include "forward.h"
 #include "grow.h"
 #include "hash.h"
+#include "memory_need.h"
 
 /* A sequence's length before this pass, to undo it. */
 typedef struct undo {
@@ -22,7 +24,8 @@ typedef struct undo {
 } undo;
 
 struct fr_session {
-    fr_comm *comm;          /* borrowed */
+    fr_comm *comm;          /* borrowed, or `over` */
+    fr_comm *over;          /* over the borrowed one, where the device needs it (comm_device.h) */
     const fr_ops *ops;
     fr_place place;
     fr_device *dev;
@@ -79,26 +82,64 @@ static uint64_t digest_of(const fr_model_file *file, fr_draft_weights weights)
     return weights == FR_DRAFT_WEIGHTS_FILE ? digest : fr_hash(digest, &held, 1);
 }
 
-/* What each rank does by itself: there is no collective in it. */
-static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_session_options *o)
+/* What each rank does by itself: there is no collective in it, nor in load(). */
+static fr_status open_device(fr_session *s, const char *path, const fr_session_options *o)
 {
-    s->comm = comm;
     FR_TRY(fr_ops_choose(o->backend, &s->ops));
     FR_TRY(fr_model_file_open(path, &s->file));
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
     enter_place(s, o);
-    const fr_device_options dev = {.threads = s->place.threads};
-    FR_TRY(s->ops->open(&dev, &s->dev));
-    FR_TRY(load_model(s, path, o));
-    const fr_config *c = &s->model->config;
-    int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
+    const fr_device_options dev = {.threads = s->place.threads, .local_rank = s->comm->here,
+                                   .local_ranks = s->comm->n_here, .share_gpu = o->share_gpu,
+                                   .batch_dependent = o->batch_dependent};
+    return s->ops->open(&dev, &s->dev);
+}
+
+/* From here on s->comm sums memory of the device. All ranks. */
+static fr_status enter_group(fr_session *s, const fr_session_options *o)
+{
+    const fr_comm_device_options options = {.share_gpu = o->share_gpu, .batch_invariant = !o->batch_dependent,
+                                            .timeout_ms = o->rank_timeout_ms};
+    FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
+    if (s->over)
+        s->comm = s->over;
+    return FR_OK;
+}
+
+static fr_status cache_positions(const fr_session_options *o, int context, int64_t *out)
+{
     int64_t positions = o->kv_positions;
     if (positions <= 0)
         positions = 2 * (int64_t)context < DEFAULT_KV_POSITIONS ? 2 * (int64_t)context : DEFAULT_KV_POSITIONS;
     if (positions > INT32_MAX / 2)
         return fr_fail(FR_EINVAL, "a KV cache of %lld positions is too large", (long long)positions);
-    int n_pages = (int)((positions + FR_PAGE - 1) / FR_PAGE);
+    *out = positions;
+    return FR_OK;
+}
+
+/* Before anything is loaded. Ranks that share a device share what is free there. */
+static fr_status check_memory(const fr_session *s, const fr_config *c, bool shared, int64_t positions, int max_rows)
+{
+    size_t room = 0, total = 0;
+    if (!s->ops->mem_info)
+        return FR_OK;
+    FR_TRY(s->ops->mem_info(s->dev, &room, &total));
+    return fr_memory_check(s->file, c, s->ops, s->comm->size, positions, max_rows,
+                           (int64_t)room / (shared ? s->comm->n_here : 1));
+}
+
+static fr_status load(fr_session *s, const char *path, const fr_session_options *o)
+{
+    fr_comm *comm = s->comm;
+    fr_config config, *c = &config;
+    FR_TRY(fr_config_read(s->file, c));
+    int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
     int max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    int64_t positions = 0;
+    FR_TRY(cache_positions(o, context, &positions));
+    int n_pages = (int)((positions + FR_PAGE - 1) / FR_PAGE);
+    FR_TRY(check_memory(s, c, o->share_gpu, positions, max_rows));
+    FR_TRY(load_model(s, path, o));
     FR_TRY(fr_forward_open(&s->forward, s->model, comm, max_rows, n_pages));
     if (comm->rank == 0)
         FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
@@ -111,8 +152,8 @@ static fr_status load(fr_session *s, const char *path, fr_comm *comm, const fr_s
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
-    const char *base = strrchr(path, '/');
-    snprintf(s->info.model_name, sizeof s->info.model_name, "%s", c->name[0] ? c->name : base ? base + 1 : path);
+    const char *name = fr_model_file_name(s->file), *base = strrchr(name, '/');
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%.63s", c->name[0] ? c->name : base ? base + 1 : name);
     return FR_OK;
 }
 
@@ -121,8 +162,14 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
 {
     double start = fr_now_s();
     fr_session *s = calloc(1, sizeof *s);
-    fr_status st = s ? load(s, model_path, comm, options) : fr_no_memory();
+    fr_status st = s ? FR_OK : fr_no_memory();
+    if (s) {
+        s->comm = comm;
+        st = open_device(s, model_path, options);
+    }
     FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
+    FR_TRY_GOTO(st, enter_group(s, options), fail);
+    FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, model_path, options)), fail);
     s->info.load_s = fr_now_s() - start;
     *out = s;
     return FR_OK;
@@ -142,6 +189,8 @@ void fr_session_close(fr_session **p)
         s->comm->ops->command_send(s->comm, s->command.data, s->command.len);
     fr_forward_close(&s->forward);
     fr_model_free(&s->model);
+    if (s->over)
+        s->over->ops->close(&s->over);
     if (s->dev)
         s->ops->close(&s->dev);
     fr_place_leave(&s->place);

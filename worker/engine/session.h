@@ -28,6 +28,10 @@ typedef struct fr_session_options {
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
     int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h); 0: none */
     fr_draft_weights draft_weights; /* how the matrices are held, but for the whole head (draft_weights.h) */
+    bool share_gpu;       /* ranks of a host may take the same GPU, where it has fewer than ranks: their sums go through
+                           * host memory */
+    int rank_timeout_ms;  /* a rank with a GPU that does not come to a sum for so long is given up (comm_device.h); 0: 30 s */
+    bool batch_dependent; /* what a GPU computes may depend on the batch, where that is faster; strict jobs want it not to */
 } fr_session_options;
 
 typedef struct fr_session_info {

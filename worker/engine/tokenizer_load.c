@@ -151,6 +151,20 @@ static fr_status load_id(const fr_model_file *f, const fr_vocab *v, const char *
     return FR_OK;
 }
 
+/* What model folders say beyond GGUF's keys. */
+static fr_status load_more_ends(const fr_model_file *f, fr_tokenizer *t)
+{
+    static const char key[] = "forerun.end_token_ids";
+    const fr_meta *m = fr_model_file_meta(f, key);
+    if (m && (m->type != FR_META_ARRAY || m->element_type != FR_META_U32))
+        return fr_fail(FR_EFORMAT, "%s is no array of U32", key);
+    for (uint64_t i = 0; m && i < m->n_elements; i++) {
+        double id = fr_meta_element(m, i);
+        FR_TRY(fr_tokenizer_add_end(t, id <= INT32_MAX ? (int32_t)id : -1));
+    }
+    return FR_OK;
+}
+
 static fr_status load_ends(const fr_model_file *f, fr_tokenizer *t)
 {
     static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
@@ -161,6 +175,7 @@ static fr_status load_ends(const fr_model_file *f, fr_tokenizer *t)
         if (id >= 0)
             FR_TRY(fr_tokenizer_add_end(t, id));
     }
+    FR_TRY(load_more_ends(f, t));
     for (size_t i = 0; i < sizeof end_texts / sizeof *end_texts; i++) {
         int32_t id = fr_vocab_find(&t->vocab, end_texts[i], strlen(end_texts[i]), FR_TOKEN_CONTROL);
         if (id >= 0)

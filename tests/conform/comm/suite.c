@@ -1,15 +1,20 @@
-/* suite.c: what every communicator must do. One program: as one process over comm_self, or as the ranks of mpirun over
- * comm_mpi ("suite self", "mpirun -np 3 suite mpi"). All ranks run the same checks in the same order; the first that
- * fails says so and exits, and mpirun ends the others. */
+/* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
+ * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3"); with
+ * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend. All
+ * ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
+ * others. "suite no-mpi": what a build without MPI says. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "comm.h"
+#include "comm_device.h"
+#include "comm_link.h"
 #include "rng.h"
 
 #define CHECK(condition, ...)                                               \
@@ -40,6 +45,23 @@ static float element(int r, size_t i)
     fr_philox(counter, key, bits);
     const float scale = (float)(1u << (bits[1] % 20));
     return ((float)(bits[0] >> 8) / (1 << 23) - 1.0f) * scale;
+}
+
+/* Where sums take place; no device for a host communicator. */
+static struct {
+    const fr_ops *ops;
+    fr_device *dev;
+    float *x; /* device memory [MOST] */
+} device;
+
+static fr_status sum(fr_comm *c, float *x, size_t n)
+{
+    if (!device.dev)
+        return c->ops->all_reduce_sum(c, x, n);
+    OK(device.ops->upload(device.dev, device.x, x, n * sizeof *x));
+    fr_status st = c->ops->all_reduce_sum(c, device.x, n);
+    OK(device.ops->download(device.dev, x, device.x, n * sizeof *x));
+    return st;
 }
 
 static float sum_of(int n_ranks, size_t i)
@@ -73,12 +95,12 @@ static void check_sums(fr_comm *c)
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         for (size_t i = 0; i < sizes[s]; i++)
             x[i] = element(c->rank, i);
-        OK(c->ops->all_reduce_sum(c, x, sizes[s]));
+        OK(sum(c, x, sizes[s]));
         for (size_t i = 0; i < sizes[s]; i++)
             CHECK(memcmp(&x[i], &want[i], sizeof *x) == 0, "n %zu element %zu: %a, want %a",
                   sizes[s], i, (double)x[i], (double)want[i]);
     }
-    OK(c->ops->all_reduce_sum(c, x, 0));
+    OK(sum(c, x, 0));
     free(x);
     free(want);
 }
@@ -199,7 +221,7 @@ static void check_commands(fr_comm *c)
         exchange_command(c, data, (size_t)(i * 7 % 1500), i);
         if (i % 3 == 0) {
             float x = (float)c->rank;
-            OK(c->ops->all_reduce_sum(c, &x, 1));
+            OK(sum(c, &x, 1));
             CHECK(x == (float)(c->size * (c->size - 1) / 2), "sum of ranks is %g", (double)x);
         }
     }
@@ -317,10 +339,97 @@ static void check_all(fr_comm *c)
     check_misuse(c);
 }
 
-int main(int argc, char **argv)
+/* A build without MPI. Only mpirun's mark counts: srun may start groups of one rank each. */
+static void check_no_mpi(void)
 {
-    const char *which = argc > 1 ? argv[1] : "self";
     fr_comm *c = NULL;
+    char text[8] = "";
+    CHECK(fr_comm_mpi_open(0, &c) == FR_EUNSUPPORTED && !c, "no group");
+    CHECK(fr_comm_mpi_share_text(text, sizeof text) == FR_EUNSUPPORTED, "no text");
+    CHECK(strstr(fr_cause(), "built without MPI"), "it says why");
+    unsetenv("OMPI_COMM_WORLD_SIZE");
+    setenv("PMI_RANK", "0", 1);
+    CHECK(!fr_comm_mpi_launched(), "srun's process is a group");
+    setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+    CHECK(fr_comm_mpi_launched(), "mpirun's rank is none");
+}
+
+/* Over the host communicator, which stays as it was. */
+static void check_staged(fr_comm *host)
+{
+    void *x = NULL;
+    fr_comm *c = NULL;
+    device.ops = &fr_ops_cpu_ref;
+    OK(device.ops->open(&(fr_device_options){.threads = 1}, &device.dev));
+    OK(device.ops->mem_alloc(device.dev, MOST * sizeof(float), &x));
+    device.x = x;
+    OK(fr_comm_staged_open(host, device.ops, device.dev, &c));
+    CHECK(c->rank == host->rank && c->size == host->size, "rank %d of %d", c->rank, c->size);
+    check_all(c);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+    device.ops->mem_free(device.dev, x);
+    device.ops->close(&device.dev);
+    check_commands(host);
+}
+
+/* Every rank calls and hears the others; only then is a rank alarmed by another. Ends the group. */
+static void check_roll_call(fr_comm *c)
+{
+    char why[FR_COMM_WHY] = "";
+    bool *heard = must_alloc((size_t)c->size * sizeof *heard);
+    CHECK(!c->ops->alarmed(c), "alarmed before any call");
+    OK(c->ops->agree(c, FR_OK)); /* all have looked */
+    if (c->rank == c->size - 1)
+        snprintf(why, sizeof why, "rank %d noticed", c->rank);
+    else
+        while (!c->ops->alarmed(c))
+            fr_sleep_ms(1);
+    OK(c->ops->roll_call(c, 10000, why, heard));
+    for (int r = 0; r < c->size; r++)
+        CHECK(heard[r], "no word from rank %d", r);
+    char want[64];
+    snprintf(want, sizeof want, "rank %d noticed", c->size - 1);
+    CHECK(strcmp(why, want) == 0, "why is \"%s\"", why);
+    free(heard);
+}
+
+/* The last rank never comes back: the others end, close in good order, and mpirun ends the last one too. */
+static void check_lost(void)
+{
+    fr_comm *c = NULL;
+    char why[FR_COMM_WHY] = "lost";
+    OK(fr_comm_mpi_open(0, &c));
+    const int last = c->size - 1;
+    bool *heard = must_alloc((size_t)c->size * sizeof *heard);
+    while (c->rank == last)
+        fr_sleep_ms(1000);
+    OK(c->ops->roll_call(c, 1000, why, heard));
+    for (int r = 0; r < c->size; r++)
+        CHECK(heard[r] == (r != last), "rank %d: %d", r, heard[r]);
+    if (c->rank == 0)
+        printf("all but rank %d were heard\n", last);
+    free(heard);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
+static void check_self(bool staged)
+{
+    fr_comm *c = NULL;
+    OK(fr_comm_self_open(&c));
+    staged ? check_staged(c) : check_all(c);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
+static void check_mpi(int n_ranks, bool staged)
+{
+    fr_comm *c = NULL;
+    if (strcmp(which, "no-mpi") == 0) {
+        check_no_mpi();
+        return 0;
+    }
     if (strcmp(which, "self") == 0) {
         OK(fr_comm_self_open(&c));
         check_all(c);
@@ -330,11 +439,69 @@ int main(int argc, char **argv)
     }
     CHECK(fr_comm_mpi_launched(), "run me under mpirun");
     OK(fr_comm_mpi_open(0, &c));
-    CHECK(argc < 3 || c->size == atoi(argv[2]), "%d ranks, want %s", c->size, argv[2]);
-    check_share_text();
-    check_all(c);
-    check_groups(c);
+    CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
+    if (staged) {
+        check_staged(c);
+    } else {
+        check_share_text();
+        check_all(c);
+        check_groups(c);
+        check_roll_call(c);
+    }
     c->ops->close(&c);
     CHECK(fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
+}
+
+static void check_link_rank(const fr_ranks_options *o, bool staged)
+{
+    fr_comm *c = NULL;
+    OK(fr_comm_link_open(o, &c));
+    CHECK(c->rank == o->rank && c->size == o->size, "rank %d of %d", c->rank, c->size);
+    staged ? check_staged(c) : check_all(c);
+    if (c->size > 1)
+        check_roll_call(c);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
+/* Each rank is a process of its own; the first is this one. */
+static void check_link(int n_ranks, bool staged)
+{
+    char folder[] = "/tmp/forerun-comm-XXXXXX", endpoint[64];
+    CHECK(mkdtemp(folder), "mkdtemp");
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/leader", folder);
+    fr_ranks_options o = {.endpoint = endpoint, .size = n_ranks, .connect_ms = 20000, .wait_ms = 20000};
+    for (int r = 1; r < n_ranks; r++) {
+        const pid_t child = fork();
+        CHECK(child >= 0, "fork");
+        if (child == 0) {
+            o.rank = r;
+            check_link_rank(&o, staged);
+            exit(0);
+        }
+    }
+    check_link_rank(&o, staged);
+    for (int r = 1, status = 0; r < n_ranks; r++) {
+        CHECK(wait(&status) > 0, "wait");
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a rank ended with status %d", status);
+    }
+    unlink(endpoint + strlen("ipc://"));
+    CHECK(rmdir(folder) == 0, "%s", folder);
+}
+
+/* suite self [staged] | mpi [RANKS [staged]] | lost | link RANKS [staged] */
+int main(int argc, char **argv)
+{
+    const bool staged = argc > 2 && strcmp(argv[argc - 1], "staged") == 0;
+    if (argc < 2 || strcmp(argv[1], "self") == 0)
+        check_self(staged);
+    else if (strcmp(argv[1], "no-mpi") == 0)
+        check_no_mpi();
+    else if (strcmp(argv[1], "lost") == 0)
+        check_lost();
+    else if (strcmp(argv[1], "link") == 0)
+        check_link(argc > 2 ? atoi(argv[2]) : 1, staged);
+    else
+        check_mpi(argc > 2 ? atoi(argv[2]) : 0, staged);
     return 0;
 }

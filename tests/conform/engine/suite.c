@@ -4,7 +4,8 @@
  * batched.
  *
  *     suite MODEL          compares this many ranks with one, with the file's weights and with those quantised to Q4_0
- *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work */
+ *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work
+ *     suite MODEL BACKEND  this many ranks on that backend, where they may share a GPU, against one on cpu_ref */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,9 +16,11 @@
 
 #define PROMPT "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96. (3) Double it.<|im_end|>\n<|im_start|>assistant\n"
 #define TOLERANCE 0.02f /* of a log-probability: int8 activations round differently for other slices */
+#define TOLERANCE_BACKENDS 0.1f /* between int8 activations and cpu_ref's, which are not rounded */
 enum { TOKENS = 40, DRAFT_VOCAB = 300 };
 
 static int failures;
+static float tolerance = TOLERANCE;
 
 static void check(int fine, const char *what, const char *detail)
 {
@@ -100,7 +103,7 @@ static void compare_by(asking ask, const char *what, fr_session *one, fr_session
         char text[96];
         snprintf(text, sizeof text, "token %d: %f by one rank, %f by %d", i, lp_one[i], lp_many[i],
                  fr_session_info_of(many)->n_ranks);
-        check(fabsf(lp_one[i] - lp_many[i]) <= TOLERANCE, what, text);
+        check(fabsf(lp_one[i] - lp_many[i]) <= tolerance, what, text);
     }
 }
 
@@ -131,16 +134,17 @@ static void expect_refusal(fr_comm *comm, fr_status st)
         printf("refused: %s\n", fr_cause());
 }
 
-static void run(fr_comm *comm, const char *model, int refused, fr_draft_weights weights)
+static void run(fr_comm *comm, const char *model, const char *backend, int refused, fr_draft_weights weights)
 {
     fr_session *s = NULL;
-    const fr_session_options o = {.threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
+    fr_session_options o = {.backend = backend, .share_gpu = true, .threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
                                   .draft_vocab = DRAFT_VOCAB, .draft_weights = weights};
     fr_status st = fr_session_open(model, comm, &o, &s);
     if (refused) {
         expect_refusal(comm, st);
     } else {
         need(st);
+        o.backend = backend ? "cpu_ref" : NULL;
         if (comm->rank == 0)
             compare(s, model, &o);
         else
@@ -155,8 +159,11 @@ int main(int argc, char **argv)
         return 2;
     fr_comm *comm = NULL;
     need(fr_comm_mpi_open(1, &comm));
-    run(comm, argv[1], argc > 2, FR_DRAFT_WEIGHTS_FILE);
-    run(comm, argv[1], argc > 2, FR_DRAFT_WEIGHTS_Q4_0);
+    int refused = argc > 2 && strcmp(argv[2], "refused") == 0;
+    const char *backend = argc > 2 && !refused ? argv[2] : NULL;
+    tolerance = backend ? TOLERANCE_BACKENDS : TOLERANCE;
+    run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_FILE);
+    run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_Q4_0);
     int rank = comm->rank, size = comm->size;
     comm->ops->close(&comm);
     if (rank == 0)

@@ -183,6 +183,27 @@ static void test_nothing_to_win(void **state)
     suite_ops->close(&dev);
 }
 
+/* Every logit becomes -INFINITY, or none a number: nothing is above -INFINITY, so nothing wins. */
+static void test_too_cold(void **state)
+{
+    (void)state;
+    enum { VOCAB = 1500 };
+    const float temperatures[] = {1e-39f, NAN};
+    suite_random r = {15};
+    fr_device *dev = suite_open(suite_ops, 2);
+    float logits[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = -1 - fabsf(suite_normal(&r));
+    for (int i = 0; i < 2; i++) {
+        fr_row_query q = {.temperature = temperatures[i], .seed = 3, .n_top = 5};
+        fr_row_answer got = {0}, want = {0};
+        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 7, NULL, &q, &got), FR_OK);
+        fr_row_query_answer(logits, VOCAB, 7, NULL, &q, &want);
+        assert_answers_equal(&got, &want, &q);
+    }
+    suite_ops->close(&dev);
+}
+
 static void test_slices_merge(void **state)
 {
     (void)state;
@@ -255,6 +276,7 @@ int suite_run_candidates(void)
     const struct CMUnitTest candidates_tests[] = {
         cmocka_unit_test(test_definition),       cmocka_unit_test(test_equal_the_definition),
         cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_nothing_to_win),
+        cmocka_unit_test(test_too_cold),
         cmocka_unit_test(test_slices_merge),     cmocka_unit_test(test_list_is_the_rest_absent),
     };
     return cmocka_run_group_tests(candidates_tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "finite.h"
 #include "suite.h"
 
 static float half(const uint8_t *at)
@@ -187,6 +188,50 @@ static void test_dequantise(void **state)
     }
 }
 
+/* The first of n values that is no number, by widening all of them; of a quantised type, the first
+ * of its block. */
+static int64_t first_not_finite(fr_dtype t, const void *data, int64_t n, float *widened)
+{
+    int block = fr_dtype_find(t)->block_values;
+    fr_dtype_to_f32(t, data, widened, n);
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(widened[i]))
+            return i / block * block;
+    }
+    return -1;
+}
+
+/* Bytes that are a NaN, or an infinity, where they fall on a number or a scale, at every place of
+ * two blocks. */
+static void test_first_not_finite(void **state)
+{
+    (void)state;
+    static const uint8_t bad[][2] = {{0x01, 0x7c}, {0x00, 0xfc}, {0xc0, 0x7f}, {0x80, 0xff}};
+    suite_random r = {7};
+    for (int i = 0; i < suite_n_types; i++) {
+        const fr_dtype_info *info = fr_dtype_find(suite_types[i]);
+        int64_t n = info->block_values == 1 ? 1100 : 3 * info->block_values;
+        fr_matrix m = suite_matrix(&r, suite_types[i], 1, n);
+        float *widened = suite_alloc((size_t)n * sizeof *widened);
+        uint8_t *data = (uint8_t *)m.data;
+        int found = 0;
+        assert_int_equal(fr_first_not_finite(suite_types[i], data, n), -1);
+        for (size_t at = 0; at + 2 <= m.row_bytes; at += 2) {
+            for (int k = 0; k < 4; k++) {
+                const uint8_t was[2] = {data[at], data[at + 1]};
+                memcpy(data + at, bad[k], 2);
+                int64_t want = first_not_finite(suite_types[i], data, n, widened);
+                assert_int_equal(fr_first_not_finite(suite_types[i], data, n), want);
+                found += want >= 0;
+                memcpy(data + at, was, 2);
+            }
+        }
+        assert_true(found > 0);
+        free(widened);
+        suite_matrix_free(&m);
+    }
+}
+
 static void test_find(void **state)
 {
     (void)state;
@@ -212,8 +257,8 @@ int suite_run_dtype(void)
 {
     const struct CMUnitTest dtype_tests[] = {
         cmocka_unit_test(test_f16_round_trip), cmocka_unit_test(test_f16_rounds_to_even),
-        cmocka_unit_test(test_dequantise),     cmocka_unit_test(test_find),
-        cmocka_unit_test(test_choose),
+        cmocka_unit_test(test_dequantise),     cmocka_unit_test(test_first_not_finite),
+        cmocka_unit_test(test_find),           cmocka_unit_test(test_choose),
     };
     return cmocka_run_group_tests(dtype_tests, NULL, NULL);
 }

@@ -83,6 +83,8 @@ static void test_mem_alloc(void **state)
 static void test_mem_alloc_is_lazy(void **state)
 {
     (void)state;
+    if (!suite_ops->host_memory)
+        skip();
 #ifdef __SANITIZE_THREAD__
     skip(); /* the thread sanitizer's calloc writes the zeros itself */
 #endif

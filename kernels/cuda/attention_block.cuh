@@ -1,0 +1,143 @@
+/* attention_block.cuh: what a block of attention.cu works on: its pairs, its shared memory, and the
+ * ring through which tiles of keys and values come into it.
+ *
+ * The ring holds the next two or three tiles of a stream that goes on across chunks, so that memory
+ * is kept busy while the tensor cores, or the softmax between keys and values, work on the oldest. */
+#ifndef FR_CUDA_ATTENTION_BLOCK_CUH
+#define FR_CUDA_ATTENTION_BLOCK_CUH
+
+#include <cuda_fp16.h>
+#include <cuda_pipeline.h>
+
+#include "attention.h"
+#include "launch.cuh"
+
+enum {
+    CHUNK = FR_ATTENTION_CHUNK,
+    PAGE = 16,             /* FR_PAGE of ops.h */
+    TILE = 64,             /* positions that one stage of the ring holds */
+    SCORE_ROW = CHUNK + 4, /* floats; 4 more, so that neighbouring rows start in other banks */
+    PIECE = 8              /* f16 of one 16-byte copy */
+};
+
+/* One (row, head). */
+struct pair {
+    int row, head, n_positions, first_partial;
+    float factor;     /* of its scores, which then are exponents of 2 */
+    float max, total; /* of all chunks so far */
+    float keep, add;  /* what the last chunk multiplied the old values by, and its own */
+};
+
+/* A kernel for heads of at most DIM (beyond head_dim are zeros), and tasks of TILES * 16 pairs. Each
+ * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). */
+template <int DIM, int TILES> struct layout {
+    static constexpr int pairs = TILES * 16;
+    static constexpr int columns = TILES == 1 ? 4 : 8 / TILES;
+    static constexpr int warps = TILES * columns;
+    static constexpr int threads = warps * 32;
+    static constexpr int row = DIM + PIECE; /* f16; 16 bytes more: other banks */
+    static constexpr int blocks = TILES == 1 || DIM <= 64 ? 2 : 1; /* on a multiprocessor */
+    static constexpr int stages = DIM > 128 || (DIM <= 64 && TILES > 1) ? 2 : 3; /* for so many */
+    static constexpr int score_tiles = TILE / 16 / columns;
+    static constexpr int value_tiles = (DIM / 16 + columns - 1) / columns;
+    static constexpr int sums = pairs * DIM / 4 / threads; /* float4 of a thread */
+    static constexpr int query_bytes = pairs * row * 2;
+    static constexpr int stage_bytes = TILE * row * 2;
+    static constexpr int score_bytes = pairs * SCORE_ROW * 4;
+    static constexpr int bytes = score_bytes + 2 * query_bytes + stages * stage_bytes;
+};
+
+/* What all threads of a block know. */
+struct block {
+    fr_cuda_attention_task task;
+    fr_cuda_attention_run run;
+    int n_pairs;
+    pair *pairs;   /* [n_pairs] */
+    float *scores; /* [pairs, SCORE_ROW]; then weights: high [CHUNK], low [CHUNK]; then values */
+    __half *q_high, *q_low;  /* [pairs, row] */
+    __half *ring;            /* [stages, TILE, row] */
+    int32_t (*slots)[CHUNK]; /* [2]: of even and odd chunks */
+};
+
+/* The partial result of a pair and a chunk, counted from position 0. */
+static __device__ float *partial_of(const fr_cuda_attention_args *a, int first_partial, int chunk,
+                                    int head)
+{
+    int64_t record = (int64_t)(first_partial + chunk) * a->heads + head;
+    return a->scratch + record * (FR_ATTENTION_RECORD + a->head_dim);
+}
+
+static __device__ int chunk_start(const block *b, int chunk)
+{
+    return (b->task.first_chunk + chunk) * CHUNK;
+}
+
+/* Tiles of one chunk (counted from the task's first) that hold positions. */
+static __device__ int chunk_tiles(const block *b, int chunk)
+{
+    int positions = b->task.n_positions - chunk_start(b, chunk);
+    return ((positions < CHUNK ? positions : CHUNK) + TILE - 1) / TILE;
+}
+
+static __device__ void find_slots(const fr_cuda_attention_args *a, const block *b, int chunk)
+{
+    for (int p = threadIdx.x; p < CHUNK; p += blockDim.x) {
+        int position = chunk_start(b, chunk) + p, at = b->task.trunk_at;
+        if (position >= b->task.n_positions)
+            return;
+        if (position >= b->task.n_trunk) {
+            at = b->task.branch_at;
+            position -= b->task.n_trunk;
+        }
+        b->slots[chunk & 1][p] = a->pages[at + position / PAGE] * PAGE + position % PAGE;
+    }
+}
+
+/* Starts copying TILE positions of the chunk, from `first` on, into one stage of the ring. Zeros
+ * stand for what is beyond the task's positions or the head. */
+template <int DIM, int TILES>
+static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b,
+                                 const uint16_t *cache, int chunk, int first, __half *stage)
+{
+    typedef layout<DIM, TILES> L;
+    const int count = b->task.n_positions - chunk_start(b, chunk) - first;
+    for (int i = threadIdx.x; i < TILE * DIM / PIECE; i += L::threads) {
+        int p = i / (DIM / PIECE), d = i % (DIM / PIECE) * PIECE;
+        __half *to = stage + p * L::row + d;
+        if (p < count && d < a->head_dim) {
+            int64_t slot = b->slots[chunk & 1][first + p];
+            __pipeline_memcpy_async(to,
+                                    cache + (slot * a->kv_heads + b->run.kv_head) * a->head_dim + d,
+                                    PIECE * sizeof *to);
+        } else {
+            *(uint4 *)to = make_uint4(0, 0, 0, 0);
+        }
+    }
+}
+
+/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a
+ * chunk looks up the next one's slots, whose tiles are started at least one barrier later. */
+template <int DIM, int TILES>
+static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i)
+{
+    typedef layout<DIM, TILES> L;
+    const int chunk = i / (2 * CHUNK / TILE), tile = i % (2 * CHUNK / TILE);
+    if (chunk < b->task.n_chunks) {
+        int tiles = chunk_tiles(b, chunk);
+        if (tile == 0)
+            find_slots(a, b, chunk + 1);
+        if (tile < 2 * tiles)
+            copy_tile<DIM, TILES>(a, b, tile < tiles ? a->k : a->v, chunk, tile % tiles * TILE,
+                                  b->ring + i % L::stages * (TILE * L::row));
+    }
+    __pipeline_commit();
+}
+
+/* Waits until everyone's part of the oldest tile is there. */
+template <int DIM, int TILES> static __device__ void await_tile()
+{
+    __pipeline_wait_prior(layout<DIM, TILES>::stages - 1);
+    __syncthreads();
+}
+
+#endif

@@ -1,0 +1,296 @@
+/* cuda_ops.c: the compute table of a GPU: what the host does of each operation: check, stage what kernels
+ * read, push the launch (queue.h). Only candidates(), which answers the host, waits. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention_plan.h"
+#include "candidates_cuda.h"
+#include "check.h"
+#include "cuda_error.h"
+#include "device.h"
+#include "matmul.h"
+#include "matmul_plan.h"
+#include "ops_cuda.h"
+#include "rows.h"
+
+#define HEAD_MAX 256 /* largest head_dim */
+
+static fr_status push(fr_device *dev, fr_cuda_launch launch, const void *args, size_t bytes)
+{
+    return fr_cuda_queue_push(dev->queue, launch, args, bytes);
+}
+#define PUSH(dev, launch, args) push(dev, launch, &(args), sizeof(args))
+
+static fr_status stage_i32(fr_device *dev, const int32_t *values, int64_t n, const int32_t **out)
+{
+    void *there = NULL;
+    FR_TRY(fr_cuda_queue_stage(dev->queue, values, (size_t)n * sizeof *values, &there));
+    *out = there;
+    return FR_OK;
+}
+
+/* ---- rows */
+
+static fr_status check_tokens(const fr_matrix *table, const int32_t *tokens, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= table->rows)
+            return fr_fail(FR_EINVAL, "token %d of an embedding of %lld rows", tokens[i], (long long)table->rows);
+    return FR_OK;
+}
+
+static int embed_type(fr_dtype t)
+{
+    return t == FR_F16 ? FR_CUDA_EMBED_F16 : t == FR_BF16 ? FR_CUDA_EMBED_BF16 : FR_CUDA_EMBED_F32;
+}
+
+/* The table stays where it is: the rows of the tokens at hand travel, plain ones as they are. */
+static fr_status cuda_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens, int n)
+{
+    FR_TRY(check_tokens(table, tokens, n));
+    const fr_dtype_info *info = fr_dtype_find(table->dtype);
+    const int plain = info->block_values == 1;
+    const size_t row = (size_t)table->cols * (plain ? (size_t)info->block_bytes : sizeof(float));
+    void *host = NULL, *there = NULL;
+    FR_TRY(fr_cuda_queue_reserve(dev->queue, (size_t)n * row, &host, &there));
+    for (int i = 0; i < n; i++) {
+        const uint8_t *src = (const uint8_t *)table->data + (size_t)tokens[i] * table->row_bytes;
+        uint8_t *dst = (uint8_t *)host + (size_t)i * row;
+        if (plain)
+            memcpy(dst, src, row);
+        else
+            fr_dtype_to_f32(table->dtype, src, (float *)(void *)dst, table->cols);
+    }
+    const fr_cuda_embed_args args = {.x = x, .rows = there, .count = n * table->cols,
+                                     .dtype = plain ? embed_type(table->dtype) : FR_CUDA_EMBED_F32};
+    return PUSH(dev, fr_cuda_embed, args);
+}
+
+/* What was added to x [n, dim] just before, whose command then is no more: the norm takes the sum along. NULL: nothing. */
+static const float *take_sum(fr_cuda_queue *q, const float *x, int n, int dim)
+{
+    const fr_cuda_command *last = fr_cuda_queue_last(q);
+    fr_cuda_add_args add;
+    if (!last || last->launch != fr_cuda_add)
+        return NULL;
+    memcpy(&add, last->args, sizeof add);
+    if (add.x != x || add.n != n || add.dim != dim || add.repeat)
+        return NULL;
+    fr_cuda_queue_drop_last(q);
+    return add.y;
+}
+
+static fr_status cuda_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim,
+                               float eps)
+{
+    /* x is written only where a sum goes into it: what that sum's caller asked for. */
+    const fr_cuda_norm_args args = {.y = y, .x = (float *)(uintptr_t)x, .added = take_sum(dev->queue, x, n, dim),
+                                    .weight = weight, .n = n, .dim = dim, .eps = eps};
+    return PUSH(dev, fr_cuda_norm, args);
+}
+
+static fr_status cuda_add(fr_device *dev, float *x, const float *y, int n, int dim)
+{
+    const fr_cuda_add_args args = {.x = x, .y = y, .n = n, .dim = dim};
+    return PUSH(dev, fr_cuda_add, args);
+}
+
+static fr_status cuda_add_bias(fr_device *dev, float *x, const float *bias, int n, int dim)
+{
+    const fr_cuda_add_args args = {.x = x, .y = bias, .n = n, .dim = dim, .repeat = 1};
+    return PUSH(dev, fr_cuda_add, args);
+}
+
+static fr_status cuda_silu_mul(fr_device *dev, float *gate, const float *up, int n, int dim)
+{
+    const fr_cuda_silu_args args = {.gate = gate, .up = up, .count = (int64_t)n * dim};
+    return PUSH(dev, fr_cuda_silu_mul, args);
+}
+
+static fr_status cuda_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
+                           int head_dim)
+{
+    if (rope->n_rot <= 0 || rope->n_rot > HEAD_MAX || rope->n_rot % 2 != 0)
+        return fr_fail(FR_EUNSUPPORTED, "rope over %d values: want an even number up to %d", rope->n_rot, HEAD_MAX);
+    fr_cuda_rope_args args = {.x = x, .n = n, .heads = heads, .head_dim = head_dim, .half = rope->n_rot / 2,
+                              .neox = rope->style == FR_ROPE_NEOX, .scale = rope->scale};
+    void *there = NULL;
+    FR_TRY(stage_i32(dev, pos, n, &args.pos));
+    FR_TRY(fr_cuda_queue_stage(dev->queue, rope->inv_freq, (size_t)args.half * sizeof(float), &there));
+    args.inv_freq = there;
+    return PUSH(dev, fr_cuda_rope, args);
+}
+
+/* ---- the cache */
+
+static fr_status cuda_kv_write(fr_device *dev, const fr_kv *kv, const float *k, const float *v,
+                               const int32_t *slots, int n)
+{
+    fr_cuda_kv_write_args args = {.cache_k = kv->k, .cache_v = kv->v, .k = k, .v = v, .n = n,
+                                  .width = kv->kv_heads * kv->head_dim};
+    FR_TRY(stage_i32(dev, slots, n, &args.slots));
+    return PUSH(dev, fr_cuda_kv_write, args);
+}
+
+static fr_status cuda_kv_copy(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions)
+{
+    const int32_t order[3] = {from, to, positions};
+    fr_cuda_kv_copy_args args = {.cache_k = kv->k, .cache_v = kv->v, .width = kv->kv_heads * kv->head_dim};
+    args.page = (int64_t)FR_PAGE * args.width;
+    FR_TRY(stage_i32(dev, order, 3, &args.order));
+    return PUSH(dev, fr_cuda_kv_copy, args);
+}
+
+/* The plan is made anew in every layer of a pass, but its words are the same, and are sent once. */
+static fr_status cuda_attention(fr_device *dev, float *out, const float *q, const fr_kv *kv,
+                                const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads, float scale)
+{
+    fr_cuda_attention_plan *plan = &dev->attention;
+    void *scratch = NULL;
+    const int32_t *words = NULL;
+    if (kv->head_dim % 8 != 0 || kv->head_dim > HEAD_MAX)
+        return fr_fail(FR_EUNSUPPORTED, "head size %d: want a multiple of 8, at most %d", kv->head_dim, HEAD_MAX);
+    FR_TRY(fr_cuda_attention_plan_make(plan, views, n, kv_of_head, heads, kv->head_dim));
+    FR_TRY(fr_cuda_scratch(dev, fr_cuda_attention_scratch_bytes(plan, heads, kv->head_dim), &scratch));
+    FR_TRY(stage_i32(dev, plan->words, plan->n_words, &words));
+    fr_cuda_attention_args args = {.out = out, .q = q, .k = kv->k, .v = kv->v, .scratch = scratch, .n = n,
+                                   .heads = heads, .kv_heads = kv->kv_heads, .head_dim = kv->head_dim,
+                                   .scale = scale};
+    fr_cuda_attention_plan_bind(plan, words, &args);
+    return PUSH(dev, fr_cuda_attention, args);
+}
+
+/* ---- answers */
+
+static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
+                                 const int32_t *tokens, const fr_row_query *queries, fr_row_answer *answers)
+{
+    const size_t scratch_bytes = (fr_cuda_candidates_scratch_bytes(n, vocab) + 15) / 16 * 16,
+                 answer_bytes = (size_t)n * sizeof *answers;
+    fr_cuda_candidates_args args = {.logits = logits, .n = n, .vocab = vocab, .first_token = first_token};
+    void *scratch = NULL, *there = NULL;
+    FR_TRY(fr_cuda_scratch(dev, scratch_bytes + answer_bytes, &scratch));
+    args.scratch = scratch;
+    args.answers = (fr_row_answer *)(void *)((uint8_t *)scratch + scratch_bytes);
+    if (tokens)
+        FR_TRY(stage_i32(dev, tokens, vocab, &args.tokens));
+    FR_TRY(fr_cuda_queue_stage(dev->queue, queries, (size_t)n * sizeof *queries, &there));
+    args.queries = there;
+    FR_TRY(PUSH(dev, fr_cuda_candidates, args));
+    return fr_cuda_download(dev, answers, args.answers, answer_bytes);
+}
+
+/* ---- products */
+
+#define PIECE_BYTES (4 << 20) /* of a weight packed on the host at a time */
+
+/* The first row of a piece after `row` that is about PIECE_BYTES long. */
+static int64_t piece_end(const fr_weight *w, int64_t row)
+{
+    int64_t end = row;
+    do
+        end = end + FR_CUDA_TILE_ROWS < w->rows ? end + FR_CUDA_TILE_ROWS : w->rows;
+    while (end < w->rows && fr_cuda_weight_offset(w, end) - fr_cuda_weight_offset(w, row) < PIECE_BYTES);
+    return end;
+}
+
+static size_t piece_bytes(const fr_weight *w, int64_t row)
+{
+    return fr_cuda_weight_offset(w, piece_end(w, row)) - fr_cuda_weight_offset(w, row);
+}
+
+/* Packs and uploads piece by piece; the first is the longest. */
+static fr_status fill_weight(fr_device *dev, const fr_weight *w, const fr_matrix *src)
+{
+    void *piece = malloc(piece_bytes(w, 0));
+    if (!piece)
+        return fr_no_memory();
+    fr_status st = FR_OK;
+    for (int64_t row = 0; row < w->rows && st == FR_OK; row = piece_end(w, row)) {
+        fr_cuda_weight_pack(w, src, row, piece_end(w, row), piece);
+        st = fr_cuda_upload(dev, (uint8_t *)w->data + fr_cuda_weight_offset(w, row), piece, piece_bytes(w, row));
+    }
+    free(piece);
+    return st;
+}
+
+static void cuda_weight_free(fr_device *dev, fr_weight **w)
+{
+    if (*w)
+        fr_cuda_mem_free(dev, (*w)->data);
+    free(*w);
+    *w = NULL;
+}
+
+static fr_status cuda_weight_new(fr_device *dev, const fr_matrix *src, fr_weight **out)
+{
+    fr_weight described;
+    FR_TRY(fr_cuda_weight_describe(src, &described));
+    fr_weight *w = malloc(sizeof *w);
+    if (!w)
+        return fr_no_memory();
+    *w = described;
+    fr_status st = fr_cuda_mem_alloc(dev, w->bytes, &w->data);
+    if (st == FR_OK)
+        st = fill_weight(dev, w, src);
+    if (st != FR_OK)
+        cuda_weight_free(dev, &w);
+    *out = w;
+    return st;
+}
+
+static size_t cuda_weight_bytes(const fr_matrix *src)
+{
+    fr_weight w = {0};
+    return fr_cuda_weight_describe(src, &w) == FR_OK ? w.bytes : 0;
+}
+
+static fr_status multiply(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
+{
+    fr_cuda_command commands[FR_CUDA_MATMUL_COMMANDS];
+    fr_cuda_matmul_request r = {.products = products, .n_products = n_products, .x = x, .n = n,
+                                .cublas = dev->cublas};
+    FR_TRY(fr_cuda_scratch(dev, fr_cuda_matmul_scratch_bytes(&r), &r.scratch));
+    int count = fr_cuda_matmul_plan(&r, commands);
+    for (int i = 0; i < count; i++)
+        FR_TRY(push(dev, commands[i].launch, commands[i].args, commands[i].bytes));
+    return FR_OK;
+}
+
+static fr_status cuda_matmul(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
+{
+    for (int i = 0; i < n_products; i += FR_CUDA_PRODUCTS_MAX) {
+        int some = n_products - i < FR_CUDA_PRODUCTS_MAX ? n_products - i : FR_CUDA_PRODUCTS_MAX;
+        FR_TRY(multiply(dev, products + i, some, x, n));
+    }
+    return FR_OK;
+}
+
+const fr_ops fr_ops_cuda = {
+    .name = "cuda",
+    .activation_bits = 22, /* two terms of F16; BF16's three have 24 */
+    .open = fr_cuda_open,
+    .close = fr_cuda_close,
+    .mem_alloc = fr_cuda_mem_alloc,
+    .mem_free = fr_cuda_mem_free,
+    .upload = fr_cuda_upload,
+    .download = fr_cuda_download,
+    .weight_new = cuda_weight_new,
+    .weight_free = cuda_weight_free,
+    .matmul = cuda_matmul,
+    .embed = cuda_embed,
+    .rms_norm = cuda_rms_norm,
+    .add = cuda_add,
+    .add_bias = cuda_add_bias,
+    .silu_mul = cuda_silu_mul,
+    .rope = cuda_rope,
+    .kv_write = cuda_kv_write,
+    .kv_copy = cuda_kv_copy,
+    .attention = cuda_attention,
+    .candidates = cuda_candidates,
+    .sync = fr_cuda_sync,
+    .enqueue = fr_cuda_enqueue,
+    .watch = fr_cuda_watch,
+    .mem_info = fr_cuda_mem_info,
+    .weight_bytes = cuda_weight_bytes,
+};

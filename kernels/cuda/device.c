@@ -1,0 +1,158 @@
+/* device.c: see device.h. Everything a pass does goes through the queue; what allocates or frees waits
+ * for it first, so that no command, captured or pending, ever names memory that is gone. */
+#include "device.h"
+
+#include <stdlib.h>
+
+#include "check.h"
+#include "cuda_error.h"
+
+int fr_cuda_count(void)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return 0;
+    }
+    return n;
+}
+
+static fr_status choose_gpu(const fr_device_options *o, int *out)
+{
+    int n = fr_cuda_count(), ranks = o->local_ranks > 0 ? o->local_ranks : 1;
+    if (n == 0)
+        return fr_fail(FR_EUNAVAILABLE, "backend cuda: there is no GPU here, or no driver for it");
+    if (ranks > n && !o->share_gpu)
+        return fr_fail(FR_EINVAL, "%d ranks on this host, but %d GPU%s: start fewer, or let them share (--share-gpu)",
+                       ranks, n, n == 1 ? "" : "s");
+    *out = o->local_rank % n;
+    return FR_OK;
+}
+
+static fr_status open_stream(fr_device *dev)
+{
+    FR_TRY_CUDA(cudaSetDevice(dev->gpu), "device %d", dev->gpu);
+    FR_TRY_CUDA(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking), "a stream on device %d", dev->gpu);
+    return fr_cuda_queue_open(dev->stream, &dev->queue);
+}
+
+fr_status fr_cuda_open(const fr_device_options *options, fr_device **out)
+{
+    int gpu = 0;
+    FR_TRY(choose_gpu(options, &gpu));
+    fr_device *dev = calloc(1, sizeof *dev);
+    if (!dev)
+        return fr_no_memory();
+    dev->gpu = gpu;
+    fr_status st = open_stream(dev);
+    if (st == FR_OK && options->batch_dependent)
+        st = fr_cublas_open(&dev->cublas);
+    if (st != FR_OK)
+        fr_cuda_close(&dev);
+    *out = dev;
+    return st;
+}
+
+void fr_cuda_close(fr_device **pdev)
+{
+    fr_device *dev = *pdev;
+    if (!dev)
+        return;
+    fr_cuda_queue_close(&dev->queue);
+    fr_cublas_close(&dev->cublas);
+    fr_cuda_attention_plan_free(&dev->attention);
+    if (dev->scratch)
+        cudaFree(dev->scratch);
+    if (dev->stream)
+        cudaStreamDestroy(dev->stream);
+    free(dev);
+    *pdev = NULL;
+}
+
+fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
+{
+    return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
+}
+
+fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
+{
+    void *mem = NULL;
+    size_t left = 0, total = 0;
+    cudaError_t e = cudaMalloc(&mem, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &total) == cudaSuccess) {
+        (void)cudaGetLastError();
+        return fr_fail(FR_ENOMEM, "GPU %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
+                       (bytes >> 20) + 1, total >> 20, left >> 20);
+    }
+    FR_TRY_CUDA(e, "memory of %zu bytes", bytes);
+    fr_status st = fr_cuda_status(cudaMemsetAsync(mem, 0, bytes ? bytes : 1, dev->stream), "clearing memory");
+    if (st != FR_OK)
+        cudaFree(mem);
+    else
+        *out = mem;
+    return st;
+}
+
+/* Frees even when the stream has failed: the memory is of no use to anybody then. */
+static void wait_for_users(fr_device *dev)
+{
+    (void)fr_cuda_queue_flush(dev->queue);
+    (void)cudaStreamSynchronize(dev->stream);
+}
+
+void fr_cuda_mem_free(fr_device *dev, void *mem)
+{
+    if (!mem)
+        return;
+    wait_for_users(dev);
+    cudaFree(mem);
+}
+
+fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t bytes)
+{
+    FR_TRY(fr_cuda_queue_wait(dev->queue));
+    if (bytes == 0)
+        return FR_OK;
+    return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyHostToDevice), "an upload of %zu bytes", bytes);
+}
+
+fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t bytes)
+{
+    FR_TRY(fr_cuda_queue_wait(dev->queue));
+    if (bytes == 0)
+        return FR_OK;
+    return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyDeviceToHost), "a download of %zu bytes", bytes);
+}
+
+fr_status fr_cuda_sync(fr_device *dev)
+{
+    return fr_cuda_queue_wait(dev->queue);
+}
+
+fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const void *args), const void *args,
+                          size_t bytes)
+{
+    /* A stream is a pointer: what takes one as void * may be called with it. */
+    return fr_cuda_queue_push(dev->queue, (fr_cuda_launch)launch, args, bytes);
+}
+
+void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx)
+{
+    fr_cuda_queue_watch(dev->queue, check, ctx);
+}
+
+fr_status fr_cuda_scratch(fr_device *dev, size_t bytes, void **out)
+{
+    if (bytes > dev->scratch_bytes) {
+        size_t size = dev->scratch_bytes ? dev->scratch_bytes : 1 << 20;
+        while (size < bytes)
+            size *= 2;
+        void *mem = NULL;
+        FR_TRY(fr_cuda_mem_alloc(dev, size, &mem));
+        fr_cuda_mem_free(dev, dev->scratch);
+        dev->scratch = mem;
+        dev->scratch_bytes = size;
+    }
+    *out = dev->scratch;
+    return FR_OK;
+}

@@ -1,0 +1,335 @@
+/* queue.c: see queue.h.
+ *
+ * Easy to get wrong: the pinned block may not be written again before the copy that reads it is done
+ * (two blocks take turns, each with an event); a graph holds the addresses of the device block, so the
+ * graphs go when the block grows; and a capture that fails must leave no capture open on the stream. */
+#include "queue.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "cuda_error.h"
+#include "grow.h"
+
+enum {
+    BLOCKS = 2,
+    FIRST_BLOCK = 4 << 20, /* bytes */
+    GRAPHS = 24,
+    GRAPH_MIN = 8,     /* commands: fewer are not worth a graph */
+    STAGED_MAX = 64,   /* arrays that are looked through for one that is there already */
+    ALIGNMENT = 256,
+    COMMANDS_MAX = 1 << 16, /* then the queue is flushed: nothing bounds how much is pushed between waits */
+};
+
+typedef struct staged {
+    const void *data;
+    size_t bytes, at;
+} staged;
+
+/* A list of commands seen before, and its graph from the second time on. */
+typedef struct graph {
+    uint64_t hash, last_used;
+    fr_cuda_command *commands;
+    int n;
+    cudaGraphExec_t exec; /* NULL: not captured yet */
+} graph;
+
+struct fr_cuda_queue {
+    cudaStream_t stream;
+    fr_cuda_command *commands;
+    int n, cap;
+    uint8_t *pinned[BLOCKS], *device;
+    cudaEvent_t copied[BLOCKS];
+    int block; /* the one being filled */
+    size_t used, block_bytes;
+    staged staged[STAGED_MAX];
+    int n_staged;
+    graph graphs[GRAPHS];
+    int n_graphs;
+    uint64_t clock;
+    fr_status (*check)(void *ctx);
+    void *check_ctx;
+};
+
+static void drop_graph(graph *g)
+{
+    if (g->exec)
+        cudaGraphExecDestroy(g->exec);
+    free(g->commands);
+    *g = (graph){0};
+}
+
+static void drop_graphs(fr_cuda_queue *q)
+{
+    for (int i = 0; i < q->n_graphs; i++)
+        drop_graph(&q->graphs[i]);
+    q->n_graphs = 0;
+}
+
+static void free_blocks(fr_cuda_queue *q)
+{
+    for (int b = 0; b < BLOCKS; b++) {
+        if (q->pinned[b])
+            cudaFreeHost(q->pinned[b]);
+        q->pinned[b] = NULL;
+    }
+    if (q->device)
+        cudaFree(q->device);
+    q->device = NULL;
+    q->block_bytes = 0;
+}
+
+static fr_status make_blocks(fr_cuda_queue *q, size_t bytes)
+{
+    void *mem = NULL;
+    for (int b = 0; b < BLOCKS; b++) {
+        FR_TRY_CUDA(cudaMallocHost(&mem, bytes), "pinned memory of %zu bytes", bytes);
+        q->pinned[b] = mem;
+    }
+    FR_TRY_CUDA(cudaMalloc(&mem, bytes), "memory of %zu bytes", bytes);
+    q->device = mem;
+    q->block_bytes = bytes;
+    return FR_OK;
+}
+
+fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
+{
+    fr_cuda_queue *q = calloc(1, sizeof *q);
+    if (!q)
+        return fr_no_memory();
+    q->stream = stream;
+    fr_status st = make_blocks(q, FIRST_BLOCK);
+    for (int b = 0; b < BLOCKS && st == FR_OK; b++)
+        st = fr_cuda_status(cudaEventCreateWithFlags(&q->copied[b], cudaEventDisableTiming), "an event");
+    if (st != FR_OK)
+        fr_cuda_queue_close(&q);
+    *out = q;
+    return st;
+}
+
+void fr_cuda_queue_close(fr_cuda_queue **pq)
+{
+    fr_cuda_queue *q = *pq;
+    if (!q)
+        return;
+    cudaStreamSynchronize(q->stream);
+    drop_graphs(q);
+    free_blocks(q);
+    for (int b = 0; b < BLOCKS; b++)
+        if (q->copied[b])
+            cudaEventDestroy(q->copied[b]);
+    free(q->commands);
+    free(q);
+    *pq = NULL;
+}
+
+/* ---- staging */
+
+/* A size class: a list that grows by an entry seldom moves what is staged behind it. */
+static size_t class_of(size_t bytes)
+{
+    size_t size = ALIGNMENT;
+    while (size < bytes)
+        size *= 2;
+    return size;
+}
+
+static fr_status grow_blocks(fr_cuda_queue *q, size_t bytes)
+{
+    FR_TRY(fr_cuda_queue_wait(q));
+    drop_graphs(q);
+    free_blocks(q);
+    return make_blocks(q, class_of(bytes));
+}
+
+fr_status fr_cuda_queue_reserve(fr_cuda_queue *q, size_t bytes, void **host_out, void **device_out)
+{
+    size_t size = class_of(bytes);
+    if (q->used + size > q->block_bytes) {
+        FR_TRY(fr_cuda_queue_flush(q));
+        if (size > q->block_bytes)
+            FR_TRY(grow_blocks(q, size));
+    }
+    if (q->used == 0) /* the copy of two flushes ago still reads this block, perhaps */
+        FR_TRY_CUDA(cudaEventSynchronize(q->copied[q->block]), "waiting for a copy");
+    *host_out = q->pinned[q->block] + q->used;
+    *device_out = q->device + q->used;
+    q->used += size;
+    return FR_OK;
+}
+
+fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, void **device_out)
+{
+    void *host = NULL;
+    for (int i = 0; i < q->n_staged; i++) {
+        const staged *s = &q->staged[i];
+        if (s->data == data && s->bytes == bytes && memcmp(q->pinned[q->block] + s->at, data, bytes) == 0) {
+            *device_out = q->device + s->at;
+            return FR_OK;
+        }
+    }
+    FR_TRY(fr_cuda_queue_reserve(q, bytes, &host, device_out));
+    memcpy(host, data, bytes);
+    if (q->n_staged < STAGED_MAX)
+        q->staged[q->n_staged++] = (staged){data, bytes, (size_t)((uint8_t *)*device_out - q->device)};
+    return FR_OK;
+}
+
+/* ---- commands */
+
+fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes)
+{
+    if (bytes > FR_CUDA_ARGS)
+        return fr_fail(FR_ELIMIT, "a GPU command of %zu bytes, at most %d", bytes, FR_CUDA_ARGS);
+    if (q->n == COMMANDS_MAX)
+        FR_TRY(fr_cuda_queue_flush(q));
+    void *commands = q->commands;
+    FR_TRY(fr_grow(&commands, &q->cap, q->n + 1, sizeof *q->commands));
+    q->commands = commands;
+    fr_cuda_command *c = &q->commands[q->n++];
+    *c = (fr_cuda_command){.launch = launch, .bytes = bytes};
+    memcpy(c->args, args, bytes);
+    return FR_OK;
+}
+
+const fr_cuda_command *fr_cuda_queue_last(const fr_cuda_queue *q)
+{
+    return q->n > 0 ? &q->commands[q->n - 1] : NULL;
+}
+
+void fr_cuda_queue_drop_last(fr_cuda_queue *q)
+{
+    q->n--;
+}
+
+static fr_status run_commands(fr_cuda_queue *q)
+{
+    for (int i = 0; i < q->n; i++)
+        q->commands[i].launch(q->stream, q->commands[i].args);
+    return fr_cuda_status(cudaGetLastError(), "starting %d kernels", q->n);
+}
+
+/* ---- graphs */
+
+/* FNV-1a by words: a pass has hundreds of commands, and is hashed every time. */
+static uint64_t hash_commands(const fr_cuda_command *commands, int n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int i = 0; i < n; i++) {
+        const fr_cuda_command *c = &commands[i];
+        h = (h ^ (uintptr_t)c->launch) * 0x100000001b3u;
+        for (size_t word = 0; word * sizeof c->args[0] < c->bytes; word++)
+            h = (h ^ c->args[word]) * 0x100000001b3u;
+        h ^= h >> 29; /* FNV's high bits know little of the low ones */
+    }
+    return h;
+}
+
+static graph *find_graph(fr_cuda_queue *q, uint64_t hash)
+{
+    size_t bytes = (size_t)q->n * sizeof *q->commands;
+    for (int i = 0; i < q->n_graphs; i++) {
+        graph *g = &q->graphs[i];
+        if (g->hash == hash && g->n == q->n && memcmp(g->commands, q->commands, bytes) == 0)
+            return g;
+    }
+    return NULL;
+}
+
+/* Notes that these commands were seen, in place of those that were not for the longest time. */
+static fr_status note_commands(fr_cuda_queue *q, uint64_t hash)
+{
+    size_t bytes = (size_t)q->n * sizeof *q->commands;
+    graph *g = &q->graphs[q->n_graphs < GRAPHS ? q->n_graphs : 0];
+    for (int i = 0; i < q->n_graphs && q->n_graphs == GRAPHS; i++)
+        if (q->graphs[i].last_used < g->last_used)
+            g = &q->graphs[i];
+    fr_cuda_command *copy = malloc(bytes);
+    if (!copy)
+        return fr_no_memory();
+    memcpy(copy, q->commands, bytes);
+    if (q->n_graphs < GRAPHS)
+        q->n_graphs++;
+    drop_graph(g);
+    *g = (graph){.hash = hash, .last_used = q->clock, .commands = copy, .n = q->n};
+    return FR_OK;
+}
+
+static fr_status capture(fr_cuda_queue *q, graph *g)
+{
+    cudaGraph_t captured = NULL;
+    FR_TRY_CUDA(cudaStreamBeginCapture(q->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
+    fr_status st = run_commands(q);
+    fr_status ended = fr_cuda_status(cudaStreamEndCapture(q->stream, &captured), "capturing a graph");
+    if (st == FR_OK)
+        st = ended;
+    if (st == FR_OK)
+        st = fr_cuda_status(cudaGraphInstantiate(&g->exec, captured, 0), "a graph of %d commands", q->n);
+    if (captured)
+        cudaGraphDestroy(captured);
+    return st;
+}
+
+static fr_status start_commands(fr_cuda_queue *q)
+{
+    if (q->n < GRAPH_MIN)
+        return run_commands(q);
+    uint64_t hash = hash_commands(q->commands, q->n);
+    graph *g = find_graph(q, hash);
+    q->clock++;
+    if (!g) {
+        FR_TRY(note_commands(q, hash));
+        return run_commands(q);
+    }
+    g->last_used = q->clock;
+    if (!g->exec)
+        FR_TRY(capture(q, g));
+    return fr_cuda_status(cudaGraphLaunch(g->exec, q->stream), "a graph of %d commands", q->n);
+}
+
+static fr_status send_block(fr_cuda_queue *q)
+{
+    if (q->used == 0)
+        return FR_OK;
+    FR_TRY_CUDA(cudaMemcpyAsync(q->device, q->pinned[q->block], q->used, cudaMemcpyHostToDevice, q->stream),
+                "a copy of %zu bytes", q->used);
+    FR_TRY_CUDA(cudaEventRecord(q->copied[q->block], q->stream), "an event");
+    q->block = (q->block + 1) % BLOCKS;
+    return FR_OK;
+}
+
+fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
+{
+    fr_status st = FR_OK;
+    if (q->n > 0)
+        st = send_block(q);
+    if (st == FR_OK && q->n > 0)
+        st = start_commands(q);
+    q->n = q->n_staged = 0;
+    q->used = 0;
+    return st;
+}
+
+void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx)
+{
+    if (!check) /* whoever watched may have launched what graphs hold: NCCL waits for them before it ends */
+        drop_graphs(q);
+    q->check = check;
+    q->check_ctx = ctx;
+}
+
+/* A pass takes milliseconds: giving the core away between two looks is enough. */
+fr_status fr_cuda_queue_wait(fr_cuda_queue *q)
+{
+    FR_TRY(fr_cuda_queue_flush(q));
+    for (;;) {
+        if (q->check)
+            FR_TRY(q->check(q->check_ctx));
+        cudaError_t e = cudaStreamQuery(q->stream);
+        if (e != cudaErrorNotReady)
+            return fr_cuda_status(e, "a pass");
+        sched_yield();
+    }
+}

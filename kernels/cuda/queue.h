@@ -1,0 +1,46 @@
+/* queue.h: the work of a pass on its way to the GPU. Operations do not launch: they push commands, and
+ * host arrays that kernels read (tokens, positions, page lists) are staged into one block. A flush sends
+ * the block with one copy and then the commands in order. Passes of one shape push the same commands
+ * with the same addresses, whatever their tokens, so from the second time on a CUDA graph of them is
+ * launched instead: decoding then costs the host one copy and one launch.
+ *
+ * What makes that hold: a command's arguments are device addresses, sizes and bounds only; what changes
+ * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they
+ * are staged in the same order. One thread uses a queue at a time. */
+#ifndef FR_CUDA_QUEUE_H
+#define FR_CUDA_QUEUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "command.h"
+#include "status.h"
+
+typedef struct fr_cuda_queue fr_cuda_queue;
+
+/* On the current GPU's stream, which stays the caller's. */
+fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out);
+/* Waits for the stream. NULL is fine. */
+void fr_cuda_queue_close(fr_cuda_queue **q);
+
+/* Room for `bytes` that the caller fills through *host_out before the next call; the commands of this
+ * pass read them at *device_out (256-byte aligned). */
+fr_status fr_cuda_queue_reserve(fr_cuda_queue *q, size_t bytes, void **host_out, void **device_out);
+/* The same with a copy of data [bytes]. The same data from the same place are sent once a pass. */
+fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, void **device_out);
+
+/* args [bytes <= FR_CUDA_ARGS] are copied. */
+fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes);
+/* The command pushed last, which one that does more may replace; NULL when there is none. */
+const fr_cuda_command *fr_cuda_queue_last(const fr_cuda_queue *q);
+void fr_cuda_queue_drop_last(fr_cuda_queue *q);
+
+/* Starts everything pushed so far. */
+fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
+/* Flushes and waits until the stream is idle. FR_EIO when the GPU failed; what a watch returns. */
+fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
+/* check(ctx) is called in every wait, at least once; an error of it ends the wait. NULL: no more, and the graphs of
+ * what was launched so far go. */
+void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx);
+
+#endif

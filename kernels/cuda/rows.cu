@@ -1,0 +1,187 @@
+/* rows.cu: the operations on rows of activations and on the paged cache, each bound by memory: a pass over
+ * a few rows moves kilobytes, so what counts is that there are few launches (RMSNorm takes the residual
+ * sum along), not how they compute.
+ *
+ * Batch invariance: a row's norm is summed by one block in an order that depends on dim alone. */
+#include "rows.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "launch.cuh"
+
+enum { WARP = 32, NORM_THREADS = 256, THREADS = 256 };
+
+/* ---- RMSNorm */
+
+/* The sum over the lanes of a warp, in every lane; a tree of fixed shape. */
+static __device__ float warp_sum(float x)
+{
+    for (int offset = WARP / 2; offset > 0; offset /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+/* The sum over the block, in every thread. */
+static __device__ float block_sum(float x)
+{
+    __shared__ float warps[NORM_THREADS / WARP];
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    x = warp_sum(x);
+    if (lane == 0)
+        warps[warp] = x;
+    __syncthreads();
+    x = lane < (int)blockDim.x / WARP ? warps[lane] : 0.0f;
+    return warp_sum(x);
+}
+
+FR_KERNEL(NORM_THREADS) void norm(fr_cuda_norm_args a)
+{
+    int64_t row = (int64_t)blockIdx.x * a.dim;
+    float *x = a.x + row;
+    float sum = 0;
+    for (int i = threadIdx.x; i < a.dim; i += blockDim.x) {
+        float value = x[i];
+        if (a.added) {
+            value += a.added[row + i];
+            x[i] = value;
+        }
+        sum = fmaf(value, value, sum);
+    }
+    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + a.eps);
+    for (int i = threadIdx.x; i < a.dim; i += blockDim.x)
+        a.y[row + i] = x[i] * scale * a.weight[i];
+}
+
+/* ---- elementwise */
+
+static __device__ int64_t thread_index(void)
+{
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+/* A grid has one block at least: one without work where there is nothing to do. */
+static unsigned blocks_for(int64_t count)
+{
+    return count > 0 ? (unsigned)((count + THREADS - 1) / THREADS) : 1;
+}
+
+FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
+{
+    int64_t i = thread_index();
+    if (i < (int64_t)a.n * a.dim)
+        a.x[i] += a.y[a.repeat ? i % a.dim : i];
+}
+
+FR_KERNEL(THREADS) void silu_mul(fr_cuda_silu_args a)
+{
+    int64_t i = thread_index();
+    if (i < a.count) {
+        float gate = a.gate[i];
+        a.gate[i] = gate / (1.0f + expf(-gate)) * a.up[i];
+    }
+}
+
+/* A thread turns one pair of one head. */
+FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
+{
+    int64_t i = thread_index();
+    if (i >= (int64_t)a.n * a.heads * a.half)
+        return;
+    int pair = (int)(i % a.half);
+    int64_t head = i / a.half; /* counted through the rows */
+    float angle = (float)a.pos[head / a.heads] * a.inv_freq[pair], s, c;
+    sincosf(angle, &s, &c);
+    s *= a.scale;
+    c *= a.scale;
+    float *values = a.x + head * a.head_dim;
+    float *first = values + (a.neox ? pair : 2 * pair), *second = first + (a.neox ? a.half : 1);
+    float x = *first, y = *second;
+    *first = x * c - y * s;
+    *second = x * s + y * c;
+}
+
+FR_KERNEL(THREADS) void embed(fr_cuda_embed_args a)
+{
+    int64_t i = thread_index();
+    if (i >= a.count)
+        return;
+    if (a.dtype == FR_CUDA_EMBED_F32)
+        a.x[i] = ((const float *)a.rows)[i];
+    else if (a.dtype == FR_CUDA_EMBED_F16)
+        a.x[i] = __half2float(((const __half *)a.rows)[i]);
+    else
+        a.x[i] = __bfloat162float(((const __nv_bfloat16 *)a.rows)[i]);
+}
+
+/* ---- the paged cache */
+
+static __device__ uint16_t to_f16(float x)
+{
+    return __half_as_ushort(__float2half_rn(x));
+}
+
+FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
+{
+    int64_t i = thread_index();
+    if (i >= (int64_t)a.n * a.width)
+        return;
+    int64_t at = (int64_t)a.slots[i / a.width] * a.width + i % a.width;
+    a.cache_k[at] = to_f16(a.k[i]);
+    a.cache_v[at] = to_f16(a.v[i]);
+}
+
+FR_KERNEL(THREADS) void kv_copy(fr_cuda_kv_copy_args a)
+{
+    int64_t i = thread_index();
+    if (i >= (int64_t)a.order[2] * a.width)
+        return;
+    int64_t from = a.order[0] * a.page + i, to = a.order[1] * a.page + i;
+    a.cache_k[to] = a.cache_k[from];
+    a.cache_v[to] = a.cache_v[from];
+}
+
+/* ---- launchers */
+
+extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_norm_args *a = (const fr_cuda_norm_args *)args;
+    int threads = a->dim >= 4 * NORM_THREADS ? NORM_THREADS : WARP;
+    FR_LAUNCH(norm, a->n, threads, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_add(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_add_args *a = (const fr_cuda_add_args *)args;
+    FR_LAUNCH(add, blocks_for((int64_t)a->n * a->dim), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_silu_mul(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_silu_args *a = (const fr_cuda_silu_args *)args;
+    FR_LAUNCH(silu_mul, blocks_for(a->count), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_rope(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_rope_args *a = (const fr_cuda_rope_args *)args;
+    FR_LAUNCH(rope, blocks_for((int64_t)a->n * a->heads * a->half), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_embed(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_embed_args *a = (const fr_cuda_embed_args *)args;
+    FR_LAUNCH(embed, blocks_for(a->count), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_kv_write(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_kv_write_args *a = (const fr_cuda_kv_write_args *)args;
+    FR_LAUNCH(kv_write, blocks_for((int64_t)a->n * a->width), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_kv_copy(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_kv_copy_args *a = (const fr_cuda_kv_copy_args *)args;
+    FR_LAUNCH(kv_copy, blocks_for(a->page), THREADS, 0, stream, *a);
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# A target group of three processes that no MPI started: the text is that of one rank; a rank that is killed ends the
+# group, whose leader names it to the coordinator; a rank that never comes is named too.
+LIMIT=180
+. "$(dirname "$0")/lib.sh"
+
+problem=$(question 1)
+start_coordinator coordinator tcp://127.0.0.1:0 --draft "$TINY_DRAFT"
+rank() { # NAME R N: one rank of the group whose leader has $PORT, as srun would tell it
+    start "$1" env SLURM_PROCID="$2" SLURM_NTASKS="$3" "$BIN/forerun-worker" --no-mpi --leader "tcp://127.0.0.1:$PORT" \
+        --model "$TINY_TARGET" --connect "$EP" --role target --name target --threads 1
+}
+ended() { ! alive "$1"; }
+
+start alone "$BIN/forerun-worker" --model "$TINY_TARGET" --connect "$EP" --role target --name alone --threads 1
+wait_for 30 "a target" serves target
+want=$(solve --policy token "$problem" | json text)
+[ -n "$want" ] || fail "no text; $(cat "$T/solve.err")"
+stop alone
+
+PORT=$(free_port)
+for r in 2 0 1; do rank "rank$r" $r 3; done
+wait_for 30 "a target" serves target
+for policy in target token; do
+    text=$(solve --policy $policy "$problem" | json text)
+    [ "$text" = "$want" ] || fail "three ranks, $policy: the text differs: $text, want $want"
+done
+say "three ranks without MPI: same text"
+
+kill_now rank1
+solve --policy target "$(question 2)" >"$T/solve.log" & # waits for a target that does not come back
+SOLVE=$!
+wait_for 30 "the leader to end" ended rank0
+wait_for 30 "the other rank to end" ended rank2
+kill $SOLVE 2>/dev/null
+grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not name the rank"
+unset "SESSION[rank0]" "SESSION[rank2]"
+say "a killed rank ends its group, and is named"
+
+PORT=$(free_port)
+rank leader 0 2
+rank stranger 1 3
+wait_for 30 "the leader to end" ended leader
+grep -q "rank 1 was started as one of 3 ranks, rank 0 as one of 2" "$T/leader.log" || fail "the leader does not tell"
+unset "SESSION[leader]"
+say "a rank of another group is refused"
+
+env -u SLURM_PROCID "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --model "$TINY_TARGET" --connect "$EP" \
+    2>"$T/usage.err"
+[ $? = 2 ] || fail "without a rank: not exit code 2"
+grep -q "neither --rank nor SLURM_PROCID" "$T/usage.err" || fail "without a rank: $(cat "$T/usage.err")"

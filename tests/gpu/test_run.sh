@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# tests/gpu/run and make_model.py where no GPU is: a dry run reports every step as skipped; what it would write as a model
+# is laid out as safetensors files are; wrong arguments are told.
+set -euo pipefail
+here=$(dirname "$0")
+T=$(mktemp -d "${TMPDIR:-/tmp}/forerun-test.XXXXXX")
+trap 'rm -rf "$T"' EXIT
+fail() { echo "FAILED: $*" >&2; exit 1; }
+export PYTHONDONTWRITEBYTECODE=1
+
+code=0
+"$here/run" --dry-run --out "$T/gpu.json" >"$T/log" 2>&1 || code=$?
+cat "$T/log"
+[ $code = 77 ] || fail "a dry run ends with exit code $code, want 77"
+code=0
+"$here/run" --dry-run --only frobnicate --out "$T/none.json" >"$T/log" 2>&1 || code=$?
+[ $code = 2 ] && grep -q "there is no frobnicate" "$T/log" || fail "--only frobnicate: exit code $code"
+"$here/make_model.py" "$T/whole" --shape test
+"$here/make_model.py" "$T/half" --shape test --tp 2
+if "$here/make_model.py" "$T/third" --shape test --tp 3 2>"$T/log"; then fail "4 heads were split over 3 ranks"; fi
+grep -q "heads: not divisible by 3" "$T/log" || fail "--tp 3: $(cat "$T/log")"
+
+python3 - "$T" <<'END'
+import json
+import struct
+import sys
+
+report = json.load(open(sys.argv[1] + "/gpu.json"))
+assert len(report["steps"]) >= 12 and all(s["status"] == "skipped" and s["why"] for s in report["steps"]), report
+assert report["goals"] and all(g["value"] is None and g["reached"] is None for g in report["goals"]), report
+
+for name, ff in ("whole", 96), ("half", 48):
+    folder = f"{sys.argv[1]}/{name}/"
+    config, tokenizer = (json.load(open(folder + f)) for f in ("config.json", "tokenizer.json"))
+    ids = sorted([*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"])])
+    assert ids == list(range(config["vocab_size"])), len(ids)
+    data = open(folder + "model.safetensors", "rb").read()
+    size, = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + size])
+    del header["__metadata__"]
+    at = 0
+    for tensor in header.values():
+        n = 2
+        for dim in tensor["shape"]:
+            n *= dim
+        assert tensor["dtype"] == "BF16" and tensor["data_offsets"] == [at, at + n], tensor
+        at += n
+    assert len(data) == 8 + size + at
+    assert header["model.layers.1.mlp.up_proj.weight"]["shape"] == [ff, 64], header
+    values = struct.unpack(f"<{at // 2}H", data[8 + size:])
+    assert not any(v & 0x7f80 == 0x7f80 for v in values), "a value is no number"
+END

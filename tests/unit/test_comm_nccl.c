@@ -1,0 +1,354 @@
+/* test_comm_nccl.c: sums over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): their order to the bit, recorded and
+ * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of the
+ * one that noticed, and nothing leaks. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "check.h"
+#include "clock.h"
+#include "comm_device.h"
+#include "fake_cuda.h"
+#include "nccl.h"
+#include "rank_threads.h"
+#include "rng.h"
+#include "stream_device.h"
+
+static const fr_ops *const ops = &stream_device_ops;
+
+/* How a rank's device and communicator are opened, and what is done with them. */
+typedef struct plan {
+    fr_comm_device_options options;
+    fr_status (*use)(rank_thread *r, fr_comm *c, fr_device *dev);
+} plan;
+
+static fr_status act(rank_thread *r)
+{
+    const plan *p = r->input;
+    fr_device *dev = NULL;
+    fr_comm *c = NULL;
+    FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
+    fr_status st = fr_comm_nccl_open(r->comm, ops, dev, &p->options, &c);
+    if (st == FR_OK)
+        st = p->use(r, c, dev);
+    if (c)
+        c->ops->close(&c);
+    ops->close(&dev);
+    return st;
+}
+
+static void run(const plan *p, rank_thread *ranks, int n)
+{
+    rank_threads_set_up(ranks, n, n, act);
+    for (int i = 0; i < n; i++)
+        ranks[i].input = p;
+    rank_threads_run(ranks, n);
+    assert_true(fake_cuda_all_freed());
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    fake_cuda_reset();
+    fake_cuda_set_devices(MOST_RANKS);
+    return 0;
+}
+
+/* ---- sums */
+
+/* Element i of rank r's vector in a round: so mixed that the order of additions shows. */
+static float element(int round, int r, size_t i)
+{
+    const uint32_t counter[4] = {(uint32_t)i, (uint32_t)r, (uint32_t)round, 0}, key[2] = {7, 11};
+    uint32_t bits[4];
+    fr_philox(counter, key, bits);
+    return ((float)(bits[0] >> 8) / (1 << 23) - 1.0f) * (float)(1u << (bits[1] % 20));
+}
+
+static void fill(float *x, size_t n, int round, int rank)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = element(round, rank, i);
+}
+
+static fr_status check_sum(const fr_comm *c, const float *x, size_t n, int round, float tolerance)
+{
+    for (size_t i = 0; i < n; i++) {
+        float want = element(round, 0, i), scale = 1;
+        for (int r = 1; r < c->size; r++) {
+            want += element(round, r, i);
+            scale += (float)(1 << 20);
+        }
+        const float off = x[i] > want ? x[i] - want : want - x[i];
+        if (!(off <= tolerance * scale))
+            return fr_fail(FR_EMISMATCH, "rank %d, %zu values: value %zu is %a, want %a", c->rank, n, i, (double)x[i],
+                           (double)want);
+    }
+    return FR_OK;
+}
+
+static const size_t sizes[] = {1, 3, 64, 1000, 65536, 65537, 100001};
+enum { N_SIZES = sizeof sizes / sizeof *sizes, LARGEST = 100001 };
+
+/* Every size, as one of several sums in a row: at once, recorded, and replayed on other values. */
+static fr_status sum_sizes(rank_thread *r, fr_comm *c, fr_device *dev, float tolerance)
+{
+    void *mem = NULL;
+    fr_status st = FR_OK;
+    float *x = calloc(LARGEST, sizeof *x);
+    FR_TRY_GOTO(st, x ? ops->mem_alloc(dev, LARGEST * sizeof *x, &mem) : fr_no_memory(), done);
+    for (int round = 0; round < 3 * N_SIZES; round++) {
+        const size_t n = sizes[round / 3];
+        fill(x, n, round, r->options.rank);
+        FR_TRY_GOTO(st, ops->upload(dev, mem, x, n * sizeof *x), done);
+        stream_device_record(dev, round % 3 == 1);
+        if (round % 3 < 2)
+            FR_TRY_GOTO(st, c->ops->all_reduce_sum(c, mem, n), done);
+        FR_TRY_GOTO(st, round % 3 < 2 ? ops->sync(dev) : stream_device_replay(dev), done);
+        FR_TRY_GOTO(st, ops->download(dev, x, mem, n * sizeof *x), done);
+        FR_TRY_GOTO(st, check_sum(c, x, n, round, tolerance), done);
+    }
+    FR_TRY_GOTO(st, c->ops->all_reduce_sum(c, mem, 0), done);
+done:
+    ops->mem_free(dev, mem);
+    free(x);
+    return st;
+}
+
+static fr_status sum_in_order(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    return sum_sizes(r, c, dev, 0);
+}
+
+static fr_status sum_in_any_order(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    return sum_sizes(r, c, dev, 1e-6f);
+}
+
+static void test_sums_in_rank_order(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true}, .use = sum_in_order};
+    for (int n = 1; n <= MOST_RANKS; n++) {
+        rank_thread ranks[MOST_RANKS];
+        run(&p, ranks, n);
+        for (int i = 0; i < n; i++)
+            rank_thread_ended(&ranks[i], FR_OK, "");
+        assert_int_equal(fake_cuda_count().captures, n * N_SIZES);
+        assert_int_equal(fake_cuda_count().graph_launches, 2 * n * N_SIZES);
+        fake_cuda_reset();
+        fake_cuda_set_devices(MOST_RANKS);
+    }
+}
+
+static void test_sums_as_nccl_likes(void **state)
+{
+    (void)state;
+    const plan p = {.use = sum_in_any_order}, strict = {.use = sum_in_order};
+    rank_thread ranks[3];
+    run(&p, ranks, 3);
+    for (int i = 0; i < 3; i++)
+        rank_thread_ended(&ranks[i], FR_OK, "");
+    run(&strict, ranks, 3); /* the order shows */
+    rank_thread_ended(&ranks[0], FR_EMISMATCH, "want");
+}
+
+/* What is in host memory goes through the communicator below, and its limits hold. */
+static fr_status pass_on(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    (void)dev;
+    int mine = r->options.rank, all[MOST_RANKS] = {0}, told = mine == 0 ? 42 : 0;
+    FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all));
+    FR_TRY(c->ops->broadcast(c, &told, sizeof told));
+    for (int i = 0; i < c->size; i++)
+        if (all[i] != i || told != 42)
+            return fr_fail(FR_EMISMATCH, "rank %d: %d at %d, told %d", mine, all[i], i, told);
+    fr_status st = c->ops->all_reduce_sum(c, NULL, (size_t)1 << 40);
+    if (st != FR_ELIMIT)
+        return fr_fail(FR_EMISMATCH, "a sum of 4 TB gave %d", st);
+    return c->ops->agree(c, FR_OK);
+}
+
+static void test_passes_on(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true}, .use = pass_on};
+    rank_thread ranks[2];
+    run(&p, ranks, 2);
+    for (int i = 0; i < 2; i++)
+        rank_thread_ended(&ranks[i], FR_OK, "");
+}
+
+/* ---- failures */
+
+static fr_status sum_once(fr_comm *c, fr_device *dev)
+{
+    void *x = NULL;
+    FR_TRY(ops->mem_alloc(dev, sizeof(float), &x));
+    fr_status st = c->ops->all_reduce_sum(c, x, 1);
+    if (st == FR_OK)
+        st = ops->sync(dev);
+    const bool told_again = st == FR_OK || c->ops->agree(c, FR_OK) == st;
+    ops->mem_free(dev, x);
+    return told_again ? st : fr_fail(FR_EMISMATCH, "the group goes on");
+}
+
+/* Rank 2 hangs for longer than the others wait. */
+static fr_status sum_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    if (r->options.rank != 2)
+        return sum_once(c, dev);
+    fr_sleep_ms(4000);
+    return FR_OK;
+}
+
+static void test_stalled_rank(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = sum_without_2};
+    rank_thread ranks[3];
+    run(&p, ranks, 3);
+    for (int i = 0; i < 2; i++) {
+        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 did not end in 300 ms");
+        rank_thread_ended(&ranks[i], FR_EPEER, "; no word from rank 2");
+    }
+}
+
+/* The same in the middle of its stream: its host waits as the others' do, and so has a word for them. */
+static fr_status hang_in_2(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    if (r->options.rank == 0)
+        fake_nccl_trouble(2, 1, ncclSuccess);
+    FR_TRY(r->comm->ops->agree(r->comm, FR_OK));
+    return sum_once(c, dev);
+}
+
+static void test_stalled_stream(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
+    rank_thread ranks[3];
+    run(&p, ranks, 3);
+    for (int i = 0; i < 3; i++)
+        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 did not end in 300 ms; every rank is still there");
+}
+
+/* NCCL of one rank says that it lost another; the others, whose waits are long, hear it from there. */
+static fr_status lose_in_1(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    if (r->options.rank == 0)
+        fake_nccl_trouble(1, 1, ncclRemoteError);
+    FR_TRY(r->comm->ops->agree(r->comm, FR_OK));
+    return sum_once(c, dev);
+}
+
+static void test_remote_error(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = lose_in_1};
+    rank_thread ranks[3];
+    run(&p, ranks, 3);
+    for (int i = 0; i < 3; i++)
+        rank_thread_ended(&ranks[i], FR_EPEER, "rank 1: NCCL: a sum failed: remote process exited");
+}
+
+static fr_status fail_in_0(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    if (r->options.rank == 0)
+        fake_cuda_fail("ncclAllGather", 1, ncclInternalError);
+    FR_TRY(r->comm->ops->agree(r->comm, FR_OK)); /* only rank 0's comes first */
+    if (r->options.rank != 0)
+        fr_sleep_ms(500);
+    return sum_once(c, dev);
+}
+
+static void test_failing_launch(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = fail_in_0};
+    rank_thread ranks[3];
+    run(&p, ranks, 3);
+    for (int i = 0; i < 3; i++) {
+        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: NCCL: a sum failed: ");
+        rank_thread_ended(&ranks[i], FR_EPEER, "; every rank is still there");
+    }
+}
+
+static fr_status never(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    (void)r, (void)c, (void)dev;
+    return FR_OK;
+}
+
+static void test_failing_init(void **state)
+{
+    static const char *const calls[] = {"ncclGetUniqueId", "ncclCommInitRankConfig"};
+    static const char *const causes[] = {"rank 0: NCCL: ncclGetUniqueId: ", ": NCCL: connecting the ranks: "};
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = never};
+    (void)state;
+    for (int call = 0; call < 2; call++) {
+        rank_thread ranks[3];
+        fake_cuda_fail(calls[call], 1, ncclSystemError);
+        run(&p, ranks, 3);
+        for (int i = 0; i < 3; i++)
+            rank_thread_ended(&ranks[i], FR_EPEER, causes[call]);
+    }
+}
+
+/* ---- which communicator */
+
+static fr_status choose(rank_thread *r)
+{
+    fr_device *dev = NULL;
+    fr_comm *c = NULL;
+    char names[128] = "";
+    const fr_comm_device_options options[] = {{.batch_invariant = true}, {.share_gpu = true}};
+    FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
+    for (int i = 0; i < 2; i++) {
+        fr_status st = fr_comm_device_open(r->comm, ops, dev, &options[i], &c);
+        if (st != FR_OK)
+            return st;
+        strcat(strcat(names, c ? c->ops->name : "none"), " ");
+        if (c)
+            c->ops->close(&c);
+    }
+    ops->close(&dev);
+    FR_TRY(fr_comm_device_open(r->comm, &fr_ops_cpu_ref, NULL, &options[0], &c));
+    return fr_fail(FR_ECANCELLED, "%s%s", names, c ? c->ops->name : "none");
+}
+
+static void test_choice(void **state)
+{
+    (void)state;
+    static const char *const want[] = {"none none none", "nccl staged none"};
+    for (int n = 1; n <= 2; n++) {
+        rank_thread ranks[2];
+        rank_threads_set_up(ranks, n, n, choose);
+        rank_threads_run(ranks, n);
+        for (int i = 0; i < n; i++)
+            rank_thread_ended(&ranks[i], FR_ECANCELLED, want[n - 1]);
+        assert_true(fake_cuda_all_freed());
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_sums_in_rank_order, set_up),
+        cmocka_unit_test_setup(test_sums_as_nccl_likes, set_up),
+        cmocka_unit_test_setup(test_passes_on, set_up),
+        cmocka_unit_test_setup(test_stalled_rank, set_up),
+        cmocka_unit_test_setup(test_stalled_stream, set_up),
+        cmocka_unit_test_setup(test_remote_error, set_up),
+        cmocka_unit_test_setup(test_failing_launch, set_up),
+        cmocka_unit_test_setup(test_failing_init, set_up),
+        cmocka_unit_test_setup(test_choice, set_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

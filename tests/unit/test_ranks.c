@@ -1,0 +1,221 @@
+/* test_ranks.c: groups over Forerun's own link that do not go well: ranks that are missing, silent, gone, doubled or at
+ * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank. What
+ * goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "clock.h"
+#include "rank_threads.h"
+
+static fr_status do_nothing(rank_thread *m)
+{
+    (void)m;
+    return FR_OK;
+}
+
+static fr_status sum_alone_or_not(rank_thread *m)
+{
+    float x = 1;
+    return m->options.rank == 2 ? FR_OK : m->comm->ops->all_reduce_sum(m->comm, &x, 1);
+}
+
+static void test_missing(void **state)
+{
+    (void)state;
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 4, do_nothing);
+    m[0].options.connect_ms = SHORT_MS;
+    m[2].options.rank = 3;
+    rank_threads_run(m, 3);
+    for (int i = 0; i < 3; i++)
+        rank_thread_ended(&m[i], FR_EPEER, "no word from rank 2 in 300 ms");
+}
+
+static void test_silent(void **state)
+{
+    (void)state;
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, sum_alone_or_not);
+    m[0].options.wait_ms = SHORT_MS;
+    rank_threads_run(m, 3);
+    rank_thread_ended(&m[0], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+}
+
+static fr_status leader_is_silent(rank_thread *m)
+{
+    float x = 1;
+    return m->options.rank == 0 ? FR_OK : m->comm->ops->all_reduce_sum(m->comm, &x, 1);
+}
+
+static void test_silent_leader(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, leader_is_silent);
+    m[1].options.wait_ms = SHORT_MS;
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[1], FR_EPEER, "rank 1: no word from rank 0 in 300 ms");
+}
+
+/* ZeroMQ notices a moment later that a peer is gone. */
+static fr_status one_leaves(rank_thread *m)
+{
+    fr_status st = FR_OK;
+    if (m->options.rank == 1)
+        m->comm->ops->close(&m->comm);
+    for (int i = 0; m->options.rank == 0 && i < 500 && st == FR_OK; i++) {
+        st = m->comm->ops->command_send(m->comm, "x", 1);
+        fr_sleep_ms(10);
+    }
+    return st;
+}
+
+static void test_gone(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, one_leaves);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPEER, "rank 0: rank 1 is gone");
+}
+
+static fr_status gather_or_agree(rank_thread *m)
+{
+    uint8_t x = 0, all[2];
+    if (m->options.rank == 0)
+        return m->comm->ops->agree(m->comm, FR_OK);
+    return m->comm->ops->all_gather(m->comm, &x, 1, all);
+}
+
+static void test_apart(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, gather_or_agree);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPROTO, "rank 0: rank 1 is at an exchange of kind");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 0: rank 1 is at an exchange of kind");
+}
+
+static fr_status sum_more_or_less(rank_thread *m)
+{
+    float x[2] = {0};
+    return m->comm->ops->all_reduce_sum(m->comm, x, m->options.rank == 0 ? 2 : 1);
+}
+
+static void test_sizes_apart(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, sum_more_or_less);
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EPROTO, "rank 1 came with 4 bytes to an exchange of 8");
+    rank_thread_ended(&m[1], FR_EPEER, "rank 1 came with 4 bytes to an exchange of 8");
+}
+
+static void test_another_count(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, do_nothing);
+    m[1].options.size = 3;
+    m[1].options.connect_ms = SHORT_MS; /* a stranger to rank 0, which therefore cannot tell it */
+    rank_threads_run(m, 2);
+    rank_thread_ended(&m[0], FR_EMISMATCH, "rank 1 was started as one of 3 ranks, rank 0 as one of 2");
+    rank_thread_ended(&m[1], FR_EPEER, "no word from rank 0");
+}
+
+static void test_doubled(void **state)
+{
+    (void)state;
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, do_nothing);
+    m[2].options.rank = 1;
+    m[1].options.connect_ms = m[2].options.connect_ms = 1000;
+    rank_threads_run(m, 3);
+    rank_thread_ended(&m[0], FR_EMISMATCH, "two processes came as rank 1");
+    assert_int_not_equal(m[1].st, FR_OK);
+    assert_int_not_equal(m[2].st, FR_OK);
+}
+
+static void test_bad_options(void **state)
+{
+    (void)state;
+    fr_comm *c = NULL;
+    fr_ranks_options o = {.endpoint = "tcp://nowhere", .size = 2, .connect_ms = SHORT_MS, .wait_ms = SHORT_MS};
+    assert_int_equal(fr_comm_link_open(&o, &c), FR_EINVAL);
+    o.rank = 2;
+    assert_int_equal(fr_comm_link_open(&o, &c), FR_EINVAL);
+    o.rank = -1;
+    assert_int_equal(fr_comm_link_open(&o, &c), FR_EINVAL);
+    assert_null(c);
+}
+
+/* The leader notices something; rank 1 idles, and is told; rank 2 never looks. */
+static fr_status roll(rank_thread *m)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    char why[FR_COMM_WHY] = "the leader noticed";
+    if (m->options.rank == 2)
+        return FR_OK;
+    if (m->options.rank == 1)
+        return m->comm->ops->command_wait(m->comm, &data, &bytes);
+    return m->comm->ops->roll_call(m->comm, SHORT_MS, why, m->heard);
+}
+
+static void test_roll_call(void **state)
+{
+    (void)state;
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, roll);
+    rank_threads_run(m, 3);
+    assert_int_equal(m[0].st, FR_OK);
+    assert_true(m[0].heard[0] && m[0].heard[1] && !m[0].heard[2]);
+    rank_thread_ended(&m[1], FR_EPEER, "the leader noticed");
+}
+
+/* A follower notices something; the others look, and all have the same list. */
+static fr_status roll_of_follower(rank_thread *m)
+{
+    char why[FR_COMM_WHY] = "";
+    if (m->options.rank == 3)
+        return FR_OK;
+    if (m->options.rank == 1)
+        snprintf(why, sizeof why, "rank 1 noticed");
+    while (m->options.rank != 1 && !m->comm->ops->alarmed(m->comm))
+        fr_sleep_ms(1);
+    fr_status st = m->comm->ops->roll_call(m->comm, SHORT_MS, why, m->heard);
+    return st == FR_OK ? fr_fail(FR_EPEER, "%s", why) : st;
+}
+
+static void test_roll_call_of_follower(void **state)
+{
+    (void)state;
+    rank_thread m[4];
+    rank_threads_set_up(m, 4, 4, roll_of_follower);
+    rank_threads_run(m, 4);
+    for (int i = 0; i < 3; i++) {
+        rank_thread_ended(&m[i], FR_EPEER, "rank 1 noticed");
+        assert_true(m[i].heard[0] && m[i].heard[1] && m[i].heard[2] && !m[i].heard[3]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_missing),       cmocka_unit_test(test_silent),
+        cmocka_unit_test(test_silent_leader), cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_apart),         cmocka_unit_test(test_sizes_apart),
+        cmocka_unit_test(test_another_count), cmocka_unit_test(test_doubled),
+        cmocka_unit_test(test_bad_options),   cmocka_unit_test(test_roll_call),
+        cmocka_unit_test(test_roll_call_of_follower),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,36 @@
+/* comm_device.h: the communicator that sums memory of a device which the host cannot read. It lies over a host
+ * communicator, which carries all else; both are borrowed by the session, which closes only what it opened here. The
+ * table is comm.h's.
+ *
+ *   staged   through host memory, over any backend and any host communicator: ranks that share a GPU, which NCCL refuses,
+ *            and programs without NCCL.
+ *   nccl     on the device's stream, one GPU a rank. A rank that is lost is noticed by a time-out or by NCCL; then every
+ *            rank gives the group up, and the cause tells who noticed what and which ranks were not heard of any more.
+ *
+ * Collective: all ranks call, with equal options, and when one fails all do. */
+#ifndef FR_COMM_DEVICE_H
+#define FR_COMM_DEVICE_H
+
+#include "comm.h"
+#include "ops.h"
+
+enum { FR_COMM_TIMEOUT_MS = 30000 };
+
+typedef struct fr_comm_device_options {
+    bool share_gpu;       /* ranks may share a GPU: sums are staged */
+    bool batch_invariant; /* sums in rank order, not as NCCL's choice for the size has it */
+    int timeout_ms;       /* of connecting the ranks, and of each wait for a sum; 0: FR_COMM_TIMEOUT_MS */
+} fr_comm_device_options;
+
+/* The communicator that the session needs over its host communicator; NULL when that will do as it is. */
+fr_status fr_comm_device_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
+                              fr_comm **out);
+
+/* The two by themselves. No collective: fr_comm_staged_open. */
+fr_status fr_comm_staged_open(fr_comm *host, const fr_ops *ops, fr_device *dev, fr_comm **out);
+fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
+                            fr_comm **out);
+/* Was this program built with NCCL? */
+bool fr_comm_nccl_built(void);
+
+#endif

@@ -1,0 +1,476 @@
+/* comm_nccl.c: sums on the GPU's stream through NCCL; the only file that sees nccl.h.
+ *
+ * Sums. ncclAllReduce picks its algorithm, hence its order of additions, by the size of the message, and a row's sum would
+ * depend on what else is in the batch. So unless batch_invariant is off the values only travel by NCCL and are added by
+ * the backend, always ((r0 + r1) + r2)..., to the same bits as comm_mpi's:
+ *   small messages, 2 ranks   all-gather, each adds all;
+ *   large messages            each rank adds its piece for all (all to all), then the pieces are brought to everyone.
+ * What that costs beside ncclAllReduce: size - 1 small kernels a sum, and for small messages size / 2 times the bytes.
+ *
+ * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed. Scratch grows only after a
+ * sync, when nothing recorded is under way; what is recorded later holds the new address.
+ *
+ * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began. A
+ * sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while the
+ * host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when the
+ * host has waited for timeout_ms since its last call here. Giving up: ncclCommAbort, which lets the kernels leave; then a
+ * roll call over the host communicator, so that all ranks leave at once and the cause names those not heard of.
+ *
+ * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call looks
+ * there first, also those that are only passed on: an answer must not travel when its sums did not. ncclCommDestroy waits
+ * until no recorded pass holds the communicator: the device must have dropped them by then (watch with NULL). */
+#include "comm_device.h"
+
+#include <nccl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "clock.h"
+#include "comm_nccl_late.h"
+#include "comm_over.h"
+
+enum {
+    SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
+    PIECE = 64,            /* floats: pieces of large sums are multiples, so that kernels find them aligned */
+    ROLL_CALL_MS = 2000,   /* for the others to look, and to say a word */
+};
+
+typedef struct nccl_comm {
+    fr_comm_over over;
+    ncclComm_t nccl; /* NULL: not begun yet, or given up */
+    bool connected;
+    bool in_rank_order;
+    int timeout_ms;
+    float *parts;    /* scratch, device memory [cap_parts] */
+    size_t cap_parts;
+    uint64_t n_sums; /* enqueued */
+    uint64_t waiting_since; /* clock of the first look since the last call; 0: none yet */
+    ncclResult_t launched;  /* the first error of a launch */
+    char cause[400];        /* of giving up; "": not given up */
+} nccl_comm;
+
+static nccl_comm *of(fr_comm *c)
+{
+    return (nccl_comm *)c;
+}
+
+static fr_status check_nccl(const nccl_comm *m, ncclResult_t rc, const char *what)
+{
+    if (rc == ncclSuccess)
+        return FR_OK;
+    return fr_fail(FR_EPEER, "rank %d: NCCL: %s: %s (%s)", m->over.base.rank, what, ncclGetErrorString(rc),
+                   ncclGetLastError(m->nccl));
+}
+
+/* Waits for what `rc` says was only begun. ncclInProgress: the time was over. */
+static ncclResult_t settle(const nccl_comm *m, ncclResult_t rc)
+{
+    const uint64_t end = fr_now_ns() + (uint64_t)m->timeout_ms * 1000000;
+    while (rc == ncclInProgress) {
+        ncclResult_t asked = ncclCommGetAsyncError(m->nccl, &rc);
+        if (asked != ncclSuccess)
+            return asked;
+        if (rc == ncclInProgress && fr_now_ns() > end)
+            return rc;
+        sched_yield();
+    }
+    return rc;
+}
+
+/* ---- giving up */
+
+/* "; no word from ranks 1, 3": those that are not heard of. */
+static void name_silent(const nccl_comm *m, const bool *heard, char *text, size_t cap)
+{
+    size_t at = 0;
+    int n_silent = 0;
+    text[0] = '\0';
+    for (int r = 0; r < m->over.base.size; r++)
+        n_silent += !heard[r];
+    for (int r = 0; r < m->over.base.size && at < cap; r++) {
+        if (heard[r])
+            continue;
+        const char *lead = at > 0 ? ", " : n_silent > 1 ? "; no word from ranks " : "; no word from rank ";
+        at += (size_t)snprintf(text + at, cap - at, "%s%d", lead, r);
+    }
+    if (n_silent == 0)
+        snprintf(text, cap, "; every rank is still there");
+}
+
+/* why "": another rank began it, and says why. */
+static fr_status give_up(nccl_comm *m, const char *why)
+{
+    fr_comm *host = m->over.host;
+    char word[FR_COMM_WHY], silent[128] = "";
+    bool *heard = calloc((size_t)host->size, sizeof *heard);
+    snprintf(word, sizeof word, "%s", why);
+    if (m->nccl)
+        ncclCommAbort(m->nccl);
+    m->nccl = NULL;
+    if (heard && host->ops->roll_call && host->ops->roll_call(host, ROLL_CALL_MS, word, heard) == FR_OK)
+        name_silent(m, heard, silent, sizeof silent);
+    free(heard);
+    snprintf(m->cause, sizeof m->cause, "%s%s", word[0] ? word : "a rank gave the group up", silent);
+    return fr_fail(FR_EPEER, "%s", m->cause);
+}
+
+static fr_status give_up_for(nccl_comm *m, ncclResult_t rc, const char *what)
+{
+    check_nccl(m, rc, what);
+    char why[FR_COMM_WHY];
+    snprintf(why, sizeof why, "%s", fr_cause());
+    return give_up(m, why);
+}
+
+/* What is known without waiting. */
+static fr_status look_for_errors(nccl_comm *m)
+{
+    fr_comm *host = m->over.host;
+    ncclResult_t state = m->launched;
+    if (m->cause[0])
+        return fr_fail(FR_EPEER, "%s", m->cause);
+    if (state == ncclInProgress)
+        return give_up_for(m, state, "a sum was not launched in time");
+    if (state == ncclSuccess) {
+        const ncclResult_t asked = ncclCommGetAsyncError(m->nccl, &state);
+        state = asked != ncclSuccess ? asked : state;
+    }
+    if (state != ncclSuccess && state != ncclInProgress)
+        return give_up_for(m, state, "a sum failed");
+    if (host->ops->alarmed && host->ops->alarmed(host))
+        return give_up(m, "");
+    return FR_OK;
+}
+
+/* For ops->watch: while the host waits for the device. */
+static fr_status look(void *ctx)
+{
+    nccl_comm *m = ctx;
+    const uint64_t now = fr_now_ns();
+    FR_TRY(look_for_errors(m));
+    if (m->waiting_since == 0)
+        m->waiting_since = now;
+    const uint64_t waited_ms = (now - m->waiting_since) / 1000000;
+    if (m->n_sums == 0 || waited_ms < (uint64_t)m->timeout_ms)
+        return FR_OK;
+    char why[FR_COMM_WHY];
+    snprintf(why, sizeof why, "rank %d: sum %llu did not end in %d ms", m->over.base.rank,
+             (unsigned long long)m->n_sums, m->timeout_ms);
+    return give_up(m, why);
+}
+
+/* Before every call: the host gets on, so the time that it may wait begins anew. */
+static fr_status before(fr_comm_over *o)
+{
+    nccl_comm *m = of(&o->base);
+    m->waiting_since = 0;
+    return look_for_errors(m);
+}
+
+/* ---- sums */
+
+/* What a launch needs; copied into recorded passes. */
+typedef struct sum_args {
+    nccl_comm *m;
+    float *x;
+    size_t n;
+    float *parts;
+} sum_args;
+
+static void note(nccl_comm *m, ncclResult_t rc)
+{
+    rc = settle(m, rc);
+    if (m->launched == ncclSuccess)
+        m->launched = rc;
+}
+
+static bool may_launch(const nccl_comm *m)
+{
+    return m->nccl && m->launched == ncclSuccess;
+}
+
+static void launch_all_reduce(void *stream, const void *args)
+{
+    const sum_args *a = args;
+    if (may_launch(a->m))
+        note(a->m, ncclAllReduce(a->x, a->x, a->n, ncclFloat, ncclSum, a->m->nccl, stream));
+}
+
+static void launch_all_gather(void *stream, const void *args)
+{
+    const sum_args *a = args;
+    if (may_launch(a->m))
+        note(a->m, ncclAllGather(a->x, a->parts, a->n, ncclFloat, a->m->nccl, stream));
+}
+
+/* Large sums: every rank adds one piece. All are `size` long, the last ones shorter or empty. */
+typedef struct pieces {
+    size_t n, size;
+} pieces;
+
+static pieces cut(const nccl_comm *m, size_t n)
+{
+    const size_t ranks = (size_t)m->over.base.size;
+    return (pieces){n, (n + ranks * PIECE - 1) / (ranks * PIECE) * PIECE};
+}
+
+static size_t piece_at(pieces p, int rank)
+{
+    const size_t at = p.size * (size_t)rank;
+    return at < p.n ? at : p.n;
+}
+
+static size_t piece_len(pieces p, int rank)
+{
+    return piece_at(p, rank + 1) - piece_at(p, rank);
+}
+
+/* In one group, from and to every rank, itself included: the rank's part of each piece goes to its owner, and its own
+ * piece comes from everyone, rank r's to parts + r * size. */
+static void launch_scatter(void *stream, const void *args)
+{
+    const sum_args *a = args;
+    nccl_comm *m = a->m;
+    const pieces p = cut(m, a->n);
+    const size_t mine = piece_len(p, m->over.base.rank);
+    if (!may_launch(m))
+        return;
+    ncclResult_t rc = ncclGroupStart();
+    for (int r = 0; r < m->over.base.size && rc == ncclSuccess; r++) {
+        if (piece_len(p, r) > 0)
+            rc = ncclSend(a->x + piece_at(p, r), piece_len(p, r), ncclFloat, r, m->nccl, stream);
+        if (mine > 0 && rc == ncclSuccess)
+            rc = ncclRecv(a->parts + (size_t)r * p.size, mine, ncclFloat, r, m->nccl, stream);
+    }
+    const ncclResult_t end = ncclGroupEnd();
+    note(m, rc != ncclSuccess ? rc : end);
+}
+
+/* The other way: the rank's added piece, at parts, goes to everyone. */
+static void launch_collect(void *stream, const void *args)
+{
+    const sum_args *a = args;
+    nccl_comm *m = a->m;
+    const pieces p = cut(m, a->n);
+    const size_t mine = piece_len(p, m->over.base.rank);
+    if (!may_launch(m))
+        return;
+    ncclResult_t rc = ncclGroupStart();
+    for (int r = 0; r < m->over.base.size && rc == ncclSuccess; r++) {
+        if (mine > 0)
+            rc = ncclSend(a->parts, mine, ncclFloat, r, m->nccl, stream);
+        if (piece_len(p, r) > 0 && rc == ncclSuccess)
+            rc = ncclRecv(a->x + piece_at(p, r), piece_len(p, r), ncclFloat, r, m->nccl, stream);
+    }
+    const ncclResult_t end = ncclGroupEnd();
+    note(m, rc != ncclSuccess ? rc : end);
+}
+
+/* Room for n floats of scratch, rounded up so that it grows a few times only. */
+static fr_status make_room(nccl_comm *m, size_t n)
+{
+    fr_comm_over *o = &m->over;
+    size_t cap = PIECE;
+    void *mem = NULL;
+    if (n <= m->cap_parts)
+        return FR_OK;
+    while (cap < n)
+        cap *= 2;
+    FR_TRY(o->ops->sync(o->dev)); /* earlier sums may still use it */
+    o->ops->mem_free(o->dev, m->parts);
+    m->parts = NULL;
+    m->cap_parts = 0;
+    FR_TRY(o->ops->mem_alloc(o->dev, cap * sizeof *m->parts, &mem));
+    m->parts = mem;
+    m->cap_parts = cap;
+    return FR_OK;
+}
+
+static fr_status enqueue(nccl_comm *m, void (*launch)(void *, const void *), float *x, size_t n)
+{
+    const sum_args args = {.m = m, .x = x, .n = n, .parts = m->parts};
+    return m->over.ops->enqueue(m->over.dev, launch, &args, sizeof args);
+}
+
+static fr_status add(nccl_comm *m, float *x, const float *y, size_t n)
+{
+    return n > 0 ? m->over.ops->add(m->over.dev, x, y, 1, (int)n) : FR_OK;
+}
+
+/* x := ((r0 + r1) + r2)... of the parts, where this rank's part is x itself: what comes before it is summed up in part 0,
+ * then x joins, then what comes after. A sum of two does not depend on which is first. */
+static fr_status add_all(nccl_comm *m, float *x, size_t n)
+{
+    const int rank = m->over.base.rank;
+    for (int r = 1; r < rank; r++)
+        FR_TRY(add(m, m->parts, m->parts + (size_t)r * n, n));
+    if (rank > 0)
+        FR_TRY(add(m, x, m->parts, n));
+    for (int r = rank + 1; r < m->over.base.size; r++)
+        FR_TRY(add(m, x, m->parts + (size_t)r * n, n));
+    return FR_OK;
+}
+
+static fr_status sum_small(nccl_comm *m, float *x, size_t n)
+{
+    FR_TRY(make_room(m, (size_t)m->over.base.size * n));
+    FR_TRY(enqueue(m, launch_all_gather, x, n));
+    return add_all(m, x, n);
+}
+
+static fr_status sum_large(nccl_comm *m, float *x, size_t n)
+{
+    const pieces p = cut(m, n);
+    FR_TRY(make_room(m, (size_t)m->over.base.size * p.size));
+    FR_TRY(enqueue(m, launch_scatter, x, n));
+    for (int r = 1; r < m->over.base.size; r++)
+        FR_TRY(add(m, m->parts, m->parts + (size_t)r * p.size, piece_len(p, m->over.base.rank)));
+    return enqueue(m, launch_collect, x, n);
+}
+
+static fr_status nccl_all_reduce_sum(fr_comm *c, float *x, size_t n)
+{
+    nccl_comm *m = of(c);
+    FR_TRY(before(&m->over));
+    FR_TRY(fr_comm_over_check(&m->over, n));
+    if (n == 0)
+        return FR_OK;
+    m->n_sums++;
+    if (!m->in_rank_order)
+        return enqueue(m, launch_all_reduce, x, n);
+    return n <= SMALL_SUM || c->size == 2 ? sum_small(m, x, n) : sum_large(m, x, n);
+}
+
+/* ---- opening and closing */
+
+static void nccl_close(fr_comm **c)
+{
+    if (!c || !*c)
+        return;
+    nccl_comm *m = of(*c);
+    m->over.ops->watch(m->over.dev, NULL, NULL);
+    if (m->nccl && m->connected && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
+        ncclCommDestroy(m->nccl);
+    else if (m->nccl)
+        ncclCommAbort(m->nccl);
+    m->over.ops->mem_free(m->over.dev, m->parts);
+    free(m);
+    *c = NULL;
+}
+
+static const fr_comm_ops nccl_ops = {
+    .name = "nccl",
+    .all_reduce_sum = nccl_all_reduce_sum,
+    .gather = fr_comm_over_gather,
+    .all_gather = fr_comm_over_all_gather,
+    .broadcast = fr_comm_over_broadcast,
+    .agree = fr_comm_over_agree,
+    .command_send = fr_comm_over_command_send,
+    .command_wait = fr_comm_over_command_wait,
+    .close = nccl_close,
+};
+
+/* The same id on all ranks; it names the group to NCCL and says where rank 0 listens. */
+static fr_status share_id(const nccl_comm *m, ncclUniqueId *id)
+{
+    fr_comm *host = m->over.host;
+    fr_status st = FR_OK;
+    if (host->rank == 0)
+        st = check_nccl(m, ncclGetUniqueId(id), "ncclGetUniqueId");
+    FR_TRY(host->ops->agree(host, st));
+    return host->ops->broadcast(host, id, sizeof *id);
+}
+
+/* A rank that fails lets the others wait in vain: so they agree on real errors first, and only then on the time-outs that
+ * came of them. */
+static fr_status connect_ranks(nccl_comm *m)
+{
+    fr_comm *host = m->over.host;
+    ncclUniqueId id = {0};
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    FR_TRY(host->ops->agree(host, fr_nccl_open()));
+    FR_TRY(share_id(m, &id));
+    const ncclResult_t rc =
+        settle(m, ncclCommInitRankConfig(&m->nccl, host->size, id, host->rank, &config));
+    const fr_status failed = rc == ncclInProgress ? FR_OK : check_nccl(m, rc, "connecting the ranks");
+    FR_TRY(host->ops->agree(host, failed));
+    const fr_status late = rc != ncclInProgress ? FR_OK
+                                                : fr_fail(FR_EPEER, "rank %d: NCCL did not connect %d ranks in %d ms",
+                                                          host->rank, host->size, m->timeout_ms);
+    return host->ops->agree(host, late);
+}
+
+static fr_status sum_ones(nccl_comm *m, float *x, size_t n)
+{
+    const fr_comm_over *o = &m->over;
+    float one = 1, sum = 0;
+    FR_TRY(o->ops->upload(o->dev, x, &one, sizeof one));
+    FR_TRY(nccl_all_reduce_sum(&m->over.base, x, n));
+    FR_TRY(o->ops->download(o->dev, &sum, x, sizeof sum));
+    FR_TRY(look_for_errors(m));
+    if (sum != (float)o->base.size)
+        return fr_fail(FR_EPEER, "rank %d: NCCL: the sum of %d ones is %g", o->base.rank, o->base.size, (double)sum);
+    return FR_OK;
+}
+
+/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded. And a rank that
+ * cannot hear the others is known before the model is loaded. */
+static fr_status prove(nccl_comm *m)
+{
+    static const size_t sizes[] = {1, SMALL_SUM + 1};
+    const fr_comm_over *o = &m->over;
+    void *x = NULL;
+    fr_status st = o->ops->mem_alloc(o->dev, sizes[1] * sizeof(float), &x);
+    FR_TRY_GOTO(st, o->host->ops->agree(o->host, st), done);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && st == FR_OK; i++)
+        st = sum_ones(m, x, sizes[i]);
+    /* A group that was given up has ranks that do not come here. */
+    if (!m->cause[0])
+        st = o->host->ops->agree(o->host, st);
+done:
+    o->ops->mem_free(o->dev, x);
+    m->n_sums = 0; /* no sum is under way: the model may be loaded without haste */
+    return st;
+}
+
+bool fr_comm_nccl_built(void)
+{
+    return true;
+}
+
+static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
+                          nccl_comm **out)
+{
+    nccl_comm *m = calloc(1, sizeof *m);
+    if (!m)
+        return fr_no_memory();
+    fr_comm_over_init(&m->over, &nccl_ops, host, ops, dev);
+    m->over.before = before;
+    m->in_rank_order = o->batch_invariant;
+    m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
+    *out = m;
+    return FR_OK;
+}
+
+fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
+                            fr_comm **out)
+{
+    fr_status st = FR_OK;
+    nccl_comm *m = NULL;
+    FR_TRY_GOTO(st, host->ops->agree(host, new_comm(host, ops, dev, o, &m)), fail);
+    FR_TRY_GOTO(st, connect_ranks(m), fail);
+    m->connected = true;
+    ops->watch(dev, look, m);
+    FR_TRY_GOTO(st, prove(m), fail);
+    *out = &m->over.base;
+    return FR_OK;
+fail:
+    if (m) {
+        fr_comm *half_built = &m->over.base;
+        nccl_close(&half_built);
+    }
+    return st;
+}

@@ -1,0 +1,30 @@
+/* comm_over.h: what the communicators for device memory share (comm_staged, comm_nccl): each lies over a host
+ * communicator, which carries all that is in host memory. The host communicator is borrowed and must outlive them. */
+#ifndef FR_COMM_OVER_H
+#define FR_COMM_OVER_H
+
+#include "comm.h"
+#include "ops.h"
+
+typedef struct fr_comm_over {
+    fr_comm base;
+    fr_comm *host;
+    const fr_ops *ops;
+    fr_device *dev;
+    fr_status (*before)(struct fr_comm_over *o); /* each call that is passed on; an error it returns ends that. NULL: none */
+} fr_comm_over;
+
+/* Takes the host communicator's place in the group. */
+void fr_comm_over_init(fr_comm_over *o, const fr_comm_ops *table, fr_comm *host, const fr_ops *ops, fr_device *dev);
+/* FR_ELIMIT when a sum of n floats is more than a message may have. */
+fr_status fr_comm_over_check(const fr_comm_over *o, size_t n);
+
+/* For the tables: passed on. */
+fr_status fr_comm_over_gather(fr_comm *c, const void *mine, size_t bytes, void *out);
+fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out);
+fr_status fr_comm_over_broadcast(fr_comm *c, void *data, size_t bytes);
+fr_status fr_comm_over_agree(fr_comm *c, fr_status mine);
+fr_status fr_comm_over_command_send(fr_comm *c, const void *data, size_t bytes);
+fr_status fr_comm_over_command_wait(fr_comm *c, const void **data_out, size_t *bytes_out);
+
+#endif

@@ -1,0 +1,62 @@
+/* comm_staged.c: sums of device memory through host memory: down, the host communicator's sum, up. Every sum waits for
+ * the device, and so is slow beside NCCL; but it needs nothing that the host communicator and the backend do not have,
+ * and it gives the same bits as the host communicator. */
+#include "comm_device.h"
+
+#include <stdlib.h>
+
+#include "buf.h"
+#include "check.h"
+#include "comm_over.h"
+
+typedef struct staged_comm {
+    fr_comm_over over;
+    fr_buf copy; /* of what is summed; grown, never shrunk */
+} staged_comm;
+
+static fr_status staged_all_reduce_sum(fr_comm *c, float *x, size_t n)
+{
+    staged_comm *s = (staged_comm *)c;
+    fr_comm *host = s->over.host;
+    const fr_ops *ops = s->over.ops;
+    const size_t bytes = n * sizeof *x;
+    if (n == 0)
+        return FR_OK;
+    FR_TRY(fr_comm_over_check(&s->over, n));
+    FR_TRY(fr_buf_reserve(&s->copy, bytes)); /* its length stays 0 */
+    FR_TRY(ops->download(s->over.dev, s->copy.data, x, bytes));
+    FR_TRY(host->ops->all_reduce_sum(host, (float *)s->copy.data, n));
+    return ops->upload(s->over.dev, x, s->copy.data, bytes);
+}
+
+static void staged_close(fr_comm **c)
+{
+    if (!c || !*c)
+        return;
+    staged_comm *s = (staged_comm *)*c;
+    fr_buf_free(&s->copy);
+    free(s);
+    *c = NULL;
+}
+
+static const fr_comm_ops staged_ops = {
+    .name = "staged",
+    .all_reduce_sum = staged_all_reduce_sum,
+    .gather = fr_comm_over_gather,
+    .all_gather = fr_comm_over_all_gather,
+    .broadcast = fr_comm_over_broadcast,
+    .agree = fr_comm_over_agree,
+    .command_send = fr_comm_over_command_send,
+    .command_wait = fr_comm_over_command_wait,
+    .close = staged_close,
+};
+
+fr_status fr_comm_staged_open(fr_comm *host, const fr_ops *ops, fr_device *dev, fr_comm **out)
+{
+    staged_comm *s = calloc(1, sizeof *s);
+    if (!s)
+        return fr_no_memory();
+    fr_comm_over_init(&s->over, &staged_ops, host, ops, dev);
+    *out = &s->over.base;
+    return FR_OK;
+}

@@ -1,0 +1,240 @@
+/* comm_link.c: the communicator table over ranks.h. All collectives are alike: the followers' words go to rank 0, and what
+ * it made of them goes to all. */
+#include "comm_link.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+
+typedef struct link_comm {
+    fr_comm base;
+    fr_ranks *ranks;
+    fr_msg command; /* the last one received */
+} link_comm;
+
+typedef struct verdict {
+    int32_t status;
+    char cause[500];
+} verdict;
+
+static link_comm *of(fr_comm *c)
+{
+    return (link_comm *)c;
+}
+
+static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
+{
+    if (bytes > FR_RANKS_MOST_BYTES / (size_t)c->size)
+        return fr_fail(FR_ELIMIT, "%s: a message of %zu bytes is too large", what, bytes);
+    return FR_OK;
+}
+
+static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes)
+{
+    fr_msg word;
+    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, &word));
+    if (bytes > 0)
+        memcpy(out, word.body.rank_word.data.data, bytes);
+    fr_msg_free(&word);
+    return FR_OK;
+}
+
+static fr_status send_all(link_comm *l, fr_ranks_kind kind, const void *data, size_t bytes)
+{
+    for (int r = 1; r < l->base.size; r++)
+        FR_TRY(fr_ranks_send(l->ranks, r, kind, data, bytes));
+    return FR_OK;
+}
+
+/* From every rank in rank order, on rank 0. */
+static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, size_t bytes, uint8_t *out)
+{
+    if (bytes > 0 && out != mine)
+        memcpy(out, mine, bytes);
+    for (int r = 1; r < l->base.size; r++)
+        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes));
+    return FR_OK;
+}
+
+static fr_status add_rank(link_comm *l, int rank, float *x, size_t n)
+{
+    fr_msg word;
+    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, &word));
+    for (size_t i = 0; i < n; i++) {
+        float y;
+        memcpy(&y, word.body.rank_word.data.data + i * sizeof y, sizeof y);
+        x[i] += y;
+    }
+    fr_msg_free(&word);
+    return FR_OK;
+}
+
+static fr_status link_all_reduce_sum(fr_comm *c, float *x, size_t n)
+{
+    link_comm *l = of(c);
+    if (n == 0 || c->size == 1)
+        return FR_OK;
+    FR_TRY(check_bytes(c, n > SIZE_MAX / sizeof *x ? SIZE_MAX : n * sizeof *x, "all_reduce_sum"));
+    if (c->rank != 0) {
+        FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
+        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x);
+    }
+    for (int r = 1; r < c->size; r++)
+        FR_TRY(add_rank(l, r, x, n));
+    return send_all(l, FR_RANKS_SUM, x, n * sizeof *x);
+}
+
+static fr_status link_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+{
+    FR_TRY(check_bytes(c, bytes, "gather"));
+    if (c->rank != 0)
+        return fr_ranks_send(of(c)->ranks, 0, FR_RANKS_GATHER, mine, bytes);
+    return collect(of(c), FR_RANKS_GATHER, mine, bytes, out);
+}
+
+static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+{
+    link_comm *l = of(c);
+    FR_TRY(check_bytes(c, bytes, "all_gather"));
+    if (c->rank != 0) {
+        FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_ALL_GATHER, mine, bytes));
+        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
+    }
+    FR_TRY(collect(l, FR_RANKS_ALL_GATHER, mine, bytes, out));
+    return send_all(l, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
+}
+
+static fr_status link_broadcast(fr_comm *c, void *data, size_t bytes)
+{
+    FR_TRY(check_bytes(c, bytes, "broadcast"));
+    return c->rank == 0 ? send_all(of(c), FR_RANKS_BROADCAST, data, bytes)
+                        : receive_into(of(c), 0, FR_RANKS_BROADCAST, data, bytes);
+}
+
+/* Words take memory, little of it: a rank without any cannot tell, and the others' wait has its deadline. */
+static fr_status link_agree(fr_comm *c, fr_status mine)
+{
+    link_comm *l = of(c);
+    verdict first = {.status = mine}, other;
+    if (mine != FR_OK)
+        snprintf(first.cause, sizeof first.cause, "%s", fr_cause());
+    if (c->rank == 0) {
+        for (int r = 1; r < c->size; r++) {
+            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other));
+            if (first.status == FR_OK)
+                first = other;
+        }
+        FR_TRY(send_all(l, FR_RANKS_AGREE, &first, sizeof first));
+    } else {
+        FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_AGREE, &first, sizeof first));
+        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first));
+    }
+    first.cause[sizeof first.cause - 1] = '\0';
+    return first.status == FR_OK ? FR_OK : fr_fail((fr_status)first.status, "%s", first.cause);
+}
+
+static fr_status link_command_send(fr_comm *c, const void *data, size_t bytes)
+{
+    if (c->rank != 0)
+        return fr_fail(FR_EINVAL, "command_send: rank %d is not the leader", c->rank);
+    FR_TRY(check_bytes(c, bytes, "command_send"));
+    return send_all(of(c), FR_RANKS_COMMAND, data, bytes);
+}
+
+static fr_status link_command_wait(fr_comm *c, const void **data_out, size_t *bytes_out)
+{
+    link_comm *l = of(c);
+    if (c->rank == 0)
+        return fr_fail(FR_EINVAL, "command_wait: the leader has no commands to wait for");
+    fr_msg_free(&l->command);
+    FR_TRY(fr_ranks_idle(l->ranks, 0, FR_RANKS_COMMAND, &l->command));
+    *data_out = l->command.body.rank_word.data.data;
+    *bytes_out = l->command.body.rank_word.data.len;
+    return FR_OK;
+}
+
+static fr_status link_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
+{
+    return fr_ranks_roll_call(of(c)->ranks, wait_ms, why, heard_out);
+}
+
+static bool link_alarmed(fr_comm *c)
+{
+    return fr_ranks_alarmed(of(c)->ranks);
+}
+
+static void link_close(fr_comm **c)
+{
+    if (!c || !*c)
+        return;
+    link_comm *l = of(*c);
+    fr_msg_free(&l->command);
+    fr_ranks_close(&l->ranks);
+    free(l);
+    *c = NULL;
+}
+
+static const fr_comm_ops link_ops = {
+    .name = "link",
+    .all_reduce_sum = link_all_reduce_sum,
+    .gather = link_gather,
+    .all_gather = link_all_gather,
+    .broadcast = link_broadcast,
+    .agree = link_agree,
+    .command_send = link_command_send,
+    .command_wait = link_command_wait,
+    .roll_call = link_roll_call,
+    .alarmed = link_alarmed,
+    .close = link_close,
+};
+
+typedef struct whereabouts {
+    char host[64];
+    cpu_set_t cores;
+} whereabouts;
+
+/* Sets here, n_here and n_alike. Hosts are told apart by their names. */
+static fr_status look_around(link_comm *l)
+{
+    fr_comm *c = &l->base;
+    whereabouts mine = {.host = ""}, *all = calloc((size_t)c->size, sizeof *all);
+    fr_status st = link_agree(c, all ? FR_OK : fr_no_memory());
+    gethostname(mine.host, sizeof mine.host - 1);
+    if (sched_getaffinity(0, sizeof mine.cores, &mine.cores) != 0)
+        CPU_ZERO(&mine.cores);
+    if (st == FR_OK)
+        st = link_all_gather(c, &mine, sizeof mine, all);
+    for (int r = 0; r < c->size && st == FR_OK; r++) {
+        const bool is_here = strcmp(all[r].host, mine.host) == 0;
+        c->n_here += is_here;
+        c->here += is_here && r < c->rank;
+        c->n_alike += is_here && CPU_EQUAL(&all[r].cores, &mine.cores);
+    }
+    free(all);
+    return st;
+}
+
+fr_status fr_comm_link_open(const fr_ranks_options *options, fr_comm **out)
+{
+    fr_status st;
+    if (options->size < 1 || options->rank < 0 || options->rank >= options->size)
+        return fr_fail(FR_EINVAL, "there is no rank %d in a group of %d", options->rank, options->size);
+    link_comm *l = calloc(1, sizeof *l);
+    if (!l)
+        return fr_no_memory();
+    fr_comm *self = &l->base;
+    l->base.ops = &link_ops;
+    l->base.rank = options->rank;
+    l->base.size = options->size;
+    FR_TRY_GOTO(st, fr_ranks_open(options, &l->ranks), fail);
+    FR_TRY_GOTO(st, look_around(l), fail);
+    *out = self;
+    return FR_OK;
+fail:
+    link_close(&self);
+    return st;
+}

@@ -1,0 +1,62 @@
+/* file_map.c: see file_map.h. */
+#include "file_map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static fr_status map_fd(const char *path, int fd, fr_file_map *out)
+{
+    struct stat sb;
+    if (fstat(fd, &sb))
+        return fr_fail(FR_EIO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(sb.st_mode))
+        return fr_fail(FR_EINVAL, "%s: not a regular file", path);
+    if (sb.st_size == 0)
+        return fr_fail(FR_EFORMAT, "%s: the file is empty", path);
+    void *base = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (base == MAP_FAILED)
+        return fr_fail(errno == ENOMEM ? FR_ENOMEM : FR_EIO, "%s: cannot map: %s", path,
+                       strerror(errno));
+    *out = (fr_file_map){base, (size_t)sb.st_size};
+    return FR_OK;
+}
+
+fr_status fr_file_map_open(const char *path, fr_file_map *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
+    if (fd < 0)
+        return fr_fail(errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", path, strerror(errno));
+    fr_status st = map_fd(path, fd, out);
+    close(fd);
+    return st;
+}
+
+void fr_file_map_close(fr_file_map *m)
+{
+    if (m->base)
+        munmap((void *)m->base, m->size);
+    *m = (fr_file_map){0};
+}
+
+void fr_file_map_read_ahead(const fr_file_map *m)
+{
+    (void)madvise((void *)m->base, m->size, MADV_SEQUENTIAL); /* a hint: failing is fine */
+}
+
+void fr_file_map_drop(const fr_file_map *m, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    if (!m->base || p < m->base || n > m->size || (size_t)(p - m->base) > m->size - n)
+        return;
+    /* Whole pages inside the range only: the rest is shared with neighbours that may still be read.
+     */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = ((size_t)(p - m->base) + page - 1) / page * page;
+    size_t to = ((size_t)(p - m->base) + n) / page * page;
+    if (from < to)
+        (void)madvise((void *)(m->base + from), to - from, MADV_DONTNEED);
+}

@@ -1,0 +1,25 @@
+/* file_map.h: a file's bytes, mapped private and read only. A file that is cut while it is mapped
+ * kills the reader with SIGBUS, as with every mapped file: replace files by rename. */
+#ifndef FR_FILE_MAP_H
+#define FR_FILE_MAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+typedef struct fr_file_map {
+    const uint8_t *base; /* NULL: none */
+    size_t size;
+} fr_file_map;
+
+/* Regular files with at least one byte only. FR_ENOTFOUND, FR_EIO, FR_EINVAL, FR_EFORMAT; the cause
+ * names the path. */
+fr_status fr_file_map_open(const char *path, fr_file_map *out);
+void fr_file_map_close(fr_file_map *m);
+/* Tells the kernel that these bytes will be read once, from front to back. */
+void fr_file_map_read_ahead(const fr_file_map *m);
+/* Tells the kernel that these bytes are no longer needed. Bytes elsewhere: nothing happens. */
+void fr_file_map_drop(const fr_file_map *m, const void *data, size_t n);
+
+#endif
