@@ -11,7 +11,7 @@
 #include "log.h"
 #include "ops_cpu.h"
 #if FR_HAVE_CUDA
-#include "ops_cuda.h"
+#include "cuda/ops_cuda.h"
 #endif
 
 static const fr_ops *const all[] = {

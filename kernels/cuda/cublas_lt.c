@@ -41,6 +41,7 @@ static fr_status open_parts(fr_cublas *lt)
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const size_t bytes = WORKSPACE;
     FR_TRY(fr_cublas_lt_open());
+    FR_TRY(fr_cublas_lt_open());
     FR_TRY(check(cublasLtCreate(&lt->handle), "cublasLtCreate"));
     FR_TRY(check(cublasLtMatmulDescCreate(&lt->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                  "cublasLtMatmulDescCreate"));

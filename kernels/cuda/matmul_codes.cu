@@ -25,9 +25,9 @@ static __device__ __forceinline__ void load_scales(const fr_cuda_matrix &matrix,
 {
     const uint8_t *scales = from.at + 8 * PAIR_BYTES + threadIdx.x % 32 / 4 * 16;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        load_if(from.wanted, scales + half * 128, &to->scales[half]);
-        load_if(from.wanted && matrix.has_shifts, scales + 256 + half * 128, &to->shifts[half]);
+    for (int side = 0; side < 2; side++) {
+        load_if(from.wanted, scales + side * 128, &to->scales[side]);
+        load_if(from.wanted && matrix.has_shifts, scales + 256 + side * 128, &to->shifts[side]);
     }
 }
 

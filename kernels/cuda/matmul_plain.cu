@@ -35,8 +35,8 @@ static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2],
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-                to->rows[m][b][half] = load_once(at[m][half] + col + 32 * b);
+            for (int side = 0; side < 2; side++)
+                to->rows[m][b][side] = load_once(at[m][side] + col + 32 * b);
 }
 
 /* The lane's activations of a step: instruction s of block b at [..][2 * b + s]. */
@@ -126,8 +126,8 @@ void matmul_narrow(const fr_cuda_matmul_args args)
     const int chunks = (args.stride + CHUNK - 1) / CHUNK;
     const uint16_t *at[M][2];
     for (int m = 0; m < M; m++)
-        for (int half = 0; half < 2; half++)
-            at[m][half] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, half);
+        for (int side = 0; side < 2; side++)
+            at[m][side] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, side);
     step_weights<M> ahead = {};
     load_step<M>(at, warp * CHUNK, args.stride, &ahead);
     float up[N], sums[N][elements<M>::MINE] = {};

@@ -49,18 +49,18 @@ static __device__ __forceinline__ void load_scales(const record &from, super_til
     if (!from.wanted)
         return;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int row = lane / 4 + 8 * half;
+    for (int side = 0; side < 2; side++) {
+        const int row = lane / 4 + 8 * side;
         const uint32_t *scales =
             (const uint32_t *)(from.at + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
-        to->d[half] = *(const uint32_t *)(from.at + layout<TYPE>::CODES + row * 4);
+        to->d[side] = *(const uint32_t *)(from.at + layout<TYPE>::CODES + row * 4);
 #pragma unroll
         for (int i = 0; i < layout<TYPE>::SCALES / 4; i++)
-            to->scales[half][i] = scales[i];
+            to->scales[side][i] = scales[i];
         if (TYPE == Q6_K)
-            to->offsets[half] = scales[t];
+            to->offsets[side] = scales[t];
         else /* mins lie behind the scales of all rows */
-            to->offsets[half] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0;
+            to->offsets[side] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0;
     }
 }
 
@@ -73,11 +73,11 @@ static __device__ __forceinline__ super_tile<TYPE> first_super(const record &fro
     return w;
 }
 
-/* Scale s of row lane / 4 + 8 * half. */
+/* Scale s of row lane / 4 + 8 * side. */
 template <int TYPE>
-static __device__ __forceinline__ float scale_of(const super_tile<TYPE> &w, int half, int s)
+static __device__ __forceinline__ float scale_of(const super_tile<TYPE> &w, int side, int s)
 {
-    uint32_t byte = w.scales[half][s / 4] >> s % 4 * 8 & 255;
+    uint32_t byte = w.scales[side][s / 4] >> s % 4 * 8 & 255;
     return TYPE == Q6_K ? (float)(int8_t)byte : (float)byte;
 }
 

@@ -82,13 +82,13 @@ static __device__ __forceinline__ void weights_of(uint4 upper, uint4 lower, int 
     a[3] = s ? lower.w : lower.y;
 }
 
-/* Where a lane reads: its share of block 0 in row lane / 4 + 8 * half of the tile at first_row.
+/* Where a lane reads: its share of block 0 in row lane / 4 + 8 * side of the tile at first_row.
  * Rows past the end read the last one; nobody writes what comes of it. */
 static __device__ __forceinline__ const uint16_t *lane_row(const fr_cuda_matrix &matrix, int stride,
-                                                           int first_row, int half)
+                                                           int first_row, int side)
 {
     const int lane = threadIdx.x % 32;
-    int row = min(first_row + lane / 4 + 8 * half, matrix.rows - 1);
+    int row = min(first_row + lane / 4 + 8 * side, matrix.rows - 1);
     return (const uint16_t *)matrix.data + (int64_t)row * stride + lane % 4 * 8;
 }
 

@@ -97,8 +97,8 @@ template <int TYPE> FR_KERNEL(THREADS) void matmul_wide(const fr_cuda_matmul_arg
         (const wide_stage<TYPE> *)args.acts + (int64_t)blockIdx.x * blocks;
     const uint16_t *at[WIDE_M][2];
     for (int m = 0; m < WIDE_M; m++)
-        for (int half = 0; half < 2; half++)
-            at[m][half] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, half);
+        for (int side = 0; side < 2; side++)
+            at[m][side] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, side);
     float c[WIDE_M][WIDE_N][4] = {}, sums[WIDE_M][WIDE_N][4] = {};
     for (int block = 0; block < STAGES - 1; block++)
         copy_stage<TYPE>(acts, block, blocks, stages);

@@ -75,11 +75,11 @@ static __device__ void mma_by_shuffles(Sum c[4], const uint32_t a[4], const uint
                                        Step step)
 {
     const int lane = threadIdx.x % 32, row = lane / 4 * 4, token = lane % 4 * 8;
-    for (int half = 0; half < 2; half++)
+    for (int side = 0; side < 2; side++)
         for (int word = 0; word < 4; word++) {
-            const uint64_t rows = from_lane(a[2 * half], a[2 * half + 1], row + word);
-            const uint32_t b0 = __shfl_sync(0xffffffffu, b[half], token + word),
-                           b1 = __shfl_sync(0xffffffffu, b[half], token + 4 + word);
+            const uint64_t rows = from_lane(a[2 * side], a[2 * side + 1], row + word);
+            const uint32_t b0 = __shfl_sync(0xffffffffu, b[side], token + word),
+                           b1 = __shfl_sync(0xffffffffu, b[side], token + 4 + word);
             c[0] = step((uint32_t)rows, b0, c[0]);
             c[1] = step((uint32_t)rows, b1, c[1]);
             c[2] = step((uint32_t)(rows >> 32), b0, c[2]);

@@ -1,7 +1,7 @@
 /* test_cuda_matmul.c: the launches that matmul_plan.h gives out, on the CUDA of tests/cuda_on_cpu,
  * against the plain definition in double precision, against the CPU backends' bits, and against
  * themselves with another number of tokens. */
-#include <float.h>
+#include <cublasLt.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,55 +20,6 @@ enum {
     N_BATCHES = sizeof batches / sizeof *batches
 };
 
-/* ---- a stand-in for cublas_lt.c: the product of rounded activations, as exact as doubles are */
-
-static int cublas_calls;
-
-bool fr_cublas_choose(fr_cublas *lt, const fr_cublas_shape *shape, uint64_t algorithm[8])
-{
-    (void)lt;
-    memset(algorithm, 7, sizeof(uint64_t[8]));
-    return shape->rows > 1; /* one shape that it does not have */
-}
-
-static void *fetch(const void *device, size_t bytes)
-{
-    void *host = suite_alloc(bytes);
-    assert_int_equal(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
-    return host;
-}
-
-void fr_cublas_matmul(cudaStream_t stream, const void *p)
-{
-    (void)stream;
-    const fr_cublas_args *args = p;
-    const fr_cublas_shape *s = &args->shape;
-    const fr_dtype t = s->bf16 ? FR_BF16 : FR_F16;
-    const size_t row = (size_t)s->stride * 2;
-    uint8_t *w = fetch(args->w, (size_t)s->rows * row), *x = fetch(args->x, (size_t)s->n * row);
-    float *y = suite_alloc((size_t)s->n * (size_t)s->rows * sizeof *y),
-          *a = suite_alloc((size_t)s->stride * sizeof *a),
-          *b = suite_alloc((size_t)s->stride * sizeof *b);
-    for (int m = 0; m < s->n; m++)
-        for (int r = 0; r < s->rows; r++) {
-            double sum = 0;
-            fr_dtype_to_f32(t, w + (size_t)r * row, a, s->stride);
-            fr_dtype_to_f32(t, x + (size_t)m * row, b, s->stride);
-            for (int c = 0; c < s->stride; c++)
-                sum += (double)a[c] * (double)b[c];
-            y[m * s->rows + r] = (float)sum;
-        }
-    assert_int_equal(
-        cudaMemcpy(args->y, y, (size_t)s->n * (size_t)s->rows * sizeof *y, cudaMemcpyHostToDevice),
-        cudaSuccess);
-    cublas_calls++;
-    free(w);
-    free(x);
-    free(y);
-    free(a);
-    free(b);
-}
-
 /* ---- running a plan */
 
 static void *device_new(size_t bytes)
@@ -83,6 +34,13 @@ static void *device_copy(const void *host, size_t bytes)
     void *copy = device_new(bytes);
     assert_int_equal(cudaMemcpy(copy, host, bytes, cudaMemcpyHostToDevice), cudaSuccess);
     return copy;
+}
+
+static void *fetch(const void *device, size_t bytes)
+{
+    void *host = suite_alloc(bytes);
+    assert_int_equal(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+    return host;
 }
 
 /* Uploaded by pieces of so many tiles of 16 rows. */
@@ -399,33 +357,85 @@ static void test_activations_beyond_f16(void **state)
     }
 }
 
-/* Through cuBLASLt where it may be used, has the shape, and there are many tokens. */
+/* Through cuBLASLt where it may be used and there are many tokens: not as exact, and x may be
+ * beyond F16. */
 static void test_cublas(void **state)
 {
     (void)state;
-    enum { COLS = 130, N = FR_CUBLAS_TOKENS };
-    static const fr_dtype types[] = {FR_BF16, FR_F16, FR_Q8_0 /* never */};
+    enum { ROWS = 20, COLS = 130, N = FR_CUBLAS_TOKENS };
+    static const fr_dtype types[] = {FR_BF16, FR_F16, FR_F32 /* never */};
     suite_random r = {13};
-    for (int i = 0; i < 3; i++)
-        for (int rows = 1; rows <= 20; rows += 19) {
-            const bool plain = types[i] != FR_Q8_0;
-            fr_matrix m = suite_matrix(&r, types[i], rows, plain ? COLS : 128);
-            float *x = suite_alloc((size_t)(N * COLS) * sizeof *x);
-            suite_fill(&r, x, N * COLS);
-            for (int k = 0; k < N * COLS; k++)
-                x[k] *= 1e6f;
-            fr_weight w = upload(&m, 1);
-            const int before = cublas_calls;
-            for (int n = N - 1; n <= N; n++) {
-                float *y = run_products(&w, 1, x, n, (fr_cublas *)(void *)&cublas_calls);
-                check(&m, x, n, y, plain ? 0x1p-9 : 0.05 / sqrt(128));
-                free(y);
-            }
-            assert_int_equal(cublas_calls - before, plain && rows > 1);
-            cudaFree(w.data);
-            free(x);
-            suite_matrix_free(&m);
+    fr_cublas *lt = NULL;
+    assert_int_equal(fr_cublas_open(&lt), FR_OK);
+    for (int i = 0; i < 3; i++) {
+        fr_matrix m = suite_matrix(&r, types[i], ROWS, COLS);
+        float *x = suite_alloc((N + 1) * COLS * sizeof *x);
+        suite_fill(&r, x, (N + 1) * COLS);
+        for (int k = 0; k < (N + 1) * COLS; k++)
+            x[k] *= 1e6f;
+        fr_weight w = upload(&m, 1);
+        for (int n = N - 1; n <= N + 1; n++) {
+            float *y = run_products(&w, 1, x, n, lt), *own = run_products(&w, 1, x, n, NULL);
+            check(&m, x, n, y, 0x1p-9);
+            const bool same = memcmp(y, own, (size_t)(n * ROWS) * sizeof *y) == 0;
+            assert_int_equal(same, n < N || types[i] == FR_F32);
+            free(own);
+            free(y);
         }
+        cudaFree(w.data);
+        free(x);
+        suite_matrix_free(&m);
+    }
+    fr_cublas_close(&lt);
+    assert_null(lt);
+    fr_cublas_close(&lt); /* NULL is fine */
+}
+
+/* A shape that cuBLASLt does not have is the own kernels', then and later. */
+static void test_cublas_without_algorithm(void **state)
+{
+    (void)state;
+    enum { ROWS = 20, COLS = 64, N = FR_CUBLAS_TOKENS };
+    suite_random r = {14};
+    fr_cublas *lt = NULL;
+    assert_int_equal(fr_cublas_open(&lt), FR_OK);
+    fr_matrix m = suite_matrix(&r, FR_BF16, ROWS, COLS);
+    float *x = suite_alloc(N * COLS * sizeof *x), *own = NULL;
+    suite_fill(&r, x, N * COLS);
+    fr_weight w = upload(&m, 1);
+    own = run_products(&w, 1, x, N, NULL);
+    fake_cuda_fail("cublasLtMatmulAlgoGetHeuristic", 1, CUBLAS_STATUS_NOT_SUPPORTED);
+    for (int run = 0; run < 2; run++) {
+        float *y = run_products(&w, 1, x, N, lt);
+        suite_assert_same(y, own, N * ROWS, "BF16");
+        free(y);
+    }
+    fake_cuda_fail(NULL, 0, 0);
+    fr_cublas_close(&lt);
+    cudaFree(w.data);
+    free(own);
+    free(x);
+    suite_matrix_free(&m);
+}
+
+static void test_cublas_fails_to_open(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {
+        "cublasLtCreate", "cublasLtMatmulDescCreate", "cublasLtMatmulDescSetAttribute",
+        "cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceSetAttribute"};
+    fr_cublas *lt = NULL;
+    for (int i = 0; i < (int)(sizeof calls / sizeof *calls); i++) {
+        fake_cuda_fail(calls[i], 1, CUBLAS_STATUS_ALLOC_FAILED);
+        assert_int_equal(fr_cublas_open(&lt), FR_EUNAVAILABLE);
+        assert_non_null(strstr(fr_cause(), calls[i]));
+        assert_null(lt);
+    }
+    fake_cuda_fail("cudaMalloc", 1, cudaErrorMemoryAllocation);
+    assert_int_equal(fr_cublas_open(&lt), FR_ENOMEM);
+    assert_null(lt);
+    (void)cudaGetLastError();
+    fake_cuda_fail(NULL, 0, 0);
 }
 
 static void test_bad_matrix(void **state)
@@ -461,6 +471,8 @@ int main(void)
         cmocka_unit_test(test_products_share),
         cmocka_unit_test(test_activations_beyond_f16),
         cmocka_unit_test(test_cublas),
+        cmocka_unit_test(test_cublas_without_algorithm),
+        cmocka_unit_test(test_cublas_fails_to_open),
         cmocka_unit_test(test_bad_matrix),
     };
     return cmocka_run_group_tests(tests, NULL, all_freed);
