@@ -10,7 +10,7 @@ for program in forerun forerun-coordinator forerun-worker; do
 done
 code=0
 "$BIN/forerun" model perf "$TINY_DRAFT" --backend none 2>"$T/backends" || code=$?
-grep -q "there are.*cuda" "$T/backends" || skip "the backend cuda is not built in: $(cat "$T/backends")"
+grep -q "there are.*cuda" "$T/backends" || fail "the backend cuda is not built in: $(cat "$T/backends")"
 
 start_coordinator coordinator tcp://127.0.0.1:0
 start target "$BIN/forerun-worker" --model "$TINY_TARGET" --connect "$EP" --threads 1 --log info
