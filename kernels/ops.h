@@ -143,6 +143,10 @@ typedef struct fr_ops {
     fr_status (*mem_info)(fr_device *dev, size_t *free_out, size_t *total_out);
     /* Bytes of it that weight_new() would take for this matrix; `data` is not read. */
     size_t (*weight_bytes)(const fr_matrix *src);
+    /* For measurements. Milliseconds that the device was at work on what the last wait was for, from its first command to
+     * its last; and how fast a kernel reads its memory. */
+    fr_status (*device_ms)(fr_device *dev, double *out);
+    fr_status (*read_gb_s)(fr_device *dev, double *out);
 } fr_ops;
 
 extern const fr_ops fr_ops_cpu_ref;

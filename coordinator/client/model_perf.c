@@ -21,6 +21,8 @@ static fr_status add_numbers(cJSON *o, const perf_report *r)
 {
     char key[16];
     FR_TRY(fr_json_number(o, "decode_tok_s", r->perf.decode_tok_s));
+    if (r->perf.decode_device_ms > 0)
+        FR_TRY(fr_json_number(o, "decode_device_ms", r->perf.decode_device_ms));
     FR_TRY(fr_json_number(o, "prefill_tok_s", r->perf.prefill_tok_s));
     cJSON *verify = cJSON_AddObjectToObject(o, "verify_ms");
     for (int i = 0; i < FR_PERF_WIDTHS; i++) {
@@ -110,7 +112,10 @@ static fr_status measure(const fr_model_options *o, fr_session *s)
     if (o->draft)
         FR_TRY(measure_draft(o, s, &r));
     r.decode_gb_s = r.perf.decode_tok_s * (double)info->weight_bytes * info->n_ranks / 1e9;
-    FR_TRY(fr_perf_read_gb_s(info->threads * info->n_ranks, &r.read_gb_s));
+    FR_TRY(fr_session_read_gb_s(s, &r.read_gb_s));
+    r.read_gb_s *= info->n_ranks;
+    if (r.read_gb_s == 0) /* the model is in the host's memory */
+        FR_TRY(fr_perf_read_gb_s(info->threads * info->n_ranks, &r.read_gb_s));
     if (o->json)
         return print_json(&r, info);
     print_text(&r, info);

@@ -10,6 +10,7 @@
 extern const int fr_perf_width[FR_PERF_WIDTHS], fr_perf_depth[FR_PERF_DEPTHS];
 
 typedef struct fr_perf {
+    double decode_device_ms; /* of one token, on a GPU; 0 on CPUs */
     double decode_tok_s, prefill_tok_s, verify_ms[FR_PERF_WIDTHS];
     double spec_tok_s[FR_PERF_DEPTHS], spec_tokens_per_pass[FR_PERF_DEPTHS];
 } fr_perf;

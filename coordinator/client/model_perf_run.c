@@ -82,15 +82,17 @@ static fr_status feed(fr_session *s, int seq, const int32_t *tokens, int n, int3
 static fr_status measure_decode(fr_session *s, int seq, const int32_t *tokens, int context,
                                 fr_perf *out)
 {
-    double seconds[DECODE_TOKENS];
+    double seconds[DECODE_TOKENS], device_ms[DECODE_TOKENS];
     int32_t next = 0;
     FR_TRY(feed(s, seq, tokens, context, &next));
     for (int i = 0; i < DECODE_TOKENS; i++) {
         double start = fr_now_s();
         FR_TRY(step(s, seq, &next, 1, 1, &next));
         seconds[i] = fr_now_s() - start;
+        FR_TRY(fr_session_device_ms(s, &device_ms[i]));
     }
     out->decode_tok_s = 1 / median(seconds, DECODE_TOKENS);
+    out->decode_device_ms = median(device_ms, DECODE_TOKENS);
     return fr_seq_truncate(s, seq, context);
 }
 

@@ -408,11 +408,11 @@ static void launch_tasks(cudaStream_t stream, const fr_cuda_attention_args *a,
                          const fr_cuda_attention_task *tasks, int most)
 {
     typedef layout<DIM, TILES> L;
-    auto kernel = attend<DIM, TILES>;
+    auto attend_kernel = attend<DIM, TILES>;
     if (most == 0)
         return;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
-    FR_LAUNCH(kernel, most * a->n_runs, L::threads, L::bytes, stream, *a, tasks);
+    cudaFuncSetAttribute(attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes);
+    FR_LAUNCH(attend_kernel, most * a->n_runs, L::threads, L::bytes, stream, *a, tasks);
 }
 
 template <int DIM> static void launch(cudaStream_t stream, const fr_cuda_attention_args *a)

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include <cuda_runtime_api.h>
+#include "command.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,6 +26,8 @@ static inline int fr_cuda_attention_wide(int head_dim)
 {
     return head_dim > 128 ? 32 : 64;
 }
+
+FR_CUDA_ARGS_BEGIN
 
 /* Neighbouring query heads that read one KV head. */
 typedef struct fr_cuda_attention_run {
@@ -63,6 +65,7 @@ typedef struct fr_cuda_attention_args {
     float scale;
     int32_t zero; /* no padding: arguments may be compared byte by byte */
 } fr_cuda_attention_args;
+FR_CUDA_ARGS_END
 
 /* args: fr_cuda_attention_args. head_dim is a multiple of 8, at most 256. */
 void fr_cuda_attention(cudaStream_t stream, const void *args);

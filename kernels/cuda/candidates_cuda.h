@@ -3,7 +3,7 @@
 #ifndef FR_CANDIDATES_CUDA_H
 #define FR_CANDIDATES_CUDA_H
 
-#include <cuda_runtime_api.h>
+#include "command.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +13,8 @@
 extern "C" {
 #endif
 
+FR_CUDA_ARGS_BEGIN
+
 /* Everything lies in device memory. As in fr_row_query_answer(), of top and wanted_logit only what a
  * query asks for is written. */
 typedef struct fr_cuda_candidates_args {
@@ -21,8 +23,10 @@ typedef struct fr_cuda_candidates_args {
     const fr_row_query *queries; /* [n] */
     fr_row_answer *answers;      /* [n] */
     void *scratch; /* fr_cuda_candidates_scratch_bytes(n, vocab), aligned to 16 bytes */
-    int32_t n, vocab, first_token;
+    int64_t n;
+    int32_t vocab, first_token;
 } fr_cuda_candidates_args;
+FR_CUDA_ARGS_END
 
 size_t fr_cuda_candidates_scratch_bytes(int n, int vocab);
 

@@ -7,6 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Commands are told apart by their bytes (queue.h): no struct of arguments may have padding, whose bytes are anything.
+ * Headers of launchers begin and end their structs with these. */
+#define FR_CUDA_ARGS_BEGIN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic error \"-Wpadded\"")
+#define FR_CUDA_ARGS_END _Pragma("GCC diagnostic pop")
+
 #define FR_CUDA_ARGS 256 /* most bytes of a command's arguments */
 
 typedef void (*fr_cuda_launch)(cudaStream_t stream, const void *args);

@@ -7,13 +7,15 @@
 #ifndef FR_CUBLAS_LT_H
 #define FR_CUBLAS_LT_H
 
-#include <cuda_runtime_api.h>
+#include "command.h"
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "status.h"
 
 #define FR_CUBLAS_TOKENS 64 /* fewest tokens it is used for */
+
+FR_CUDA_ARGS_BEGIN
 
 typedef struct fr_cublas fr_cublas;
 
@@ -34,6 +36,7 @@ typedef struct fr_cublas_args {
     fr_cublas_shape shape;
     uint64_t algorithm[8]; /* of this shape */
 } fr_cublas_args;
+FR_CUDA_ARGS_END
 
 /* The algorithm for a shape; false when cuBLASLt has none. Asked again, the answer is the same. */
 bool fr_cublas_choose(fr_cublas *lt, const fr_cublas_shape *shape, uint64_t algorithm[8]);

@@ -293,4 +293,6 @@ const fr_ops fr_ops_cuda = {
     .watch = fr_cuda_watch,
     .mem_info = fr_cuda_mem_info,
     .weight_bytes = cuda_weight_bytes,
+    .device_ms = fr_cuda_device_ms,
+    .read_gb_s = fr_cuda_read_gb_s,
 };

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "cuda_error.h"
+#include "measure.h"
 
 int fr_cuda_count(void)
 {
@@ -139,6 +140,41 @@ fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const voi
 void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx)
 {
     fr_cuda_queue_watch(dev->queue, check, ctx);
+}
+
+fr_status fr_cuda_device_ms(fr_device *dev, double *out)
+{
+    return fr_cuda_queue_ms(dev->queue, out);
+}
+
+enum { READ_BYTES = 1 << 30, READ_RUNS = 5 };
+
+/* The best of some runs, over half of what is free at most. */
+static fr_status measure_read(fr_device *dev, void *data, size_t bytes, double *out)
+{
+    const fr_cuda_read_args args = {.data = data, .bytes = bytes, .sum = data};
+    double best = 0, ms = 0;
+    for (int run = 0; run < READ_RUNS; run++) {
+        FR_TRY(fr_cuda_queue_push(dev->queue, fr_cuda_read, &args, sizeof args));
+        FR_TRY(fr_cuda_queue_wait(dev->queue));
+        FR_TRY(fr_cuda_queue_ms(dev->queue, &ms));
+        if (ms > 0 && (double)bytes / ms / 1e6 > best)
+            best = (double)bytes / ms / 1e6;
+    }
+    *out = best;
+    return FR_OK;
+}
+
+fr_status fr_cuda_read_gb_s(fr_device *dev, double *out)
+{
+    size_t left = 0, total = 0;
+    void *data = NULL;
+    FR_TRY(fr_cuda_mem_info(dev, &left, &total));
+    const size_t bytes = (left / 2 < READ_BYTES ? left / 2 : READ_BYTES) / 16 * 16;
+    FR_TRY(fr_cuda_mem_alloc(dev, bytes, &data));
+    fr_status st = measure_read(dev, data, bytes, out);
+    fr_cuda_mem_free(dev, data);
+    return st;
 }
 
 fr_status fr_cuda_scratch(fr_device *dev, size_t bytes, void **out)

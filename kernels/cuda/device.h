@@ -31,6 +31,9 @@ fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const voi
                           size_t bytes);
 void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
 
+fr_status fr_cuda_device_ms(fr_device *dev, double *out);
+fr_status fr_cuda_read_gb_s(fr_device *dev, double *out);
+
 /* At least `bytes` of scratch. Commands pushed before may still use what was there: it stays until they are done. */
 fr_status fr_cuda_scratch(fr_device *dev, size_t bytes, void **out);
 

@@ -8,7 +8,8 @@
  *   FR_DYNAMIC_SHARED(type, name);          in a kernel: `type *name`, the shared memory asked for at
  *                                           the launch; 128-byte aligned; one a kernel
  *   FR_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, args...)
- *                                           a template with several arguments: through a variable */
+ *                                           a template with several arguments: through a variable called
+ *                                           NAME_kernel, by which tests tell which kernels ran */
 #ifndef FR_CUDA_LAUNCH_CUH
 #define FR_CUDA_LAUNCH_CUH
 

@@ -26,7 +26,7 @@
 #ifndef FR_CUDA_MATMUL_H
 #define FR_CUDA_MATMUL_H
 
-#include <cuda_runtime_api.h>
+#include "command.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,12 +53,14 @@ extern "C" {
 #define FR_CUDA_Q4_K_BYTES (4 * 512 + 320)
 #define FR_CUDA_Q8_K_BYTES (8 * 512 + 320) /* Q5_K and Q6_K */
 
+FR_CUDA_ARGS_BEGIN
+
 typedef struct fr_cuda_matrix {
     const void *data;
     float *y; /* [n, rows] */
-    int32_t rows;
-    int32_t has_shifts; /* CODES only, as is offset */
+    int64_t has_shifts; /* CODES only, as is offset */
     float offset;       /* shift = scale * offset where none is stored */
+    int32_t rows;
 } fr_cuda_matrix;
 
 /* What every product takes. x, acts, scales: as the kind needs them, below. */
@@ -77,8 +79,10 @@ typedef struct fr_cuda_prepare_args {
     const float *x; /* [n, cols] */
     void *out;
     const float *scales; /* as above, NULL but for F16 */
-    int32_t n, cols, stride;
+    int64_t n;
+    int32_t cols, stride;
 } fr_cuda_prepare_args;
+FR_CUDA_ARGS_END
 
 /* Activations in 8 bits for `tiles` groups of 8 tokens, cols padded to 256; where each part begins:
  *   codes   [tiles][cols / 64][32 lanes][16]

@@ -133,10 +133,12 @@ template <int M, int N> FR_KERNEL(WARPS * 32) void codes_narrow(const fr_cuda_ma
 
 template <int M> static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
-    auto kernel = args->n <= TILE_TOKENS       ? codes_narrow<M, 1>
-                  : args->n <= 2 * TILE_TOKENS ? codes_narrow<M, 2>
-                                               : codes_narrow<M, 4>;
-    FR_LAUNCH(kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
+    auto codes_narrow_kernel = codes_narrow<M, 4>;
+    if (args->n <= TILE_TOKENS)
+        codes_narrow_kernel = codes_narrow<M, 1>;
+    else if (args->n <= 2 * TILE_TOKENS)
+        codes_narrow_kernel = codes_narrow<M, 2>;
+    FR_LAUNCH(codes_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
 }
 
 extern "C" void fr_cuda_matmul_codes(cudaStream_t stream, const void *p)

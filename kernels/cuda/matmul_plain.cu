@@ -157,10 +157,12 @@ template <int TYPE, int M>
 static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
     const int blocks = row_blocks(args, M * TILE_ROWS);
-    auto kernel = args->n <= TILE_TOKENS       ? matmul_narrow<TYPE, M, 1>
-                  : args->n <= 2 * TILE_TOKENS ? matmul_narrow<TYPE, M, 2>
-                                               : matmul_narrow<TYPE, M, 4>;
-    FR_LAUNCH(kernel, blocks, WARPS * 32, 0, stream, *args);
+    auto matmul_narrow_kernel = matmul_narrow<TYPE, M, 4>;
+    if (args->n <= TILE_TOKENS)
+        matmul_narrow_kernel = matmul_narrow<TYPE, M, 1>;
+    else if (args->n <= 2 * TILE_TOKENS)
+        matmul_narrow_kernel = matmul_narrow<TYPE, M, 2>;
+    FR_LAUNCH(matmul_narrow_kernel, blocks, WARPS * 32, 0, stream, *args);
 }
 
 /* With few rows, half as many a block: or multiprocessors would have none. */

@@ -271,10 +271,12 @@ void super_narrow(const fr_cuda_matmul_args args)
 template <int TYPE, int M>
 static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
-    auto kernel = args->n <= TILE_TOKENS       ? super_narrow<TYPE, M, 1>
-                  : args->n <= 2 * TILE_TOKENS ? super_narrow<TYPE, M, 2>
-                                               : super_narrow<TYPE, M, 4>;
-    FR_LAUNCH(kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
+    auto super_narrow_kernel = super_narrow<TYPE, M, 4>;
+    if (args->n <= TILE_TOKENS)
+        super_narrow_kernel = super_narrow<TYPE, M, 1>;
+    else if (args->n <= 2 * TILE_TOKENS)
+        super_narrow_kernel = super_narrow<TYPE, M, 2>;
+    FR_LAUNCH(super_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
 }
 
 template <int TYPE> static void launch(cudaStream_t stream, const void *p)

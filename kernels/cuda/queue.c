@@ -41,7 +41,7 @@ struct fr_cuda_queue {
     fr_cuda_command *commands;
     int n, cap;
     uint8_t *pinned[BLOCKS], *device;
-    cudaEvent_t copied[BLOCKS];
+    cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
     int block; /* the one being filled */
     size_t used, block_bytes;
     staged staged[STAGED_MAX];
@@ -103,6 +103,10 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
     fr_status st = make_blocks(q, FIRST_BLOCK);
     for (int b = 0; b < BLOCKS && st == FR_OK; b++)
         st = fr_cuda_status(cudaEventCreateWithFlags(&q->copied[b], cudaEventDisableTiming), "an event");
+    if (st == FR_OK)
+        st = fr_cuda_status(cudaEventCreateWithFlags(&q->begun, cudaEventDefault), "an event");
+    if (st == FR_OK)
+        st = fr_cuda_status(cudaEventCreateWithFlags(&q->ended, cudaEventDefault), "an event");
     if (st != FR_OK)
         fr_cuda_queue_close(&q);
     *out = q;
@@ -120,6 +124,10 @@ void fr_cuda_queue_close(fr_cuda_queue **pq)
     for (int b = 0; b < BLOCKS; b++)
         if (q->copied[b])
             cudaEventDestroy(q->copied[b]);
+    if (q->begun)
+        cudaEventDestroy(q->begun);
+    if (q->ended)
+        cudaEventDestroy(q->ended);
     free(q->commands);
     free(q);
     *pq = NULL;
@@ -300,16 +308,29 @@ static fr_status send_block(fr_cuda_queue *q)
     return FR_OK;
 }
 
+static fr_status start(fr_cuda_queue *q)
+{
+    FR_TRY_CUDA(cudaEventRecord(q->begun, q->stream), "an event");
+    FR_TRY(send_block(q));
+    FR_TRY(start_commands(q));
+    return fr_cuda_status(cudaEventRecord(q->ended, q->stream), "an event");
+}
+
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
 {
-    fr_status st = FR_OK;
-    if (q->n > 0)
-        st = send_block(q);
-    if (st == FR_OK && q->n > 0)
-        st = start_commands(q);
+    fr_status st = q->n > 0 ? start(q) : FR_OK;
     q->n = q->n_staged = 0;
     q->used = 0;
     return st;
+}
+
+fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out)
+{
+    float ms = 0;
+    FR_TRY_CUDA(cudaEventSynchronize(q->ended), "a pass");
+    FR_TRY_CUDA(cudaEventElapsedTime(&ms, q->begun, q->ended), "the time of a pass");
+    *out = (double)ms;
+    return FR_OK;
 }
 
 void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx)

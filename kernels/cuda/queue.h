@@ -39,6 +39,8 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q);
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
 /* Flushes and waits until the stream is idle. FR_EIO when the GPU failed; what a watch returns. */
 fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
+/* Milliseconds on the GPU from the start of the last flush that started something to its end; waits for it. */
+fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out);
 /* check(ctx) is called in every wait, at least once; an error of it ends the wait. NULL: no more, and the graphs of
  * what was launched so far go. */
 void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx);

@@ -48,7 +48,7 @@ FR_KERNEL(NORM_THREADS) void norm(fr_cuda_norm_args a)
         }
         sum = fmaf(value, value, sum);
     }
-    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + a.eps);
+    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
     for (int i = threadIdx.x; i < a.dim; i += blockDim.x)
         a.y[row + i] = x[i] * scale * a.weight[i];
 }
@@ -69,7 +69,7 @@ static unsigned blocks_for(int64_t count)
 FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 {
     int64_t i = thread_index();
-    if (i < (int64_t)a.n * a.dim)
+    if (i < a.n * a.dim)
         a.x[i] += a.y[a.repeat ? i % a.dim : i];
 }
 
@@ -134,7 +134,7 @@ FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
 FR_KERNEL(THREADS) void kv_copy(fr_cuda_kv_copy_args a)
 {
     int64_t i = thread_index();
-    if (i >= (int64_t)a.order[2] * a.width)
+    if (i >= a.order[2] * a.width)
         return;
     int64_t from = a.order[0] * a.page + i, to = a.order[1] * a.page + i;
     a.cache_k[to] = a.cache_k[from];
@@ -153,7 +153,7 @@ extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
 extern "C" void fr_cuda_add(cudaStream_t stream, const void *args)
 {
     const fr_cuda_add_args *a = (const fr_cuda_add_args *)args;
-    FR_LAUNCH(add, blocks_for((int64_t)a->n * a->dim), THREADS, 0, stream, *a);
+    FR_LAUNCH(add, blocks_for(a->n * a->dim), THREADS, 0, stream, *a);
 }
 
 extern "C" void fr_cuda_silu_mul(cudaStream_t stream, const void *args)

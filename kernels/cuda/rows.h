@@ -3,19 +3,21 @@
 #ifndef FR_CUDA_ROWS_H
 #define FR_CUDA_ROWS_H
 
-#include <cuda_runtime_api.h>
+#include "command.h"
 #include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+FR_CUDA_ARGS_BEGIN
+
 /* y [n, dim] = x / sqrt(mean(x^2) + eps) * weight; where added is not NULL, x [n, dim] += added first, in place. */
 typedef struct fr_cuda_norm_args {
     float *y, *x;
     const float *added, *weight;
-    int n, dim;
-    float eps;
+    int32_t n, dim;
+    double eps;
 } fr_cuda_norm_args;
 void fr_cuda_norm(cudaStream_t stream, const void *args);
 
@@ -23,7 +25,8 @@ void fr_cuda_norm(cudaStream_t stream, const void *args);
 typedef struct fr_cuda_add_args {
     float *x;
     const float *y;
-    int n, dim, repeat;
+    int64_t n;
+    int32_t dim, repeat;
 } fr_cuda_add_args;
 void fr_cuda_add(cudaStream_t stream, const void *args);
 
@@ -40,7 +43,7 @@ typedef struct fr_cuda_rope_args {
     float *x;
     const float *inv_freq; /* [half] */
     const int32_t *pos;    /* [n] */
-    int n, heads, head_dim, half, neox;
+    int32_t n, heads, head_dim, half, neox;
     float scale;
 } fr_cuda_rope_args;
 void fr_cuda_rope(cudaStream_t stream, const void *args);
@@ -50,8 +53,7 @@ enum { FR_CUDA_EMBED_F32, FR_CUDA_EMBED_F16, FR_CUDA_EMBED_BF16 };
 typedef struct fr_cuda_embed_args {
     float *x;
     const void *rows;
-    int dtype;
-    int64_t count;
+    int64_t dtype, count;
 } fr_cuda_embed_args;
 void fr_cuda_embed(cudaStream_t stream, const void *args);
 
@@ -60,7 +62,7 @@ typedef struct fr_cuda_kv_write_args {
     uint16_t *cache_k, *cache_v;
     const float *k, *v;
     const int32_t *slots;
-    int n, width;
+    int32_t n, width;
 } fr_cuda_kv_write_args;
 void fr_cuda_kv_write(cudaStream_t stream, const void *args);
 
@@ -68,9 +70,9 @@ void fr_cuda_kv_write(cudaStream_t stream, const void *args);
 typedef struct fr_cuda_kv_copy_args {
     uint16_t *cache_k, *cache_v;
     const int32_t *order; /* [3] */
-    int64_t page;
-    int width;
+    int64_t page, width;
 } fr_cuda_kv_copy_args;
+FR_CUDA_ARGS_END
 void fr_cuda_kv_copy(cudaStream_t stream, const void *args);
 
 #ifdef __cplusplus

@@ -231,6 +231,18 @@ const fr_session_info *fr_session_info_of(const fr_session *s)
     return &s->info;
 }
 
+fr_status fr_session_device_ms(fr_session *s, double *out)
+{
+    *out = 0;
+    return s->ops->device_ms ? s->ops->device_ms(s->dev, out) : FR_OK;
+}
+
+fr_status fr_session_read_gb_s(fr_session *s, double *out)
+{
+    *out = 0;
+    return s->ops->read_gb_s ? s->ops->read_gb_s(s->dev, out) : FR_OK;
+}
+
 const fr_tokenizer *fr_session_tokenizer(const fr_session *s)
 {
     return s->tokenizer;

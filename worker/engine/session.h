@@ -61,6 +61,10 @@ fr_status fr_session_follow(fr_session *s);
 void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx);
 
 const fr_session_info *fr_session_info_of(const fr_session *s);
+/* For measurements, on this rank. Of devices whose memory is their own; 0 where it is the host's: milliseconds that the
+ * device was at work on the last pass, and how fast it reads its memory. */
+fr_status fr_session_device_ms(fr_session *s, double *out);
+fr_status fr_session_read_gb_s(fr_session *s, double *out);
 const fr_tokenizer *fr_session_tokenizer(const fr_session *s);
 
 /* Sequences. Ids are small integers; -1 is none. A fork shares full pages and copies the unfinished one. */

@@ -1,0 +1,248 @@
+/* test_cuda_queue.c: what the host does for the GPU backend: a pass's commands become a graph that is replayed with the
+ * next pass's data, staged blocks grow, a residual sum goes along with the norm behind it, waits can be ended, and what a
+ * GPU lacks is told. Over the CUDA that runs on the CPU, whose counts tell what happened. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fake_cuda.h"
+#include "ops_cuda.h"
+
+enum { DIM = 64, LAYERS = 12 };
+
+static const fr_ops *const ops = &fr_ops_cuda;
+
+static fr_device *open_device(void)
+{
+    fr_device *dev = NULL;
+    fake_cuda_reset();
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_OK);
+    return dev;
+}
+
+static void close_device(fr_device **dev)
+{
+    ops->close(dev);
+    assert_true(fake_cuda_all_freed());
+}
+
+static float *device_array(fr_device *dev, float value)
+{
+    float host[DIM];
+    void *mem = NULL;
+    for (int i = 0; i < DIM; i++)
+        host[i] = value;
+    assert_int_equal(ops->mem_alloc(dev, sizeof host, &mem), FR_OK);
+    assert_int_equal(ops->upload(dev, mem, host, sizeof host), FR_OK);
+    return mem;
+}
+
+/* A table of rows 0 .. 9 whose values are their number. */
+static const fr_matrix *table(void)
+{
+    static float rows[10 * DIM];
+    static fr_matrix m = {FR_F32, rows, 10, DIM, DIM * sizeof(float)};
+    for (int i = 0; i < 10 * DIM; i++)
+        rows[i] = (float)(i / DIM);
+    return &m;
+}
+
+/* x = the token's row, and then one more from each layer. */
+static float pass(fr_device *dev, float *x, const float *one, int32_t token)
+{
+    float out[DIM];
+    assert_int_equal(ops->embed(dev, x, table(), &token, 1), FR_OK);
+    for (int l = 0; l < LAYERS; l++)
+        assert_int_equal(ops->add(dev, x, one, 1, DIM), FR_OK);
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
+    for (int i = 1; i < DIM; i++)
+        assert_true(out[i] == out[0]);
+    return out[0];
+}
+
+static void test_graph_of_a_pass(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 0), *one = device_array(dev, 1);
+    for (int32_t token = 0; token < 6; token++)
+        assert_true(pass(dev, x, one, token) == (float)(token + LAYERS));
+    fake_cuda_counts counts = fake_cuda_count();
+    assert_int_equal(counts.captures, 1); /* at the second sight of the same commands */
+    assert_int_equal(counts.graph_launches, 5);
+    assert_int_equal(counts.kernels_run, 6 * (1 + LAYERS));
+    ops->mem_free(dev, one);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+/* Passes of other shapes in turn have a graph each, and none is taken for another. */
+static void test_graphs_in_turn(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 0), *one = device_array(dev, 1), *two = device_array(dev, 2);
+    for (int32_t token = 0; token < 8; token++) {
+        const float *step = token % 2 ? two : one;
+        assert_true(pass(dev, x, step, token) == (float)(token + LAYERS * (token % 2 ? 2 : 1)));
+    }
+    assert_int_equal(fake_cuda_count().captures, 2);
+    ops->mem_free(dev, two);
+    ops->mem_free(dev, one);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+/* More rows than the staged block holds: it grows, and the graphs that named it are gone. */
+static void test_block_grows(void **state)
+{
+    (void)state;
+    enum { MANY = 40000 }; /* rows of 256 bytes: 10 MB */
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 0), *one = device_array(dev, 1);
+    void *wide = NULL;
+    int32_t *tokens = calloc(MANY, sizeof *tokens);
+    float *out = malloc(sizeof(float) * DIM * MANY);
+    assert_true(tokens && out);
+    for (int i = 0; i < MANY; i++)
+        tokens[i] = i % 10;
+    for (int i = 0; i < 3; i++)
+        (void)pass(dev, x, one, 3);
+    assert_int_equal(fake_cuda_count().graph_execs, 1);
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * DIM * MANY, &wide), FR_OK);
+    assert_int_equal(ops->embed(dev, wide, table(), tokens, MANY), FR_OK);
+    assert_int_equal(fake_cuda_count().graph_execs, 0);
+    assert_int_equal(ops->download(dev, out, wide, sizeof(float) * DIM * MANY), FR_OK);
+    for (int i = 0; i < DIM * MANY; i++)
+        assert_true(out[i] == (float)(i / DIM % 10));
+    assert_true(pass(dev, x, one, 7) == (float)(7 + LAYERS));
+    free(out);
+    free(tokens);
+    ops->mem_free(dev, wide);
+    ops->mem_free(dev, one);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+/* x += y, norm of x: one kernel; x has the sum all the same. Of another x, or with a bias: two. */
+static void test_sum_goes_with_the_norm(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 1), *y = device_array(dev, 2), *z = device_array(dev, 0), *w = device_array(dev, 1);
+    float out[DIM];
+    assert_int_equal(ops->add(dev, x, y, 1, DIM), FR_OK);
+    assert_int_equal(ops->rms_norm(dev, z, x, w, 1, DIM, 0), FR_OK);
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
+    assert_true(out[DIM - 1] == 3.0f);
+    assert_int_equal(ops->download(dev, out, z, sizeof out), FR_OK);
+    assert_true(out[DIM - 1] == 1.0f);
+    assert_int_equal(fake_cuda_count().kernels_run, 1);
+    assert_int_equal(ops->add(dev, y, x, 1, DIM), FR_OK);
+    assert_int_equal(ops->rms_norm(dev, z, x, w, 1, DIM, 0), FR_OK);
+    assert_int_equal(ops->add_bias(dev, x, w, 1, DIM), FR_OK);
+    assert_int_equal(ops->rms_norm(dev, z, x, w, 1, DIM, 0), FR_OK);
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
+    assert_true(out[0] == 4.0f);
+    assert_int_equal(fake_cuda_count().kernels_run, 5);
+    float *arrays[] = {w, z, y, x};
+    for (int i = 0; i < 4; i++)
+        ops->mem_free(dev, arrays[i]);
+    close_device(&dev);
+}
+
+static fr_status refuse(void *ctx)
+{
+    (void)ctx;
+    return fr_fail(FR_EPEER, "rank 1 is gone");
+}
+
+static void test_watch_ends_a_wait(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 1);
+    ops->watch(dev, refuse, NULL);
+    assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_EPEER);
+    assert_string_equal(fr_cause(), "rank 1 is gone");
+    ops->watch(dev, NULL, NULL);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+/* Whatever CUDA refuses becomes a status with its text, and the device can be closed. */
+static void test_failures(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 1), *one = device_array(dev, 1);
+    fake_cuda_fail("kernel", 1, cudaErrorLaunchFailure);
+    assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_EIO);
+    assert_non_null(strstr(fr_cause(), "GPU: "));
+    (void)pass(dev, x, one, 1);
+    fake_cuda_fail("cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
+    int32_t token = 2;
+    assert_int_equal(ops->embed(dev, x, table(), &token, 1), FR_OK);
+    for (int l = 0; l < LAYERS; l++)
+        assert_int_equal(ops->add(dev, x, one, 1, DIM), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_ENOMEM);
+    assert_true(pass(dev, x, one, 3) == (float)(3 + LAYERS)); /* nothing is left of it */
+    ops->mem_free(dev, one);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+static void test_which_gpu(void **state)
+{
+    (void)state;
+    fr_device *dev = NULL;
+    fake_cuda_reset();
+    fake_cuda_set_devices(0);
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNAVAILABLE);
+    fake_cuda_set_devices(2);
+    assert_int_equal(ops->open(&(fr_device_options){.local_ranks = 3}, &dev), FR_EINVAL);
+    assert_string_equal(fr_cause(), "3 ranks on this host, but 2 GPUs: start fewer, or let them share (--share-gpu)");
+    assert_null(dev);
+    const fr_device_options shared = {.local_rank = 2, .local_ranks = 3, .share_gpu = true};
+    assert_int_equal(ops->open(&shared, &dev), FR_OK);
+    close_device(&dev);
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    void *mem = NULL;
+    fake_cuda_reset();
+    fake_cuda_set_total_memory((size_t)64 << 20);
+    fr_device *dev = NULL;
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, (size_t)100 << 20, &mem), FR_ENOMEM);
+    assert_non_null(strstr(fr_cause(), "101 MiB more are needed, and of its 64 MiB"));
+    size_t left = 0, total = 0;
+    assert_int_equal(ops->mem_info(dev, &left, &total), FR_OK);
+    assert_true(total == (size_t)64 << 20 && left < total && left > total / 2);
+    double gb_s = 0, ms = -1;
+    assert_int_equal(ops->read_gb_s(dev, &gb_s), FR_OK);
+    assert_int_equal(ops->device_ms(dev, &ms), FR_OK);
+    assert_true(gb_s > 0 && ms >= 0);
+    close_device(&dev);
+    fake_cuda_reset();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_graph_of_a_pass), cmocka_unit_test(test_graphs_in_turn),
+        cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
+        cmocka_unit_test(test_watch_ends_a_wait), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
