@@ -158,7 +158,8 @@ static fr_status start_worker(fr_cluster *c, const fr_client_config *config,
     fr_argv argv = {0};
     fr_group_args args = {.endpoint = c->call.endpoint, .name = "target", .role = "target",
                           .model = o->target, .backend = o->backend, .ranks = o->ranks,
-                          .threads = o->threads, .context = o->context};
+                          .threads = o->threads, .context = o->context,
+                          .share_gpu = o->share_gpu ? "on" : NULL};
     fr_status st = fr_group_command(config, &args, &argv);
     if (st == FR_OK)
         st = fr_process_start(&c->worker, "worker", argv.v, log);

@@ -15,6 +15,7 @@ typedef struct fr_cluster_options {
     const char *draft;  /* NULL: no draft model */
     const char *backend, *draft_vocab, *draft_weights, *overlap;
     int ranks, threads, context, max_running;
+    int share_gpu; /* 1: ranks may share a GPU */
 } fr_cluster_options;
 
 /* Starts it and waits until the models serve. When a program of it ends instead, its own first

@@ -15,7 +15,7 @@ static const fr_model_command *const commands[] = {
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
-enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND };
+enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND, OPT_SHARE_GPU };
 
 static const struct argp_option common_options[] = {
     {"json", OPT_JSON, 0, 0, "one JSON object on standard output", 8},
@@ -24,6 +24,7 @@ static const struct argp_option session_options[] = {
     {"ranks", OPT_RANKS, "N", 0, "tensor-parallel ranks, under mpirun (default 1)", 5},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
+    {"share-gpu", OPT_SHARE_GPU, NULL, 0, "ranks may share a GPU, where there are fewer than ranks", 5},
     {0}};
 
 typedef struct parsing {
@@ -105,6 +106,9 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
         return fr_arg_error(fr_arg_int("--threads", arg, 1, 1024, &o->threads));
     case OPT_BACKEND:
         o->backend = arg;
+        return 0;
+    case OPT_SHARE_GPU:
+        o->share_gpu = 1;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -56,7 +56,7 @@ static const char doc[] =
     "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
     "max_running; "
     "[group NAME] role, model, ranks, threads, placement, context, kv_positions, draft_vocab, "
-    "draft_weights, backend, hosts, launcher. A model is a file or folder, a name in "
+    "draft_weights, backend, share_gpu, batch_invariant, hosts, launcher. A model is a file or folder, a name in "
     "FORERUN_MODELS, or `embedded`. Ctrl-C or `forerun down` stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -126,6 +126,8 @@ static fr_status add_group(cluster_up *up, const fr_conf_group *g)
                           .ranks = g->ranks,
                           .threads = g->threads,
                           .placement = g->placement,
+                          .share_gpu = g->share_gpu,
+                          .batch_invariant = g->batch_invariant,
                           .context = g->context,
                           .kv_positions = g->kv_positions};
     fr_argv argv = {0};

@@ -47,6 +47,8 @@ static const key group_keys[] = {
     {"draft_vocab", offsetof(fr_conf_group, draft_vocab), 0, 0},
     {"draft_weights", offsetof(fr_conf_group, draft_weights), 0, 0},
     {"placement", offsetof(fr_conf_group, placement), 0, 0},
+    {"share_gpu", offsetof(fr_conf_group, share_gpu), 0, 0},
+    {"batch_invariant", offsetof(fr_conf_group, batch_invariant), 0, 0},
     {"ranks", offsetof(fr_conf_group, ranks), 1, 1024},
     {"threads", offsetof(fr_conf_group, threads), 1, 1024},
     {"context", offsetof(fr_conf_group, context), 16, 1 << 24},
@@ -162,6 +164,15 @@ static fr_status check_lines(const char *path, FILE *f)
     return st;
 }
 
+/* The value of key `name` of a group is one of two words; NULL: not given. */
+static fr_status check_word(const char *path, const fr_conf_group *g, const char *name, const char *value,
+                            const char *one, const char *other)
+{
+    if (!value || strcmp(value, one) == 0 || strcmp(value, other) == 0)
+        return FR_OK;
+    return fr_fail(FR_EINVAL, "%s: [group %s] %s = %.64s: there are %s and %s", path, g->name, name, value, one, other);
+}
+
 static fr_status check_groups(const char *path, const fr_conf *c)
 {
     int targets = 0;
@@ -172,9 +183,9 @@ static fr_status check_groups(const char *path, const fr_conf *c)
         if (!g->role || (strcmp(g->role, "target") != 0 && strcmp(g->role, "draft") != 0))
             return fr_fail(FR_EINVAL, "%s: [group %s] needs role = target or role = draft", path,
                            g->name);
-        if (g->placement && strcmp(g->placement, "auto") != 0 && strcmp(g->placement, "off") != 0)
-            return fr_fail(FR_EINVAL, "%s: [group %s] placement = %.64s: there are auto and off",
-                           path, g->name, g->placement);
+        FR_TRY(check_word(path, g, "placement", g->placement, "auto", "off"));
+        FR_TRY(check_word(path, g, "share_gpu", g->share_gpu, "on", "off"));
+        FR_TRY(check_word(path, g, "batch_invariant", g->batch_invariant, "on", "off"));
         targets += strcmp(g->role, "target") == 0;
     }
     return targets ? FR_OK : fr_fail(FR_EINVAL, "%s: no group has role = target", path);

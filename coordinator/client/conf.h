@@ -12,6 +12,7 @@ typedef struct fr_conf_group {
     char *model;                   /* as fr_client_config_model() takes it, or "embedded" */
     char *backend, *hosts, *launcher, *draft_vocab, *draft_weights; /* NULL: the default */
     char *placement;               /* "auto" or "off"; NULL: the default */
+    char *share_gpu, *batch_invariant; /* "on" or "off"; NULL: the default */
     int ranks, threads, context;   /* 0: the default */
     int kv_positions;
 } fr_conf_group;

@@ -36,6 +36,7 @@ enum {
     OPT_THREADS,
     OPT_CONTEXT,
     OPT_BACKEND,
+    OPT_SHARE_GPU,
     OPT_DRAFT_VOCAB,
     OPT_DRAFT_WEIGHTS,
     OPT_OVERLAP
@@ -151,6 +152,7 @@ static const struct argp_option place_options[] = {
     {"overlap", OPT_OVERLAP, "auto|on|off", 0,
      "go on drafting while the target verifies (default auto)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
+    {"share-gpu", OPT_SHARE_GPU, NULL, 0, "ranks may share a GPU, where there are fewer than ranks", 5},
     {0}};
 
 /* It goes to the coordinator as it is, since 0 means something; what is wrong with it is told
@@ -189,6 +191,9 @@ static error_t parse_place(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_BACKEND:
         o->backend = arg;
+        return 0;
+    case OPT_SHARE_GPU:
+        o->share_gpu = 1;
         return 0;
     case OPT_DRAFT_VOCAB:
         return fr_arg_error(take_draft_vocab(arg, &o->draft_vocab));
@@ -272,7 +277,8 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
                                   .ranks = o->ranks,
                                   .threads = o->threads,
                                   .context = o->context,
-                                  .max_running = o->max_running};
+                                  .max_running = o->max_running,
+                                  .share_gpu = o->share_gpu};
     if (want_draft && out->models.draft[0])
         options.draft = out->models.draft;
     FR_TRY(fr_cluster_start(c, &options, &out->own));

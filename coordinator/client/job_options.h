@@ -20,6 +20,7 @@ typedef struct fr_job_options {
 typedef struct fr_place_options {
     const char *connect; /* NULL: a private cluster */
     const char *target, *draft, *backend, *draft_vocab, *draft_weights, *overlap;
+    int share_gpu; /* 1: ranks may */
     int ranks, threads, context;
     int max_running;     /* jobs at once; 0: the coordinator's default */
 } fr_place_options;

@@ -16,6 +16,7 @@ typedef struct fr_model_options {
     int n_texts;
     int json, ctx, context, ranks, threads, runs, draft_vocab, size;
     fr_draft_weights draft_weights;
+    int share_gpu; /* ranks may */
     int follower; /* set on ranks other than the first: they have nothing to say */
     int argc;     /* the command line, for ranks that are started with it */
     char **argv;

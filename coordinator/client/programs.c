@@ -1,6 +1,8 @@
 /* programs.c: see programs.h. */
 #include "programs.h"
 
+#include <string.h>
+
 #include "check.h"
 
 fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a,
@@ -42,6 +44,9 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
     FR_TRY(fr_argv_option(out, "--draft-weights", a->draft_weights));
     FR_TRY(fr_argv_option_int(out, "--threads", a->threads));
     FR_TRY(fr_argv_option(out, "--placement", a->placement));
+    FR_TRY(fr_argv_option(out, "--batch-invariant", a->batch_invariant));
+    if (a->share_gpu && strcmp(a->share_gpu, "on") == 0)
+        FR_TRY(fr_argv_add(out, "--share-gpu"));
     FR_TRY(fr_argv_option_int(out, "--context", a->context));
     return fr_argv_option_int(out, "--kv-positions", a->kv_positions);
 }

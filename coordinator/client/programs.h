@@ -15,7 +15,7 @@ typedef struct fr_coordinator_args {
 
 typedef struct fr_group_args {
     const char *endpoint, *name, *role, *model, *backend, *draft_vocab, *draft_weights;
-    const char *placement;
+    const char *placement, *share_gpu, *batch_invariant; /* share_gpu: "on" or "off" */
     const char *hosts;    /* mpirun's --host; NULL: this machine */
     const char *launcher; /* more mpirun arguments */
     int ranks, threads, context;

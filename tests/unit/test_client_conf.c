@@ -52,7 +52,7 @@ static const char good[] =
     "[coordinator]\ndraft = small.gguf ; beside it\ndraft_threads = 1\ndraft_vocab = 0\n"
     "draft_weights = q4_0\n"
     "[group a]\nrole = target\nmodel = big.gguf\nranks = 2\nlauncher = --mca btl tcp,self\n"
-    "placement = off\n"
+    "placement = off\nshare_gpu = on\nbatch_invariant = off\n"
     "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\ndraft_vocab = 8192\n"
     "draft_weights = file\n";
 
@@ -75,6 +75,8 @@ static void test_good(void **state)
     assert_int_equal(c.groups[0].ranks, 2);
     assert_string_equal(c.groups[0].placement, "off");
     assert_null(c.groups[1].placement);
+    assert_string_equal(c.groups[0].share_gpu, "on");
+    assert_string_equal(c.groups[0].batch_invariant, "off");
     assert_string_equal(c.groups[0].launcher, "--mca btl tcp,self");
     assert_string_equal(c.groups[1].role, "draft");
     assert_int_equal(c.groups[1].kv_positions, 4096);
@@ -119,6 +121,8 @@ static void test_bad(void **state)
         {"[group a]\nrole = boss\nmodel = m\n", 0, "role"},
         {"[group a]\nrole = draft\nmodel = m\n", 0, "no group"},
         {"[group a]\nrole = target\nmodel = m\nplacement = left\n", 0, "placement = left"},
+        {"[group a]\nrole = target\nmodel = m\nshare_gpu = yes\n", 0, "share_gpu = yes"},
+        {"[group a]\nrole = target\nmodel = m\nbatch_invariant = no\n", 0, "batch_invariant = no"},
         {"", 0, "no group"},
         {long_line, 2, "line of more than"},
     };
