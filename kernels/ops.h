@@ -71,6 +71,19 @@ typedef struct fr_attn_view {
     int n_trunk, n_branch;
 } fr_attn_view;
 
+/* What lies between the products that give q, k and v and attention. Pointers to floats are device memory, of biases and
+ * norms NULL where the model has none. */
+typedef struct fr_head_inputs {
+    float *q, *k, *v;                      /* [n, heads, head_dim], k and v [n, kv_heads, head_dim] */
+    const float *q_bias, *k_bias, *v_bias; /* as wide as a row */
+    const float *q_norm, *k_norm;          /* [head_dim]: RMSNorm of each head by itself */
+    float eps;
+    const fr_rope *rope;
+    const fr_kv *kv;
+    const int32_t *pos, *slots; /* [n] */
+    int n, heads;
+} fr_head_inputs;
+
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
     /* Device memory is the host's own: it may be read and written directly after sync(). Else only by upload() and
@@ -116,6 +129,9 @@ typedef struct fr_ops {
     /* Stores k and v [n, kv_heads, head_dim] into slots [n]. */
     fr_status (*kv_write)(fr_device *dev, const fr_kv *kv, const float *k, const float *v,
                           const int32_t *slots, int n);
+    /* Biases, heads' norms, rotation, k and v into the cache, all in one and to the same bits as by the operations above;
+     * afterwards q is what attention takes, and k and v are anything. NULL where it would not be faster. */
+    fr_status (*head_inputs)(fr_device *dev, const fr_head_inputs *in);
     /* Copies the first `positions` (<= FR_PAGE) positions of page `from` to page `to`. */
     fr_status (*kv_copy)(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions);
     /* out [n, heads, head_dim] = softmax(q k^T * scale) v over views [n]. Query head h reads KV

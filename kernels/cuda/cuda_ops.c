@@ -107,11 +107,17 @@ static fr_status cuda_silu_mul(fr_device *dev, float *gate, const float *up, int
     return PUSH(dev, fr_cuda_silu_mul, args);
 }
 
-static fr_status cuda_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
-                           int head_dim)
+static fr_status check_rope(const fr_rope *rope)
 {
     if (rope->n_rot <= 0 || rope->n_rot > HEAD_MAX || rope->n_rot % 2 != 0)
         return fr_fail(FR_EUNSUPPORTED, "rope over %d values: want an even number up to %d", rope->n_rot, HEAD_MAX);
+    return FR_OK;
+}
+
+static fr_status cuda_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
+                           int head_dim)
+{
+    FR_TRY(check_rope(rope));
     fr_cuda_rope_args args = {.x = x, .n = n, .heads = heads, .head_dim = head_dim, .half = rope->n_rot / 2,
                               .neox = rope->style == FR_ROPE_NEOX, .scale = rope->scale};
     void *there = NULL;
@@ -132,6 +138,31 @@ static fr_status cuda_kv_write(fr_device *dev, const fr_kv *kv, const float *k, 
     return PUSH(dev, fr_cuda_kv_write, args);
 }
 
+static fr_status check_heads(int head_dim)
+{
+    if (head_dim % 8 != 0 || head_dim > HEAD_MAX)
+        return fr_fail(FR_EUNSUPPORTED, "head size %d: want a multiple of 8, at most %d", head_dim, HEAD_MAX);
+    return FR_OK;
+}
+
+static fr_status cuda_head_inputs(fr_device *dev, const fr_head_inputs *in)
+{
+    const fr_kv *kv = in->kv;
+    void *inv_freq = NULL;
+    FR_TRY(check_heads(kv->head_dim));
+    FR_TRY(check_rope(in->rope));
+    fr_cuda_heads_args args = {.q = in->q, .k = in->k, .v = in->v, .q_bias = in->q_bias, .k_bias = in->k_bias,
+                               .v_bias = in->v_bias, .q_norm = in->q_norm, .k_norm = in->k_norm,
+                               .cache_k = kv->k, .cache_v = kv->v, .n = in->n, .heads = in->heads,
+                               .kv_heads = kv->kv_heads, .head_dim = kv->head_dim, .half = in->rope->n_rot / 2,
+                               .neox = in->rope->style == FR_ROPE_NEOX, .eps = in->eps, .scale = in->rope->scale};
+    FR_TRY(stage_i32(dev, in->pos, in->n, &args.pos));
+    FR_TRY(stage_i32(dev, in->slots, in->n, &args.slots));
+    FR_TRY(fr_cuda_queue_stage(dev->queue, in->rope->inv_freq, (size_t)args.half * sizeof(float), &inv_freq));
+    args.inv_freq = inv_freq;
+    return PUSH(dev, fr_cuda_heads, args);
+}
+
 static fr_status cuda_kv_copy(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions)
 {
     const int32_t order[3] = {from, to, positions};
@@ -148,8 +179,7 @@ static fr_status cuda_attention(fr_device *dev, float *out, const float *q, cons
     fr_cuda_attention_plan *plan = &dev->attention;
     void *scratch = NULL;
     const int32_t *words = NULL;
-    if (kv->head_dim % 8 != 0 || kv->head_dim > HEAD_MAX)
-        return fr_fail(FR_EUNSUPPORTED, "head size %d: want a multiple of 8, at most %d", kv->head_dim, HEAD_MAX);
+    FR_TRY(check_heads(kv->head_dim));
     FR_TRY(fr_cuda_attention_plan_make(plan, views, n, kv_of_head, heads, kv->head_dim));
     FR_TRY(fr_cuda_scratch(dev, fr_cuda_attention_scratch_bytes(plan, heads, kv->head_dim), &scratch));
     FR_TRY(stage_i32(dev, plan->words, plan->n_words, &words));
@@ -285,6 +315,7 @@ const fr_ops fr_ops_cuda = {
     .silu_mul = cuda_silu_mul,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,
+    .head_inputs = cuda_head_inputs,
     .kv_copy = cuda_kv_copy,
     .attention = cuda_attention,
     .candidates = cuda_candidates,

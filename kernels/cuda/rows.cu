@@ -82,6 +82,18 @@ FR_KERNEL(THREADS) void silu_mul(fr_cuda_silu_args a)
     }
 }
 
+/* Turns a pair of a head's values, in place. */
+static __device__ void turn(float *values, int pair, int half, int neox, float angle, float scale)
+{
+    float *first = values + (neox ? pair : 2 * pair), *second = first + (neox ? half : 1), s, c;
+    sincosf(angle, &s, &c);
+    s *= scale;
+    c *= scale;
+    float x = *first, y = *second;
+    *first = x * c - y * s;
+    *second = x * s + y * c;
+}
+
 /* A thread turns one pair of one head. */
 FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
 {
@@ -90,15 +102,8 @@ FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
         return;
     int pair = (int)(i % a.half);
     int64_t head = i / a.half; /* counted through the rows */
-    float angle = (float)a.pos[head / a.heads] * a.inv_freq[pair], s, c;
-    sincosf(angle, &s, &c);
-    s *= a.scale;
-    c *= a.scale;
-    float *values = a.x + head * a.head_dim;
-    float *first = values + (a.neox ? pair : 2 * pair), *second = first + (a.neox ? a.half : 1);
-    float x = *first, y = *second;
-    *first = x * c - y * s;
-    *second = x * s + y * c;
+    float angle = (float)a.pos[head / a.heads] * a.inv_freq[pair];
+    turn(a.x + head * a.head_dim, pair, a.half, a.neox, angle, a.scale);
 }
 
 FR_KERNEL(THREADS) void embed(fr_cuda_embed_args a)
@@ -141,6 +146,69 @@ FR_KERNEL(THREADS) void kv_copy(fr_cuda_kv_copy_args a)
     a.cache_v[to] = a.cache_v[from];
 }
 
+/* ---- q, k and v on their way to attention */
+
+enum { HEADS_WARPS = 4, HEAD_MAX = 256 };
+
+/* A warp's head: where it comes from and what is done to it. */
+typedef struct head_task {
+    const float *from, *bias, *norm; /* NULL: none */
+    bool turns;
+    float *to;           /* q; else NULL */
+    uint16_t *to_cache;  /* k or v */
+} head_task;
+
+static __device__ head_task find_task(const fr_cuda_heads_args &a, int64_t row, int head)
+{
+    const int dim = a.head_dim;
+    if (head < a.heads) {
+        float *q = a.q + (row * a.heads + head) * dim;
+        return {q, a.q_bias ? a.q_bias + head * dim : nullptr, a.q_norm, true, q, nullptr};
+    }
+    const bool is_k = head < a.heads + a.kv_heads;
+    const int own = head - a.heads - (is_k ? 0 : a.kv_heads);
+    const float *bias = is_k ? a.k_bias : a.v_bias;
+    const int64_t at = (row * a.kv_heads + own) * dim, slot = ((int64_t)a.slots[row] * a.kv_heads + own) * dim;
+    return {(is_k ? a.k : a.v) + at, bias ? bias + own * dim : nullptr, is_k ? a.k_norm : nullptr, is_k,
+            nullptr, (is_k ? a.cache_k : a.cache_v) + slot};
+}
+
+/* Each step as the operation of its own does it (norm, rope, ...), in the same order: the same bits. */
+static __device__ void prepare_head(const fr_cuda_heads_args &a, const head_task &task, int32_t pos, float *values)
+{
+    const int lane = threadIdx.x % WARP, dim = a.head_dim;
+    float sum = 0;
+    for (int d = lane; d < dim; d += WARP) {
+        float value = task.from[d] + (task.bias ? task.bias[d] : 0.0f);
+        values[d] = value;
+        sum = fmaf(value, value, sum);
+    }
+    if (task.norm) {
+        float scale = 1.0f / sqrtf(warp_sum(sum) / (float)dim + a.eps);
+        for (int d = lane; d < dim; d += WARP)
+            values[d] = values[d] * scale * task.norm[d];
+    }
+    __syncwarp();
+    for (int pair = lane; task.turns && pair < a.half; pair += WARP)
+        turn(values, pair, a.half, a.neox, (float)pos * a.inv_freq[pair], a.scale);
+    __syncwarp();
+    for (int d = lane; d < dim; d += WARP) {
+        if (task.to)
+            task.to[d] = values[d];
+        else
+            task.to_cache[d] = to_f16(values[d]);
+    }
+}
+
+FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
+{
+    __shared__ float values[HEADS_WARPS][HEAD_MAX];
+    const int warp = threadIdx.x / WARP, per_row = a.heads + 2 * a.kv_heads;
+    const int64_t i = (int64_t)blockIdx.x * HEADS_WARPS + warp, row = i / per_row;
+    if (row < a.n)
+        prepare_head(a, find_task(a, row, (int)(i % per_row)), a.pos[row], values[warp]);
+}
+
 /* ---- launchers */
 
 extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
@@ -178,6 +246,13 @@ extern "C" void fr_cuda_kv_write(cudaStream_t stream, const void *args)
 {
     const fr_cuda_kv_write_args *a = (const fr_cuda_kv_write_args *)args;
     FR_LAUNCH(kv_write, blocks_for((int64_t)a->n * a->width), THREADS, 0, stream, *a);
+}
+
+extern "C" void fr_cuda_heads(cudaStream_t stream, const void *args)
+{
+    const fr_cuda_heads_args *a = (const fr_cuda_heads_args *)args;
+    const int64_t tasks = (int64_t)a->n * (a->heads + 2 * a->kv_heads);
+    FR_LAUNCH(heads, (unsigned)((tasks + HEADS_WARPS - 1) / HEADS_WARPS), HEADS_WARPS * WARP, 0, stream, *a);
 }
 
 extern "C" void fr_cuda_kv_copy(cudaStream_t stream, const void *args)

@@ -66,6 +66,18 @@ typedef struct fr_cuda_kv_write_args {
 } fr_cuda_kv_write_args;
 void fr_cuda_kv_write(cudaStream_t stream, const void *args);
 
+/* fr_head_inputs of ops.h: q is left where it is, k and v go into the cache. */
+typedef struct fr_cuda_heads_args {
+    float *q;
+    const float *k, *v, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm;
+    const float *inv_freq;
+    const int32_t *pos, *slots;
+    uint16_t *cache_k, *cache_v;
+    int32_t n, heads, kv_heads, head_dim, half, neox;
+    float eps, scale;
+} fr_cuda_heads_args;
+void fr_cuda_heads(cudaStream_t stream, const void *args);
+
 /* A page's first order[2] positions from page order[0] to page order[1]; `page` values a page, `width` a position. */
 typedef struct fr_cuda_kv_copy_args {
     uint16_t *cache_k, *cache_v;

@@ -139,8 +139,8 @@ static fr_status sum_into_x(fr_forward *f, int n)
     return m->ops->add(m->dev, f->x, f->h, n, m->config.dim);
 }
 
-/* x += out(attention(rope(qkv(norm(x))))) */
-static fr_status attention(fr_forward *f, int l, int n)
+/* Biases, heads' own norms, rotation, and the new keys and values into the cache. */
+static fr_status head_inputs(fr_forward *f, int l, int n)
 {
     const fr_model *m = f->model;
     const fr_ops *ops = m->ops;
@@ -150,8 +150,13 @@ static fr_status attention(fr_forward *f, int l, int n)
     int hd = c->head_dim, heads = n_local(m->slice.heads), kv_heads = n_local(m->slice.kv_heads);
     const fr_rope rope = {.style = c->rope_style, .n_rot = c->n_rot, .inv_freq = m->inv_freq,
                           .scale = c->rope_magnitude};
-    FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
-    FR_TRY(ops->matmul(dev, (fr_product[]){{f->q, y->q}, {f->k, y->k}, {f->v, y->v}}, 3, f->h, n));
+    if (ops->head_inputs) {
+        const fr_head_inputs in = {.q = f->q, .k = f->k, .v = f->v, .q_bias = y->q_bias, .k_bias = y->k_bias,
+                                   .v_bias = y->v_bias, .q_norm = y->q_norm, .k_norm = y->k_norm, .eps = c->eps,
+                                   .rope = &rope, .kv = &f->kv[l], .pos = f->pos, .slots = f->slots, .n = n,
+                                   .heads = heads};
+        return ops->head_inputs(dev, &in);
+    }
     FR_TRY(bias(f, f->q, y->q_bias, n, heads * hd));
     FR_TRY(bias(f, f->k, y->k_bias, n, kv_heads * hd));
     FR_TRY(bias(f, f->v, y->v_bias, n, kv_heads * hd));
@@ -159,9 +164,22 @@ static fr_status attention(fr_forward *f, int l, int n)
     FR_TRY(head_norm(f, f->k, y->k_norm, n * kv_heads));
     FR_TRY(ops->rope(dev, f->q, &rope, f->pos, n, heads, hd));
     FR_TRY(ops->rope(dev, f->k, &rope, f->pos, n, kv_heads, hd));
-    FR_TRY(ops->kv_write(dev, &f->kv[l], f->k, f->v, f->slots, n));
-    FR_TRY(ops->attention(dev, f->attn, f->q, &f->kv[l], f->views, m->kv_of_head, n, heads,
-                          1 / sqrtf((float)hd)));
+    return ops->kv_write(dev, &f->kv[l], f->k, f->v, f->slots, n);
+}
+
+/* x += out(attention(rope(qkv(norm(x))))) */
+static fr_status attention(fr_forward *f, int l, int n)
+{
+    const fr_model *m = f->model;
+    const fr_ops *ops = m->ops;
+    fr_device *dev = m->dev;
+    const fr_layer *y = &m->layers[l];
+    const fr_config *c = &m->config;
+    FR_TRY(ops->rms_norm(dev, f->h, f->x, y->attn_norm, n, c->dim, c->eps));
+    FR_TRY(ops->matmul(dev, (fr_product[]){{f->q, y->q}, {f->k, y->k}, {f->v, y->v}}, 3, f->h, n));
+    FR_TRY(head_inputs(f, l, n));
+    FR_TRY(ops->attention(dev, f->attn, f->q, &f->kv[l], f->views, m->kv_of_head, n, n_local(m->slice.heads),
+                          1 / sqrtf((float)c->head_dim)));
     FR_TRY(ops->matmul(dev, &(fr_product){f->h, y->out}, 1, f->attn, n));
     return sum_into_x(f, n);
 }

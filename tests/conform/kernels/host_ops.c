@@ -256,6 +256,44 @@ static fr_status host_kv_write(fr_device *dev, const fr_kv *kv, const float *k, 
     return finish(&b, st);
 }
 
+/* NULL stays NULL. */
+static fr_status place_optional(buffers *b, const float *host, int64_t n, const float **out)
+{
+    float *there = NULL;
+    if (host)
+        FR_TRY(place_f32(b, host, n, &there));
+    *out = there;
+    return FR_OK;
+}
+
+static fr_status prepare_heads(buffers *b, const fr_head_inputs *in)
+{
+    fr_head_inputs there = *in;
+    fr_kv kv = {0};
+    int64_t pages = 0, dim = in->kv->head_dim, q = in->heads * dim, k = in->kv->kv_heads * dim;
+    for (int i = 0; i < in->n; i++)
+        pages = in->slots[i] / FR_PAGE >= pages ? in->slots[i] / FR_PAGE + 1 : pages;
+    FR_TRY(place_cache(b, in->kv, pages, &kv));
+    there.kv = &kv;
+    FR_TRY(place_f32(b, in->q, in->n * q, &there.q));
+    FR_TRY(place_f32(b, in->k, in->n * k, &there.k));
+    FR_TRY(place_f32(b, in->v, in->n * k, &there.v));
+    FR_TRY(place_optional(b, in->q_bias, q, &there.q_bias));
+    FR_TRY(place_optional(b, in->k_bias, k, &there.k_bias));
+    FR_TRY(place_optional(b, in->v_bias, k, &there.v_bias));
+    FR_TRY(place_optional(b, in->q_norm, dim, &there.q_norm));
+    FR_TRY(place_optional(b, in->k_norm, dim, &there.k_norm));
+    FR_TRY(real_ops->head_inputs(b->dev, &there));
+    FR_TRY(fetch_f32(b, in->q, there.q, in->n * q));
+    return fetch_cache(b, in->kv, pages, &kv);
+}
+
+static fr_status host_head_inputs(fr_device *dev, const fr_head_inputs *in)
+{
+    buffers b = {.dev = dev};
+    return finish(&b, prepare_heads(&b, in));
+}
+
 static fr_status host_kv_copy(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions)
 {
     buffers b = {.dev = dev};
@@ -331,6 +369,7 @@ const fr_ops *suite_host_ops(const fr_ops *real)
     dressed.silu_mul = host_silu_mul;
     dressed.rope = host_rope;
     dressed.kv_write = host_kv_write;
+    dressed.head_inputs = real->head_inputs ? host_head_inputs : NULL;
     dressed.kv_copy = host_kv_copy;
     dressed.attention = host_attention;
     dressed.candidates = host_candidates;

@@ -167,6 +167,80 @@ static void test_kv_copy(void **state)
     sequence_close(&s);
 }
 
+/* One layer's heads by the one operation, and by those that it stands for. */
+enum { HEAD_ROWS = 5, Q_HEADS = 6, K_HEADS = 2, DIM_MOST = 128 };
+typedef struct heads {
+    float q[HEAD_ROWS * Q_HEADS * DIM_MOST], k[HEAD_ROWS * K_HEADS * DIM_MOST], v[HEAD_ROWS * K_HEADS * DIM_MOST];
+    uint16_t cache_k[PAGES * FR_PAGE * K_HEADS * DIM_MOST], cache_v[PAGES * FR_PAGE * K_HEADS * DIM_MOST];
+} heads;
+
+static void by_parts(fr_device *dev, const fr_head_inputs *in)
+{
+    const fr_ops *o = suite_ops;
+    int dim = in->kv->head_dim, n_kv = in->kv->kv_heads;
+    if (in->q_bias) {
+        assert_int_equal(o->add_bias(dev, in->q, in->q_bias, in->n, in->heads * dim), FR_OK);
+        assert_int_equal(o->add_bias(dev, in->k, in->k_bias, in->n, n_kv * dim), FR_OK);
+        assert_int_equal(o->add_bias(dev, in->v, in->v_bias, in->n, n_kv * dim), FR_OK);
+    }
+    if (in->q_norm) {
+        assert_int_equal(o->rms_norm(dev, in->q, in->q, in->q_norm, in->n * in->heads, dim, in->eps), FR_OK);
+        assert_int_equal(o->rms_norm(dev, in->k, in->k, in->k_norm, in->n * n_kv, dim, in->eps), FR_OK);
+    }
+    assert_int_equal(o->rope(dev, in->q, in->rope, in->pos, in->n, in->heads, dim), FR_OK);
+    assert_int_equal(o->rope(dev, in->k, in->rope, in->pos, in->n, n_kv, dim), FR_OK);
+    assert_int_equal(o->kv_write(dev, in->kv, in->k, in->v, in->slots, in->n), FR_OK);
+}
+
+static void check_heads(int dim, fr_rope_style style, bool biased, bool normed)
+{
+    suite_random r = {12};
+    heads *one = suite_alloc(sizeof *one), *parts = suite_alloc(sizeof *parts);
+    float bias[Q_HEADS * DIM_MOST], norm[DIM_MOST], inv_freq[DIM_MOST / 2];
+    const int32_t pos[HEAD_ROWS] = {0, 7, 1000, 3, 70000}, slots[HEAD_ROWS] = {40, 3, 255, 16, 17};
+    suite_fill(&r, one->q, HEAD_ROWS * Q_HEADS * DIM_MOST);
+    suite_fill(&r, one->k, HEAD_ROWS * K_HEADS * DIM_MOST);
+    suite_fill(&r, one->v, HEAD_ROWS * K_HEADS * DIM_MOST);
+    suite_fill(&r, bias, Q_HEADS * DIM_MOST);
+    suite_fill(&r, norm, DIM_MOST);
+    for (int i = 0; i < DIM_MOST / 2; i++)
+        inv_freq[i] = 1.0f / (float)(1 + i * i);
+    *parts = *one;
+    fr_device *dev = suite_open(suite_ops, 1);
+    const fr_rope rope = {style, dim == 80 ? 64 : dim, inv_freq, 1.1f};
+    heads *both[] = {one, parts};
+    for (int i = 0; i < 2; i++) {
+        const fr_kv kv = {both[i]->cache_k, both[i]->cache_v, K_HEADS, dim};
+        const fr_head_inputs in = {.q = both[i]->q, .k = both[i]->k, .v = both[i]->v,
+                                   .q_bias = biased ? bias : NULL, .k_bias = biased ? bias + 1 : NULL,
+                                   .v_bias = biased ? bias + 2 : NULL, .q_norm = normed ? norm : NULL,
+                                   .k_norm = normed ? norm : NULL, .eps = 1e-6f, .rope = &rope, .kv = &kv,
+                                   .pos = pos, .slots = slots, .n = HEAD_ROWS, .heads = Q_HEADS};
+        if (i == 0)
+            assert_int_equal(suite_ops->head_inputs(dev, &in), FR_OK);
+        else
+            by_parts(dev, &in);
+    }
+    suite_assert_same(one->q, parts->q, HEAD_ROWS * Q_HEADS * dim, "q on its way to attention");
+    assert_memory_equal(one->cache_k, parts->cache_k, sizeof one->cache_k);
+    assert_memory_equal(one->cache_v, parts->cache_v, sizeof one->cache_v);
+    suite_ops->close(&dev);
+    free(parts);
+    free(one);
+}
+
+static void test_head_inputs(void **state)
+{
+    (void)state;
+    if (!suite_ops->head_inputs)
+        skip();
+    for (int i = 0; i < 4; i++) {
+        check_heads(64, FR_ROPE_NEOX, i & 1, i & 2);
+        check_heads(80, FR_ROPE_NORM, i & 1, i & 2);
+        check_heads(128, FR_ROPE_NEOX, i & 1, i & 2);
+    }
+}
+
 static void test_refuses_odd_heads(void **state)
 {
     (void)state;
@@ -185,7 +259,7 @@ int suite_run_attention(void)
         cmocka_unit_test(test_against_reference),
         cmocka_unit_test(test_invariance),
         cmocka_unit_test(test_kv_copy),
-        cmocka_unit_test(test_refuses_odd_heads),
+        cmocka_unit_test(test_head_inputs), cmocka_unit_test(test_refuses_odd_heads),
     };
     return cmocka_run_group_tests(attention_tests, NULL, NULL);
 }
