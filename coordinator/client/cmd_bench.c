@@ -297,8 +297,8 @@ static fr_status write_report(benching *b)
                          .draft = b->place.models.draft,
                          .limit = b->o->limit,
                          .concurrency = b->o->concurrency,
-                         .ranks = b->o->place.ranks,
-                         .threads = b->o->place.threads,
+                         .ranks = b->place.ranks,
+                         .threads = b->place.threads,
                          .n_problems = b->problems.n,
                          .n_policies = b->n_policies,
                          .policies = b->policies};

@@ -173,9 +173,18 @@ static fr_status take_draft_weights(const char *arg, const char **out)
     return FR_OK;
 }
 
+/* All but --connect say how a private cluster is to be. */
+static void note_private(int key, fr_place_options *o)
+{
+    for (size_t i = 0; i < sizeof place_options / sizeof *place_options; i++)
+        if (place_options[i].name && place_options[i].key == key && key != OPT_CONNECT)
+            o->private_option = place_options[i].name;
+}
+
 static error_t parse_place(int key, char *arg, struct argp_state *state)
 {
     fr_place_options *o = state->input;
+    note_private(key, o);
     switch (key) {
     case ARGP_KEY_INIT:
         *o = (fr_place_options){.ranks = 1};
@@ -246,9 +255,13 @@ static fr_status connect_to(const fr_place_options *o, fr_place *p)
     fr_msg query = {.kind = FR_MSG_STATUS_QUERY}, reply = {0};
     FR_TRY(fr_call_ask(p->call, &query, FR_MSG_STATUS_REPLY, FR_CALL_ANSWER_MS, &reply));
     const fr_msg_status_reply *s = &reply.body.status_reply;
-    for (size_t i = 0; i < s->n_groups; i++)
-        p->embedded |= strcmp(s->groups[i].role, "target") == 0 &&
-                       strcmp(s->groups[i].model, "tiny-target") == 0;
+    for (size_t i = 0; i < s->n_groups; i++) {
+        if (strcmp(s->groups[i].role, "target") != 0)
+            continue;
+        p->embedded |= strcmp(s->groups[i].model, "tiny-target") == 0;
+        p->ranks = (int)s->groups[i].ranks;
+        p->threads = (int)s->groups[i].threads;
+    }
     fr_msg_free(&reply);
     return FR_OK;
 }
@@ -258,10 +271,9 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
 {
     memset(out, 0, sizeof *out);
     if (o->connect) {
-        if (o->target || o->draft)
-            return fr_fail(FR_EINVAL,
-                           "--connect: the cluster has its models; --target and --draft are for "
-                           "a private one");
+        if (o->private_option)
+            return fr_fail(FR_EINVAL, "--connect: the cluster is as it is; --%s is for a private one",
+                           o->private_option);
         fr_status st = connect_to(o, out);
         if (st != FR_OK)
             fr_call_close(&out->connected, 0);
@@ -269,6 +281,8 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
     }
     FR_TRY(fr_place_models(c, o, &out->models));
     out->embedded = out->models.embedded;
+    out->ranks = o->ranks;
+    out->threads = o->threads;
     fr_cluster_options options = {.target = out->models.target,
                                   .backend = o->backend,
                                   .draft_vocab = o->draft_vocab,

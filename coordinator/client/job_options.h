@@ -21,6 +21,7 @@ typedef struct fr_place_options {
     const char *connect; /* NULL: a private cluster */
     const char *target, *draft, *backend, *draft_vocab, *draft_weights, *overlap;
     int share_gpu; /* 1: ranks may */
+    const char *private_option; /* the last given that is for a private cluster only; NULL: none */
     int ranks, threads, context;
     int max_running;     /* jobs at once; 0: the coordinator's default */
 } fr_place_options;
@@ -45,6 +46,7 @@ typedef struct fr_place {
     fr_call *call;      /* of the two */
     fr_models models;
     int embedded;       /* the target is the embedded tiny one */
+    int ranks, threads; /* of the target; threads 0: its share of the cores */
 } fr_place;
 fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft,
                         fr_place *out);

@@ -81,6 +81,8 @@ bad context "$F" solve "$(printf '12345 %.0s' {1..2000})"
 bad context "$F" solve --context 64 --policy target "$(question 1)"
 bad JOB "$F" cancel seven
 bad nonsense "$F" solve --connect nonsense x
+bad "--ranks is for a private one" "$F" solve --connect tcp://127.0.0.1:1 --ranks 2 x
+bad "--draft is for a private one" "$F" solve --connect tcp://127.0.0.1:1 --draft "$TINY_DRAFT" x
 bad "--placement sideways" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement sideways
 bad "--placement" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement
 bad "there are auto, on and off" "$BIN/forerun-coordinator" --overlap maybe

@@ -148,6 +148,7 @@ for key in "accuracy wall_s chain_tokens tok_s accepted_share tokens_per_pass sp
 assert token["identical_to_target"] == 1 and token["speedup"] > 0, token
 for key in "cpu cores memory_gb ranks threads models".split():
     assert key in d["machine"], key
+assert d["machine"]["ranks"] == 1 and d["machine"]["threads"] > 0, d["machine"]  # the cluster's, not this command's
 END
 grep -q "</html>" "$T/bench.html" || fail "bench page"
 unset FORERUN_CONNECT
