@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <map>
 
 #include "runtime.h"
@@ -53,7 +54,8 @@ static std::map<uintptr_t, allocation>::iterator find(const void *p)
     if (a == allocations.begin())
         return allocations.end();
     --a;
-    return at - a->first <= a->second.bytes ? a : allocations.end();
+    /* The end is another's: where an allocator leaves no gaps, host memory begins there. */
+    return at - a->first < std::max<size_t>(a->second.bytes, 1) ? a : allocations.end();
 }
 
 int fake_owner(const void *p, size_t bytes)
