@@ -267,7 +267,6 @@ static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int 
 const fr_ops fr_ops_cpu_ref = {
     .name = "cpu_ref",
     .host_memory = true,
-    .activation_bits = 24,
     .open = fr_cpu_open,
     .close = fr_cpu_close,
     .mem_alloc = fr_cpu_mem_alloc,

@@ -17,7 +17,6 @@
 const fr_ops BACKEND_OPS = {
     .name = BACKEND_NAME,
     .host_memory = true,
-    .activation_bits = 24,
     .open = fr_cpu_open,
     .close = fr_cpu_close,
     .mem_alloc = fr_cpu_mem_alloc,

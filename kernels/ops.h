@@ -23,9 +23,7 @@ typedef struct fr_weight fr_weight; /* a matrix prepared (perhaps repacked) by a
 
 typedef struct fr_device_options {
     int threads; /* CPU threads, the caller's included; 0: one a core (cpu_place.h) */
-    /* This rank among its group's on this host: which GPU it takes. More ranks than GPUs only where they may share. */
-    int local_rank, local_ranks;
-    bool share_gpu;
+    int local_rank; /* among its group's on this host: which GPU it takes, in turn */
     bool batch_dependent; /* GPU: faster products of many rows, at the price of the promise above */
 } fr_device_options;
 
@@ -84,13 +82,13 @@ typedef struct fr_head_inputs {
     int n, heads;
 } fr_head_inputs;
 
+#define FR_DEVICE_ID 16 /* bytes */
+
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
     /* Device memory is the host's own: it may be read and written directly after sync(). Else only by upload() and
      * download(). */
     bool host_memory;
-    /* How many bits of an activation a product with F16 and BF16 weights takes into account: 24, or 16. */
-    int activation_bits;
 
     fr_status (*open)(const fr_device_options *options, fr_device **out);
     void (*close)(fr_device **dev); /* NULL is fine */
@@ -155,6 +153,8 @@ typedef struct fr_ops {
     /* check(ctx) is called again and again while the host waits for the device: an error of it ends the wait with that
      * status. NULL: no more. */
     void (*watch)(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
+    /* Tells devices apart, on all hosts. */
+    fr_status (*device_id)(fr_device *dev, uint8_t id[FR_DEVICE_ID]);
     /* Bytes of device memory. */
     fr_status (*mem_info)(fr_device *dev, size_t *free_out, size_t *total_out);
     /* Bytes of it that weight_new() would take for this matrix; `data` is not read. */

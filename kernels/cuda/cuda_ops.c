@@ -117,7 +117,9 @@ static fr_status check_rope(const fr_rope *rope)
 static fr_status cuda_rope(fr_device *dev, float *x, const fr_rope *rope, const int32_t *pos, int n, int heads,
                            int head_dim)
 {
+    const size_t staged[] = {(size_t)n * sizeof *pos, (size_t)rope->n_rot / 2 * sizeof(float)};
     FR_TRY(check_rope(rope));
+    FR_TRY(fr_cuda_queue_room(dev->queue, staged, 2));
     fr_cuda_rope_args args = {.x = x, .n = n, .heads = heads, .head_dim = head_dim, .half = rope->n_rot / 2,
                               .neox = rope->style == FR_ROPE_NEOX, .scale = rope->scale};
     void *there = NULL;
@@ -151,6 +153,9 @@ static fr_status cuda_head_inputs(fr_device *dev, const fr_head_inputs *in)
     void *inv_freq = NULL;
     FR_TRY(check_heads(kv->head_dim));
     FR_TRY(check_rope(in->rope));
+    const size_t row_words = (size_t)in->n * sizeof(int32_t);
+    const size_t staged[] = {row_words, row_words, (size_t)in->rope->n_rot / 2 * sizeof(float)};
+    FR_TRY(fr_cuda_queue_room(dev->queue, staged, 3));
     fr_cuda_heads_args args = {.q = in->q, .k = in->k, .v = in->v, .q_bias = in->q_bias, .k_bias = in->k_bias,
                                .v_bias = in->v_bias, .q_norm = in->q_norm, .k_norm = in->k_norm,
                                .cache_k = kv->k, .cache_v = kv->v, .n = in->n, .heads = in->heads,
@@ -202,6 +207,8 @@ static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int
     FR_TRY(fr_cuda_scratch(dev, scratch_bytes + answer_bytes, &scratch));
     args.scratch = scratch;
     args.answers = (fr_row_answer *)(void *)((uint8_t *)scratch + scratch_bytes);
+    const size_t staged[] = {(size_t)n * sizeof *queries, tokens ? (size_t)vocab * sizeof *tokens : 0};
+    FR_TRY(fr_cuda_queue_room(dev->queue, staged, 2));
     if (tokens)
         FR_TRY(stage_i32(dev, tokens, vocab, &args.tokens));
     FR_TRY(fr_cuda_queue_stage(dev->queue, queries, (size_t)n * sizeof *queries, &there));
@@ -298,7 +305,6 @@ static fr_status cuda_matmul(fr_device *dev, const fr_product *products, int n_p
 
 const fr_ops fr_ops_cuda = {
     .name = "cuda",
-    .activation_bits = 22, /* two terms of F16; BF16's three have 24 */
     .open = fr_cuda_open,
     .close = fr_cuda_close,
     .mem_alloc = fr_cuda_mem_alloc,
@@ -322,6 +328,7 @@ const fr_ops fr_ops_cuda = {
     .sync = fr_cuda_sync,
     .enqueue = fr_cuda_enqueue,
     .watch = fr_cuda_watch,
+    .device_id = fr_cuda_device_id,
     .mem_info = fr_cuda_mem_info,
     .weight_bytes = cuda_weight_bytes,
     .device_ms = fr_cuda_device_ms,

@@ -3,30 +3,45 @@
 #include "device.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 #include "cuda_error.h"
 #include "measure.h"
 
+enum { OLDEST = 8 }; /* compute capability: Ampere, the first whose code is in this program */
+
 int fr_cuda_count(void)
 {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return 0;
+    int n = 0, major = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    for (int gpu = 0; e == cudaSuccess && gpu < n; gpu++) {
+        e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
+        if (e == cudaSuccess && major < OLDEST)
+            n = gpu; /* those before it */
     }
-    return n;
+    if (e != cudaSuccess)
+        (void)cudaGetLastError();
+    return e == cudaSuccess ? n : 0;
 }
 
+/* A launcher may let each rank see one GPU, its own: then all take their first. Whether two ranks have the same one is
+ * for those to find out who can ask both. */
 static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
-    int n = fr_cuda_count(), ranks = o->local_ranks > 0 ? o->local_ranks : 1;
+    int n = fr_cuda_count();
     if (n == 0)
         return fr_fail(FR_EUNAVAILABLE, "backend cuda: there is no GPU here, or no driver for it");
-    if (ranks > n && !o->share_gpu)
-        return fr_fail(FR_EINVAL, "%d ranks on this host, but %d GPU%s: start fewer, or let them share (--share-gpu)",
-                       ranks, n, n == 1 ? "" : "s");
     *out = o->local_rank % n;
+    return FR_OK;
+}
+
+fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID])
+{
+    struct cudaDeviceProp properties;
+    _Static_assert(sizeof properties.uuid == FR_DEVICE_ID, "an id is a GPU's uuid");
+    FR_TRY_CUDA(cudaGetDeviceProperties(&properties, dev->gpu), "the properties of device %d", dev->gpu);
+    memcpy(id, &properties.uuid, FR_DEVICE_ID);
     return FR_OK;
 }
 
@@ -97,8 +112,7 @@ fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
 /* Frees even when the stream has failed: the memory is of no use to anybody then. */
 static void wait_for_users(fr_device *dev)
 {
-    (void)fr_cuda_queue_flush(dev->queue);
-    (void)cudaStreamSynchronize(dev->stream);
+    (void)fr_cuda_queue_wait(dev->queue);
 }
 
 void fr_cuda_mem_free(fr_device *dev, void *mem)
@@ -114,7 +128,8 @@ fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t byte
     FR_TRY(fr_cuda_queue_wait(dev->queue));
     if (bytes == 0)
         return FR_OK;
-    return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyHostToDevice), "an upload of %zu bytes", bytes);
+    FR_TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->stream), "an upload of %zu bytes", bytes);
+    return fr_cuda_queue_wait(dev->queue);
 }
 
 fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t bytes)
@@ -122,7 +137,8 @@ fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t by
     FR_TRY(fr_cuda_queue_wait(dev->queue));
     if (bytes == 0)
         return FR_OK;
-    return fr_cuda_status(cudaMemcpy(dst, src, bytes, cudaMemcpyDeviceToHost), "a download of %zu bytes", bytes);
+    FR_TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "a download of %zu bytes", bytes);
+    return fr_cuda_queue_wait(dev->queue);
 }
 
 fr_status fr_cuda_sync(fr_device *dev)

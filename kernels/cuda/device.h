@@ -18,7 +18,7 @@ struct fr_device {
     fr_cuda_attention_plan attention; /* of the pass at hand */
 };
 
-/* FR_EUNAVAILABLE without a GPU; FR_EINVAL when this host has more ranks than GPUs and they may not share. */
+/* FR_EUNAVAILABLE without a GPU. */
 fr_status fr_cuda_open(const fr_device_options *options, fr_device **out);
 void fr_cuda_close(fr_device **dev);
 fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out);
@@ -31,6 +31,7 @@ fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const voi
                           size_t bytes);
 void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
 
+fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID]);
 fr_status fr_cuda_device_ms(fr_device *dev, double *out);
 fr_status fr_cuda_read_gb_s(fr_device *dev, double *out);
 

@@ -44,6 +44,7 @@ struct fr_cuda_queue {
     cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
     int block; /* the one being filled */
     size_t used, block_bytes;
+    size_t committed; /* of `used`, what pushed commands read: the rest is an operation's at work */
     staged staged[STAGED_MAX];
     int n_staged;
     graph graphs[GRAPHS];
@@ -152,16 +153,33 @@ static fr_status grow_blocks(fr_cuda_queue *q, size_t bytes)
     return make_blocks(q, class_of(bytes));
 }
 
-fr_status fr_cuda_queue_reserve(fr_cuda_queue *q, size_t bytes, void **host_out, void **device_out)
+static fr_status wait_for(fr_cuda_queue *q, cudaEvent_t event);
+
+fr_status fr_cuda_queue_room(fr_cuda_queue *q, const size_t *bytes, int n)
 {
-    size_t size = class_of(bytes);
-    if (q->used + size > q->block_bytes) {
+    size_t size = 0;
+    for (int i = 0; i < n; i++)
+        size += class_of(bytes[i]);
+    q->used = q->committed; /* without what an operation that failed had staged */
+    while (q->n_staged > 0 && q->staged[q->n_staged - 1].at >= q->used)
+        q->n_staged--;
+    if (q->used + size > q->block_bytes || q->n >= COMMANDS_MAX) {
         FR_TRY(fr_cuda_queue_flush(q));
         if (size > q->block_bytes)
             FR_TRY(grow_blocks(q, size));
     }
     if (q->used == 0) /* the copy of two flushes ago still reads this block, perhaps */
-        FR_TRY_CUDA(cudaEventSynchronize(q->copied[q->block]), "waiting for a copy");
+        FR_TRY(wait_for(q, q->copied[q->block]));
+    return FR_OK;
+}
+
+fr_status fr_cuda_queue_reserve(fr_cuda_queue *q, size_t bytes, void **host_out, void **device_out)
+{
+    size_t size = class_of(bytes);
+    if (q->used == q->committed)
+        FR_TRY(fr_cuda_queue_room(q, &bytes, 1));
+    if (q->used + size > q->block_bytes)
+        return fr_fail(FR_ELIMIT, "a GPU operation stages %zu bytes more than it said", size);
     *host_out = q->pinned[q->block] + q->used;
     *device_out = q->device + q->used;
     q->used += size;
@@ -191,7 +209,7 @@ fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void
 {
     if (bytes > FR_CUDA_ARGS)
         return fr_fail(FR_ELIMIT, "a GPU command of %zu bytes, at most %d", bytes, FR_CUDA_ARGS);
-    if (q->n == COMMANDS_MAX)
+    if (q->n >= COMMANDS_MAX && q->used == q->committed)
         FR_TRY(fr_cuda_queue_flush(q));
     void *commands = q->commands;
     FR_TRY(fr_grow(&commands, &q->cap, q->n + 1, sizeof *q->commands));
@@ -199,6 +217,7 @@ fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void
     fr_cuda_command *c = &q->commands[q->n++];
     *c = (fr_cuda_command){.launch = launch, .bytes = bytes};
     memcpy(c->args, args, bytes);
+    q->committed = q->used;
     return FR_OK;
 }
 
@@ -282,7 +301,7 @@ static fr_status capture(fr_cuda_queue *q, graph *g)
 
 static fr_status start_commands(fr_cuda_queue *q)
 {
-    if (q->n < GRAPH_MIN)
+    if (q->n < GRAPH_MIN || q->check)
         return run_commands(q);
     uint64_t hash = hash_commands(q->commands, q->n);
     graph *g = find_graph(q, hash);
@@ -318,9 +337,11 @@ static fr_status start(fr_cuda_queue *q)
 
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
 {
-    fr_status st = q->n > 0 ? start(q) : FR_OK;
+    if (q->n == 0)
+        return FR_OK;
+    fr_status st = start(q);
     q->n = q->n_staged = 0;
-    q->used = 0;
+    q->used = q->committed = 0;
     return st;
 }
 
@@ -335,22 +356,26 @@ fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out)
 
 void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx)
 {
-    if (!check) /* whoever watched may have launched what graphs hold: NCCL waits for them before it ends */
-        drop_graphs(q);
     q->check = check;
     q->check_ctx = ctx;
 }
 
-/* A pass takes milliseconds: giving the core away between two looks is enough. */
-fr_status fr_cuda_queue_wait(fr_cuda_queue *q)
+/* Until the event, or with NULL all of the stream, is done. A pass takes milliseconds: giving the core away between two
+ * looks is enough. */
+static fr_status wait_for(fr_cuda_queue *q, cudaEvent_t event)
 {
-    FR_TRY(fr_cuda_queue_flush(q));
     for (;;) {
         if (q->check)
             FR_TRY(q->check(q->check_ctx));
-        cudaError_t e = cudaStreamQuery(q->stream);
+        cudaError_t e = event ? cudaEventQuery(event) : cudaStreamQuery(q->stream);
         if (e != cudaErrorNotReady)
             return fr_cuda_status(e, "a pass");
         sched_yield();
     }
+}
+
+fr_status fr_cuda_queue_wait(fr_cuda_queue *q)
+{
+    FR_TRY(fr_cuda_queue_flush(q));
+    return wait_for(q, NULL);
 }

@@ -6,7 +6,11 @@
  *
  * What makes that hold: a command's arguments are device addresses, sizes and bounds only; what changes
  * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they
- * are staged in the same order. One thread uses a queue at a time. */
+ * are staged in the same order. One thread uses a queue at a time.
+ *
+ * Where somebody watches the waits there are other ranks, whose collectives are among the commands: NCCL wants them in
+ * graphs on all ranks or on none, and each rank has passes of its own shape (heads, tokens it holds). So then there are
+ * no graphs. */
 #ifndef FR_CUDA_QUEUE_H
 #define FR_CUDA_QUEUE_H
 
@@ -23,13 +27,16 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out);
 /* Waits for the stream. NULL is fine. */
 void fr_cuda_queue_close(fr_cuda_queue **q);
 
+/* Before the first of an operation's staged arrays: there will be room for arrays of these sizes, and nothing is flushed
+ * until the operation has pushed. */
+fr_status fr_cuda_queue_room(fr_cuda_queue *q, const size_t *bytes, int n);
 /* Room for `bytes` that the caller fills through *host_out before the next call; the commands of this
  * pass read them at *device_out (256-byte aligned). */
 fr_status fr_cuda_queue_reserve(fr_cuda_queue *q, size_t bytes, void **host_out, void **device_out);
 /* The same with a copy of data [bytes]. The same data from the same place are sent once a pass. */
 fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, void **device_out);
 
-/* args [bytes <= FR_CUDA_ARGS] are copied. */
+/* args [bytes <= FR_CUDA_ARGS] are copied. What was staged before is this command's. */
 fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes);
 /* The command pushed last, which one that does more may replace; NULL when there is none. */
 const fr_cuda_command *fr_cuda_queue_last(const fr_cuda_queue *q);
@@ -41,8 +48,7 @@ fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
 fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
 /* Milliseconds on the GPU from the start of the last flush that started something to its end; waits for it. */
 fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out);
-/* check(ctx) is called in every wait, at least once; an error of it ends the wait. NULL: no more, and the graphs of
- * what was launched so far go. */
+/* check(ctx) is called in every wait, at least once; an error of it ends the wait. NULL: no more. */
 void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx);
 
 #endif

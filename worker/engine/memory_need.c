@@ -1,4 +1,4 @@
-/* memory_need.c: see memory_need.h. Rank 0's share is the largest (config.h), so its need is counted. */
+/* memory_need.c: see memory_need.h. */
 #include "memory_need.h"
 
 #include <stdio.h>
@@ -43,12 +43,17 @@ static fr_status add_layer(const fr_model_file *file, const fr_config *c, const 
     return add_matrix(file, ops, l, "ffn_down.weight", c->dim, ff, sum);
 }
 
-fr_status fr_memory_need_of(const fr_model_file *file, const fr_config *c, const fr_ops *ops, int n_ranks,
-                            int64_t kv_positions, int max_rows, fr_memory_need *out)
+static int64_t total(const fr_memory_need *n)
+{
+    return n->weights + n->cache + n->scratch;
+}
+
+static fr_status need_of_rank(const fr_model_file *file, const fr_config *c, const fr_ops *ops, int rank, int n_ranks,
+                              int64_t kv_positions, int max_rows, fr_memory_need *out)
 {
     fr_slice s;
     fr_memory_need need = {0};
-    FR_TRY(fr_config_split(c, fr_model_file_name(file), 0, n_ranks, &s));
+    FR_TRY(fr_config_split(c, fr_model_file_name(file), rank, n_ranks, &s));
     for (int l = 0; l < c->n_layers; l++)
         FR_TRY(add_layer(file, c, ops, &s, l, &need.weights));
     const char *head = fr_model_file_tensor(file, "output.weight") ? "output.weight" : "token_embd.weight";
@@ -61,9 +66,18 @@ fr_status fr_memory_need_of(const fr_model_file *file, const fr_config *c, const
     return FR_OK;
 }
 
-static int64_t total(const fr_memory_need *n)
+/* Whose heads straddle KV heads holds more of these than others. */
+fr_status fr_memory_need_of(const fr_model_file *file, const fr_config *c, const fr_ops *ops, int n_ranks,
+                            int64_t kv_positions, int max_rows, fr_memory_need *out)
 {
-    return n->weights + n->cache + n->scratch;
+    fr_memory_need need;
+    *out = (fr_memory_need){0};
+    for (int rank = 0; rank < n_ranks; rank++) {
+        FR_TRY(need_of_rank(file, c, ops, rank, n_ranks, kv_positions, max_rows, &need));
+        if (total(&need) > total(out))
+            *out = need;
+    }
+    return FR_OK;
 }
 
 /* The least degree above n_ranks with which a rank's part fits; 0: none. */

@@ -9,7 +9,8 @@ typedef struct fr_memory_need {
     int64_t weights, cache, scratch; /* bytes on one rank */
 } fr_memory_need;
 
-/* Of the rank with the largest share of n_ranks, which can be split over so many. Without a rough head, which is small. */
+/* Of the rank that needs most of n_ranks. Without what backends keep for themselves: a rough head, room for partial
+ * results, libraries. */
 fr_status fr_memory_need_of(const fr_model_file *file, const fr_config *c, const fr_ops *ops, int n_ranks,
                             int64_t kv_positions, int max_rows, fr_memory_need *out);
 /* FR_ENOMEM when `room` bytes on each rank do not do; the cause says how much is needed for what, and the least

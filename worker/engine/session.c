@@ -23,12 +23,20 @@ typedef struct undo {
     int seq, len;
 } undo;
 
+/* What the ranks tell each other of their devices. */
+typedef struct rank_device {
+    char backend[16];
+    uint8_t id[FR_DEVICE_ID]; /* zeros: none of its own */
+} rank_device;
+
 struct fr_session {
     fr_comm *comm;          /* borrowed, or `over` */
     fr_comm *over;          /* over the borrowed one, where the device needs it (comm_device.h) */
     const fr_ops *ops;
     fr_place place;
     fr_device *dev;
+    rank_device *devices;   /* [ranks] */
+    bool shares;            /* two ranks have one device */
     fr_model_file *file;
     fr_model *model;
     fr_tokenizer *tokenizer;
@@ -90,15 +98,45 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
     enter_place(s, o);
     const fr_device_options dev = {.threads = s->place.threads, .local_rank = s->comm->here,
-                                   .local_ranks = s->comm->n_here, .share_gpu = o->share_gpu,
                                    .batch_dependent = o->batch_dependent};
-    return s->ops->open(&dev, &s->dev);
+    FR_TRY(s->ops->open(&dev, &s->dev));
+    s->devices = calloc((size_t)s->comm->size, sizeof *s->devices);
+    if (!s->devices)
+        return fr_no_memory();
+    rank_device *mine = &s->devices[s->comm->rank];
+    snprintf(mine->backend, sizeof mine->backend, "%s", s->ops->name);
+    return s->ops->device_id ? s->ops->device_id(s->dev, mine->id) : FR_OK;
+}
+
+/* All ranks come to the same verdict, since all have the same notes. *shared_out: two ranks have one device. */
+static fr_status compare_devices(fr_session *s, bool may_share, bool *shared_out)
+{
+    static const uint8_t none[FR_DEVICE_ID];
+    const rank_device mine = s->devices[s->comm->rank];
+    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices));
+    *shared_out = false;
+    for (int r = 1; r < s->comm->size; r++) {
+        const rank_device *d = &s->devices[r];
+        if (strcmp(d->backend, s->devices[0].backend) != 0)
+            return fr_fail(FR_EMISMATCH, "rank %d computes by backend %s, rank 0 by %s", r, d->backend,
+                           s->devices[0].backend);
+        for (int other = 0; other < r && memcmp(d->id, none, sizeof none) != 0; other++) {
+            if (memcmp(d->id, s->devices[other].id, sizeof d->id) != 0)
+                continue;
+            *shared_out = true;
+            if (!may_share)
+                return fr_fail(FR_EINVAL,
+                               "ranks %d and %d have the same GPU: start fewer, or let them share (--share-gpu)", other, r);
+        }
+    }
+    return FR_OK;
 }
 
 /* From here on s->comm sums memory of the device. All ranks. */
 static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
-    const fr_comm_device_options options = {.share_gpu = o->share_gpu, .batch_invariant = !o->batch_dependent,
+    FR_TRY(compare_devices(s, o->share_gpu, &s->shares));
+    const fr_comm_device_options options = {.share_gpu = s->shares, .batch_invariant = !o->batch_dependent,
                                             .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
@@ -118,28 +156,38 @@ static fr_status cache_positions(const fr_session_options *o, int context, int64
 }
 
 /* Before anything is loaded. Ranks that share a device share what is free there. */
-static fr_status check_memory(const fr_session *s, const fr_config *c, bool shared, int64_t positions, int max_rows)
+static fr_status check_memory(const fr_session *s, const fr_config *c, int64_t positions, int max_rows)
 {
     size_t room = 0, total = 0;
     if (!s->ops->mem_info)
         return FR_OK;
+    int sharing = 0;
+    for (int r = 0; r < s->comm->size; r++)
+        sharing += memcmp(s->devices[r].id, s->devices[s->comm->rank].id, FR_DEVICE_ID) == 0;
     FR_TRY(s->ops->mem_info(s->dev, &room, &total));
-    return fr_memory_check(s->file, c, s->ops, s->comm->size, positions, max_rows,
-                           (int64_t)room / (shared ? s->comm->n_here : 1));
+    return fr_memory_check(s->file, c, s->ops, s->comm->size, positions, max_rows, (int64_t)room / sharing);
+}
+
+/* How large everything will be, and whether there is room for it. */
+static fr_status size_up(fr_session *s, const fr_session_options *o)
+{
+    fr_config c;
+    int64_t positions = 0;
+    FR_TRY(fr_config_read(s->file, &c));
+    s->info.max_context = o->max_context > 0 && o->max_context < c.context ? o->max_context : c.context;
+    s->info.max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    FR_TRY(cache_positions(o, s->info.max_context, &positions));
+    s->info.kv_positions = (positions + FR_PAGE - 1) / FR_PAGE * FR_PAGE;
+    return check_memory(s, &c, s->info.kv_positions, s->info.max_rows);
 }
 
 static fr_status load(fr_session *s, const char *path, const fr_session_options *o)
 {
     fr_comm *comm = s->comm;
-    fr_config config, *c = &config;
-    FR_TRY(fr_config_read(s->file, c));
-    int context = o->max_context > 0 && o->max_context < c->context ? o->max_context : c->context;
-    int max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
-    int64_t positions = 0;
-    FR_TRY(cache_positions(o, context, &positions));
-    int n_pages = (int)((positions + FR_PAGE - 1) / FR_PAGE);
-    FR_TRY(check_memory(s, c, o->share_gpu, positions, max_rows));
+    const int context = s->info.max_context, max_rows = s->info.max_rows;
+    const int n_pages = (int)(s->info.kv_positions / FR_PAGE);
     FR_TRY(load_model(s, path, o));
+    const fr_config *c = &s->model->config;
     FR_TRY(fr_forward_open(&s->forward, s->model, comm, max_rows, n_pages));
     if (comm->rank == 0)
         FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
@@ -169,6 +217,8 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
     }
     FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
     FR_TRY_GOTO(st, enter_group(s, options), fail);
+    /* No rank loads before all have looked: they may share what is free. */
+    FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, size_up(s, options)), fail);
     FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, model_path, options)), fail);
     s->info.load_s = fr_now_s() - start;
     *out = s;
@@ -202,6 +252,7 @@ void fr_session_close(fr_session **p)
     free(s->answers);
     free(s->branch_pages);
     free(s->undos);
+    free(s->devices);
     free(s);
     *p = NULL;
 }

@@ -155,6 +155,37 @@ static void test_sum_goes_with_the_norm(void **state)
     close_device(&dev);
 }
 
+/* The staged block (4 MiB) is full between the two arrays of an operation: positions of 1 KiB and frequencies of 256
+ * bytes, 3276 times, leave room for one more of the former. Neither may be lost, whatever fills the block afterwards. */
+static void test_full_block(void **state)
+{
+    (void)state;
+    enum { ROWS = 256, HEAD = 8, BEFORE = 3277, BEHIND = 3276 };
+    fr_device *dev = open_device();
+    int32_t pos[ROWS] = {0};
+    float inv_freq[HEAD / 2] = {1, 1, 1, 1}, start[ROWS * HEAD], out[ROWS * HEAD];
+    void *still = NULL, *turning = NULL;
+    for (int i = 0; i < ROWS * HEAD; i++)
+        start[i] = (float)(i % 7) - 3;
+    assert_int_equal(ops->mem_alloc(dev, sizeof start, &still), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, sizeof start, &turning), FR_OK);
+    assert_int_equal(ops->upload(dev, still, start, sizeof start), FR_OK);
+    for (int i = 0; i < BEFORE + BEHIND; i++) {
+        for (int r = 0; r < ROWS && i == BEFORE; r++)
+            pos[r] = 1;
+        inv_freq[0] = 1 + (float)i; /* new data each time, or they would be there already */
+        pos[ROWS - 1] = i;
+        const fr_rope rope = {FR_ROPE_NEOX, HEAD, inv_freq, 1};
+        assert_int_equal(ops->rope(dev, i < BEFORE ? still : turning, &rope, pos, ROWS, 1, HEAD), FR_OK);
+    }
+    assert_int_equal(ops->download(dev, out, still, sizeof out), FR_OK);
+    for (int i = 0; i < (ROWS - 1) * HEAD; i++)
+        assert_true(out[i] == start[i]); /* position 0 turns nothing */
+    ops->mem_free(dev, turning);
+    ops->mem_free(dev, still);
+    close_device(&dev);
+}
+
 static fr_status refuse(void *ctx)
 {
     (void)ctx;
@@ -206,13 +237,16 @@ static void test_which_gpu(void **state)
     fake_cuda_reset();
     fake_cuda_set_devices(0);
     assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNAVAILABLE);
-    fake_cuda_set_devices(2);
-    assert_int_equal(ops->open(&(fr_device_options){.local_ranks = 3}, &dev), FR_EINVAL);
-    assert_string_equal(fr_cause(), "3 ranks on this host, but 2 GPUs: start fewer, or let them share (--share-gpu)");
     assert_null(dev);
-    const fr_device_options shared = {.local_rank = 2, .local_ranks = 3, .share_gpu = true};
-    assert_int_equal(ops->open(&shared, &dev), FR_OK);
-    close_device(&dev);
+    fake_cuda_set_devices(2);
+    uint8_t ids[3][FR_DEVICE_ID];
+    for (int rank = 0; rank < 3; rank++) { /* in turn: the third has the first one's */
+        assert_int_equal(ops->open(&(fr_device_options){.local_rank = rank}, &dev), FR_OK);
+        assert_int_equal(ops->device_id(dev, ids[rank]), FR_OK);
+        close_device(&dev);
+    }
+    assert_memory_equal(ids[0], ids[2], FR_DEVICE_ID);
+    assert_memory_not_equal(ids[0], ids[1], FR_DEVICE_ID);
 }
 
 static void test_memory(void **state)
@@ -241,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_graph_of_a_pass), cmocka_unit_test(test_graphs_in_turn),
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
+        cmocka_unit_test(test_full_block),
         cmocka_unit_test(test_watch_ends_a_wait), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
     };

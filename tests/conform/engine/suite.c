@@ -5,7 +5,8 @@
  *
  *     suite MODEL          compares this many ranks with one, with the file's weights and with those quantised to Q4_0
  *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work
- *     suite MODEL BACKEND  this many ranks on that backend, where they may share a GPU, against one on cpu_ref */
+ *     suite MODEL BACKEND  this many ranks on that backend, where they may share a GPU, against one on cpu_ref
+ *     suite MODEL BACKEND own  expects ranks that may not share to be refused */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,21 +128,22 @@ static void compare(fr_session *many, const char *model, const fr_session_option
     self->ops->close(&self);
 }
 
-static void expect_refusal(fr_comm *comm, fr_status st)
+static void expect_refusal(fr_comm *comm, fr_status st, const char *words)
 {
-    check(st == FR_EINVAL && strstr(fr_cause(), "ranks work"), "refusal", fr_cause());
+    check(st == FR_EINVAL && strstr(fr_cause(), words), "refusal", fr_cause());
     if (comm->rank == 0)
         printf("refused: %s\n", fr_cause());
 }
 
-static void run(fr_comm *comm, const char *model, const char *backend, int refused, fr_draft_weights weights)
+/* refused: words of the refusal that is expected; NULL: none is. */
+static void run(fr_comm *comm, const char *model, const char *backend, const char *refused, fr_draft_weights weights)
 {
     fr_session *s = NULL;
-    fr_session_options o = {.backend = backend, .share_gpu = true, .threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
+    fr_session_options o = {.backend = backend, .share_gpu = !refused, .threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
                                   .draft_vocab = DRAFT_VOCAB, .draft_weights = weights};
     fr_status st = fr_session_open(model, comm, &o, &s);
     if (refused) {
-        expect_refusal(comm, st);
+        expect_refusal(comm, st, refused);
     } else {
         need(st);
         o.backend = backend ? "cpu_ref" : NULL;
@@ -159,8 +161,9 @@ int main(int argc, char **argv)
         return 2;
     fr_comm *comm = NULL;
     need(fr_comm_mpi_open(1, &comm));
-    int refused = argc > 2 && strcmp(argv[2], "refused") == 0;
-    const char *backend = argc > 2 && !refused ? argv[2] : NULL;
+    int splits = argc == 2 || strcmp(argv[2], "refused") != 0;
+    const char *backend = argc > 2 && splits ? argv[2] : NULL;
+    const char *refused = !splits ? "ranks work" : argc > 3 ? "have the same GPU" : NULL;
     tolerance = backend ? TOLERANCE_BACKENDS : TOLERANCE;
     run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_FILE);
     run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_Q4_0);
