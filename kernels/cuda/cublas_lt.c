@@ -25,6 +25,7 @@ struct fr_cublas {
     cublasLtMatmulDesc_t product; /* f32 sums, W transposed: the same for all shapes */
     cublasLtMatmulPreference_t preference;
     void *workspace; /* device memory */
+    cublasStatus_t launched; /* the first error of a launch */
     choice choices[CHOICES];
     int oldest;
 };
@@ -40,7 +41,6 @@ static fr_status open_parts(fr_cublas *lt)
 {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const size_t bytes = WORKSPACE;
-    FR_TRY(fr_cublas_lt_open());
     FR_TRY(fr_cublas_lt_open());
     FR_TRY(check(cublasLtCreate(&lt->handle), "cublasLtCreate"));
     FR_TRY(check(cublasLtMatmulDescCreate(&lt->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
@@ -154,11 +154,23 @@ void fr_cublas_matmul(cudaStream_t stream, const void *p)
     const float one = 1, zero = 0;
     cublasLtMatmulAlgo_t algorithm;
     layouts l;
-    if (!make_layouts(&args->shape, &l))
-        return;
-    memcpy(&algorithm, args->algorithm, sizeof algorithm);
-    (void)cublasLtMatmul(args->lt->handle, args->lt->product, &one, args->w, l.w, args->x, l.x,
-                         &zero, args->y, l.y, args->y, l.y, &algorithm, args->lt->workspace,
-                         WORKSPACE, stream);
-    free_layouts(&l);
+    cublasStatus_t st = CUBLAS_STATUS_ALLOC_FAILED;
+    if (make_layouts(&args->shape, &l)) {
+        memcpy(&algorithm, args->algorithm, sizeof algorithm);
+        st = cublasLtMatmul(args->lt->handle, args->lt->product, &one, args->w, l.w, args->x, l.x,
+                            &zero, args->y, l.y, args->y, l.y, &algorithm, args->lt->workspace,
+                            WORKSPACE, stream);
+        free_layouts(&l);
+    }
+    if (args->lt->launched == CUBLAS_STATUS_SUCCESS)
+        args->lt->launched = st;
+}
+
+fr_status fr_cublas_status(fr_cublas *lt)
+{
+    cublasStatus_t st = lt->launched;
+    lt->launched = CUBLAS_STATUS_SUCCESS;
+    return st == CUBLAS_STATUS_SUCCESS
+               ? FR_OK
+               : fr_fail(FR_EIO, "cuBLASLt: a product failed with status %d", (int)st);
 }

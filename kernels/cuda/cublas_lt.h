@@ -40,6 +40,8 @@ FR_CUDA_ARGS_END
 
 /* The algorithm for a shape; false when cuBLASLt has none. Asked again, the answer is the same. */
 bool fr_cublas_choose(fr_cublas *lt, const fr_cublas_shape *shape, uint64_t algorithm[8]);
+/* FR_EIO when a launch since the last call failed: what it should have written is anything. */
+fr_status fr_cublas_status(fr_cublas *lt);
 /* A launcher (command.h). */
 void fr_cublas_matmul(cudaStream_t stream, const void *args);
 

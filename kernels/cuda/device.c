@@ -123,6 +123,12 @@ void fr_cuda_mem_free(fr_device *dev, void *mem)
     cudaFree(mem);
 }
 
+fr_status fr_cuda_sync(fr_device *dev)
+{
+    FR_TRY(fr_cuda_queue_wait(dev->queue));
+    return dev->cublas ? fr_cublas_status(dev->cublas) : FR_OK;
+}
+
 fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
     FR_TRY(fr_cuda_queue_wait(dev->queue));
@@ -134,15 +140,10 @@ fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t byte
 
 fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
-    FR_TRY(fr_cuda_queue_wait(dev->queue));
+    FR_TRY(fr_cuda_sync(dev));
     if (bytes == 0)
         return FR_OK;
     FR_TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "a download of %zu bytes", bytes);
-    return fr_cuda_queue_wait(dev->queue);
-}
-
-fr_status fr_cuda_sync(fr_device *dev)
-{
     return fr_cuda_queue_wait(dev->queue);
 }
 

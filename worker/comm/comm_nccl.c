@@ -355,6 +355,7 @@ static void nccl_close(fr_comm **c)
         ncclCommDestroy(m->nccl);
     else if (m->nccl)
         ncclCommAbort(m->nccl);
+    m->nccl = NULL; /* freeing flushes what is pending, perhaps launches of this */
     m->over.ops->mem_free(m->over.dev, m->parts);
     free(m);
     *c = NULL;

@@ -230,6 +230,33 @@ static void test_failures(void **state)
     close_device(&dev);
 }
 
+/* A launcher tells nobody; the wait behind it does. */
+static void test_failing_product(void **state)
+{
+    (void)state;
+    enum { ROWS = 64 };
+    static const uint16_t bf16[ROWS * DIM];
+    fr_device *dev = NULL;
+    fr_weight *w = NULL;
+    void *x = NULL, *y = NULL;
+    fake_cuda_reset();
+    assert_int_equal(ops->open(&(fr_device_options){.batch_dependent = true}, &dev), FR_OK);
+    assert_int_equal(ops->weight_new(dev, &(fr_matrix){FR_BF16, bf16, ROWS, DIM, DIM * 2}, &w), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * DIM, &x), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * ROWS, &y), FR_OK);
+    const fr_product product = {y, w};
+    fake_cuda_fail("cublasLtMatmul", 1, 14);
+    assert_int_equal(ops->matmul(dev, &product, 1, x, ROWS), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_EIO);
+    assert_string_equal(fr_cause(), "cuBLASLt: a product failed with status 14");
+    assert_int_equal(ops->matmul(dev, &product, 1, x, ROWS), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    ops->mem_free(dev, y);
+    ops->mem_free(dev, x);
+    ops->weight_free(dev, &w);
+    close_device(&dev);
+}
+
 static void test_which_gpu(void **state)
 {
     (void)state;
@@ -277,7 +304,7 @@ int main(void)
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
         cmocka_unit_test(test_watch_ends_a_wait), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
