@@ -4,7 +4,7 @@
  * from there. With --leader they are one group without MPI.
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
- * know each other. */
+ * know each other. With --leader every rank has a command line of its own, and judges that first. */
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
@@ -238,6 +238,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     return known || key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
+static fr_status no_coordinator(void)
+{
+    return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
+}
+
 /* Of a target the text itself would change. */
 static fr_status take_draft_options(args *a)
 {
@@ -249,6 +254,18 @@ static fr_status take_draft_options(args *a)
     } else if (a->draft_weights != FR_DRAFT_WEIGHTS_FILE) {
         return fr_fail(FR_EINVAL, "--draft-weights: a group of role %s makes no guesses", a->role);
     }
+    return FR_OK;
+}
+
+/* Before the ranks know each other: one that is wrong must not let the others wait for it. */
+static fr_status check_leader(const args *a)
+{
+    if (!a->leader && (a->rank >= 0 || a->n_ranks >= 0))
+        return fr_fail(FR_EINVAL, "--%s: is of a group with --leader, which is missing", a->rank >= 0 ? "rank" : "ranks");
+    if (a->leader && !a->leader[0])
+        return fr_fail(FR_EINVAL, "--leader: no endpoint, want tcp://host:port");
+    if (a->leader && !a->endpoint[0])
+        return no_coordinator();
     return FR_OK;
 }
 
@@ -268,6 +285,7 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
+    FR_TRY(check_leader(a));
     return take_draft_options(a);
 }
 
@@ -294,7 +312,7 @@ static fr_status run(const args *a, fr_comm *comm)
 {
     fr_session *session = NULL;
     if (!a->endpoint[0])
-        return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
+        return no_coordinator();
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
     catch_signals();
     fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
@@ -328,7 +346,7 @@ static fr_status join_leader(const args *a, fr_comm **out)
 }
 
 /* The group this process belongs to. Collective over all that one mpirun started, so it comes
- * before any judgement of the command line. */
+ * before any judgement of their command line. */
 static fr_status join(args *a, fr_comm **out)
 {
     if (a->leader)
@@ -377,7 +395,7 @@ int main(int argc, char **argv)
     snprintf(cause, sizeof cause, "%s", fr_cause());
     fr_log_open("forerun-worker", a.level);
     signal(SIGPIPE, SIG_IGN);
-    fr_status joined = join(&a, &comm);
+    fr_status joined = st != FR_OK && a.leader ? FR_OK : join(&a, &comm);
     int rank = comm ? comm->rank : 0;
     if (st != FR_OK)
         fr_fail(st, "%s", cause);

@@ -49,3 +49,19 @@ env -u SLURM_PROCID "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --mod
     2>"$T/usage.err"
 [ $? = 2 ] || fail "without a rank: not exit code 2"
 grep -q "neither --rank nor SLURM_PROCID" "$T/usage.err" || fail "without a rank: $(cat "$T/usage.err")"
+
+refused() { # WANT ARGS...: at once, though no other rank is there
+    local want=$1
+    shift
+    timeout 20 "$BIN/forerun-worker" "$@" 2>"$T/usage.err"
+    [ $? = 2 ] || fail "$*: not exit code 2"
+    grep -q -e "$want" "$T/usage.err" || fail "$*: $(cat "$T/usage.err")"
+    [ "$(wc -l <"$T/usage.err")" = 1 ] || fail "$*: not one line: $(cat "$T/usage.err")"
+}
+LEADER="tcp://127.0.0.1:$PORT"
+refused "--model FILE is missing" --leader "$LEADER" --rank 0 --ranks 2 --connect "$EP"
+refused "--connect ENDPOINT is missing" --leader "$LEADER" --rank 1 --ranks 2 --model "$TINY_TARGET"
+refused "--leader: no endpoint" --leader "" --rank 0 --ranks 2 --model "$TINY_TARGET" --connect "$EP"
+refused "--rank: is of a group with --leader" --rank 0 --model "$TINY_TARGET" --connect "$EP"
+refused "--ranks: is of a group with --leader" --ranks 2 --model "$TINY_TARGET" --connect "$EP"
+say "a wrong command line is told at once"
