@@ -4,7 +4,8 @@
  * from there. With --leader they are one group without MPI.
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
- * know each other. With --leader every rank has a command line of its own, and judges that first. */
+ * know each other. With --leader every rank has a command line of its own, and judges that first.
+ * A follower that ends while it serves says why, as a warning. */
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
@@ -308,12 +309,15 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static fr_status run(const args *a, fr_comm *comm)
+/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that of
+ * its line, is then a warning's. */
+static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
 {
     fr_session *session = NULL;
     if (!a->endpoint[0])
         return no_coordinator();
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    *level_out = FR_LOG_WARN;
     catch_signals();
     fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
            fr_session_info_of(session)->load_s);
@@ -389,6 +393,7 @@ int main(int argc, char **argv)
               .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;
+    fr_log_level level = FR_LOG_INFO; /* of a follower's line */
     fr_status st = parse_command_line(argc, argv, &a);
     if (a.told)
         return EXIT_INPUT;
@@ -402,11 +407,11 @@ int main(int argc, char **argv)
     else if (joined != FR_OK)
         st = joined;
     else
-        st = run(&a, comm);
+        st = run(&a, comm, &level);
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
-        fr_log(FR_LOG_INFO, "rank %d: %s", rank, fr_cause());
+        fr_log(level, "rank %d: %s", rank, fr_cause());
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);
