@@ -4,7 +4,8 @@
  * from there. With --leader they are one group without MPI.
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
- * know each other. */
+ * know each other. With --leader every rank has a command line of its own, and judges that first.
+ * A follower that ends while it serves says why, as a warning. */
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
@@ -238,6 +239,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state)
     return known || key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
+static fr_status no_coordinator(void)
+{
+    return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
+}
+
 /* Of a target the text itself would change. */
 static fr_status take_draft_options(args *a)
 {
@@ -249,6 +255,18 @@ static fr_status take_draft_options(args *a)
     } else if (a->draft_weights != FR_DRAFT_WEIGHTS_FILE) {
         return fr_fail(FR_EINVAL, "--draft-weights: a group of role %s makes no guesses", a->role);
     }
+    return FR_OK;
+}
+
+/* Before the ranks know each other: one that is wrong must not let the others wait for it. */
+static fr_status check_leader(const args *a)
+{
+    if (!a->leader && (a->rank >= 0 || a->n_ranks >= 0))
+        return fr_fail(FR_EINVAL, "--%s: is of a group with --leader, which is missing", a->rank >= 0 ? "rank" : "ranks");
+    if (a->leader && !a->leader[0])
+        return fr_fail(FR_EINVAL, "--leader: no endpoint, want tcp://host:port");
+    if (a->leader && !a->endpoint[0])
+        return no_coordinator();
     return FR_OK;
 }
 
@@ -268,6 +286,7 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
     FR_TRY(p.st);
     if (!a->model)
         return fr_fail(FR_EINVAL, "no model: --model FILE is missing");
+    FR_TRY(check_leader(a));
     return take_draft_options(a);
 }
 
@@ -290,12 +309,15 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static fr_status run(const args *a, fr_comm *comm)
+/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that of
+ * its line, is then a warning's. */
+static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
 {
     fr_session *session = NULL;
     if (!a->endpoint[0])
-        return fr_fail(FR_EINVAL, "no coordinator: --connect ENDPOINT is missing");
+        return no_coordinator();
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    *level_out = FR_LOG_WARN;
     catch_signals();
     fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
            fr_session_info_of(session)->load_s);
@@ -328,7 +350,7 @@ static fr_status join_leader(const args *a, fr_comm **out)
 }
 
 /* The group this process belongs to. Collective over all that one mpirun started, so it comes
- * before any judgement of the command line. */
+ * before any judgement of their command line. */
 static fr_status join(args *a, fr_comm **out)
 {
     if (a->leader)
@@ -371,24 +393,25 @@ int main(int argc, char **argv)
               .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;
+    fr_log_level level = FR_LOG_INFO; /* of a follower's line */
     fr_status st = parse_command_line(argc, argv, &a);
     if (a.told)
         return EXIT_INPUT;
     snprintf(cause, sizeof cause, "%s", fr_cause());
     fr_log_open("forerun-worker", a.level);
     signal(SIGPIPE, SIG_IGN);
-    fr_status joined = join(&a, &comm);
+    fr_status joined = st != FR_OK && a.leader ? FR_OK : join(&a, &comm);
     int rank = comm ? comm->rank : 0;
     if (st != FR_OK)
         fr_fail(st, "%s", cause);
     else if (joined != FR_OK)
         st = joined;
     else
-        st = run(&a, comm);
+        st = run(&a, comm, &level);
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
-        fr_log(FR_LOG_INFO, "rank %d: %s", rank, fr_cause());
+        fr_log(level, "rank %d: %s", rank, fr_cause());
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);

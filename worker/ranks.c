@@ -37,6 +37,7 @@ struct fr_ranks {
     fr_link *link;
     int rank, size, wait_ms;
     peer *peers;     /* [size]; of a follower only rank 0's is used */
+    bool whole;      /* rank 0: it has met all the others */
     bool rolled;     /* this rank told the others that it gives up */
     char why[FR_COMM_WHY]; /* what the first rank that gave up and knew a reason had noticed */
 };
@@ -127,8 +128,13 @@ static fr_status meet(fr_ranks *g, const fr_peer *from, const fr_msg_rank_word *
 static fr_status file_word(fr_ranks *g, const fr_peer *from, fr_msg *m)
 {
     const fr_msg_rank_word *w = &m->body.rank_word;
-    if (m->kind == FR_MSG_RANK_WORD && w->kind == FR_RANKS_HELLO && g->rank == 0)
+    const bool hello = m->kind == FR_MSG_RANK_WORD && w->kind == FR_RANKS_HELLO && g->rank == 0;
+    if (hello && !g->whole)
         return meet(g, from, w);
+    if (hello) {
+        fr_log(FR_LOG_INFO, "a process came as rank %u of %u to a group that is whole: passed over", w->rank, w->ranks);
+        return FR_OK;
+    }
     const int r = m->kind == FR_MSG_RANK_WORD ? sender(g, from, w) : -1;
     if (r < 0)
         return FR_OK;
@@ -285,6 +291,7 @@ static fr_status meet_all(fr_ranks *g, int connect_ms)
         for (int r = 1; r < g->size; r++)
             n_known += g->peers[r].known;
     }
+    g->whole = true;
     for (int r = 1; r < g->size; r++)
         FR_TRY(fr_ranks_send(g, r, FR_RANKS_WELCOME, NULL, 0));
     return FR_OK;

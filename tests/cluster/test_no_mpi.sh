@@ -34,6 +34,7 @@ wait_for 30 "the leader to end" ended rank0
 wait_for 30 "the other rank to end" ended rank2
 kill $SOLVE 2>/dev/null
 grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not name the rank"
+grep -q "rank 2: " "$T/rank2.log" || fail "the other rank does not tell why it ends"
 unset "SESSION[rank0]" "SESSION[rank2]"
 say "a killed rank ends its group, and is named"
 
@@ -49,3 +50,19 @@ env -u SLURM_PROCID "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --mod
     2>"$T/usage.err"
 [ $? = 2 ] || fail "without a rank: not exit code 2"
 grep -q "neither --rank nor SLURM_PROCID" "$T/usage.err" || fail "without a rank: $(cat "$T/usage.err")"
+
+refused() { # WANT ARGS...: at once, though no other rank is there
+    local want=$1
+    shift
+    timeout 20 "$BIN/forerun-worker" "$@" 2>"$T/usage.err"
+    [ $? = 2 ] || fail "$*: not exit code 2"
+    grep -q -e "$want" "$T/usage.err" || fail "$*: $(cat "$T/usage.err")"
+    [ "$(wc -l <"$T/usage.err")" = 1 ] || fail "$*: not one line: $(cat "$T/usage.err")"
+}
+LEADER="tcp://127.0.0.1:$PORT"
+refused "--model FILE is missing" --leader "$LEADER" --rank 0 --ranks 2 --connect "$EP"
+refused "--connect ENDPOINT is missing" --leader "$LEADER" --rank 1 --ranks 2 --model "$TINY_TARGET"
+refused "--leader: no endpoint" --leader "" --rank 0 --ranks 2 --model "$TINY_TARGET" --connect "$EP"
+refused "--rank: is of a group with --leader" --rank 0 --model "$TINY_TARGET" --connect "$EP"
+refused "--ranks: is of a group with --leader" --ranks 2 --model "$TINY_TARGET" --connect "$EP"
+say "a wrong command line is told at once"

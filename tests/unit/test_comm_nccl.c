@@ -303,11 +303,21 @@ static void test_failing_init(void **state)
 
 /* ---- which communicator */
 
+static _Thread_local bool is_missing; /* NCCL, on the machine of the rank that this thread is */
+
+fr_status __wrap_fr_nccl_open(void);
+fr_status __wrap_fr_nccl_open(void)
+{
+    return is_missing ? fr_fail(FR_EUNAVAILABLE, "NCCL: libnccl.so.2 is missing") : FR_OK;
+}
+
 static fr_status choose(rank_thread *r)
 {
     fr_device *dev = NULL;
     fr_comm *c = NULL;
     char names[128] = "";
+    const int *without = r->input; /* the rank without NCCL, NULL: none */
+    is_missing = without && r->options.rank == *without;
     const fr_comm_device_options options[] = {{.batch_invariant = true}, {.share_gpu = true}};
     FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
     for (int i = 0; i < 2; i++) {
@@ -337,6 +347,22 @@ static void test_choice(void **state)
     }
 }
 
+/* One rank without NCCL is enough: none may wait for it. */
+static void test_choice_without_nccl(void **state)
+{
+    (void)state;
+    for (int without = 0; without < 3; without++) {
+        rank_thread ranks[3];
+        rank_threads_set_up(ranks, 3, 3, choose);
+        for (int i = 0; i < 3; i++)
+            ranks[i].input = &without;
+        rank_threads_run(ranks, 3);
+        for (int i = 0; i < 3; i++)
+            rank_thread_ended(&ranks[i], FR_ECANCELLED, "staged staged none");
+        assert_true(fake_cuda_all_freed());
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +375,7 @@ int main(void)
         cmocka_unit_test_setup(test_failing_launch, set_up),
         cmocka_unit_test_setup(test_failing_init, set_up),
         cmocka_unit_test_setup(test_choice, set_up),
+        cmocka_unit_test_setup(test_choice_without_nccl, set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "check.h"
 #include "clock.h"
 #include "rank_threads.h"
 
@@ -144,6 +145,29 @@ static void test_doubled(void **state)
     assert_int_not_equal(m[2].st, FR_OK);
 }
 
+/* One more process comes as rank 1, while rank 0 waits for the sum of the real one. */
+static fr_status another_comes(rank_thread *m)
+{
+    float x = 1;
+    fr_comm *c = NULL;
+    fr_ranks_options another = m->options;
+    another.connect_ms = SHORT_MS;
+    if (m->options.rank == 1 && fr_comm_link_open(&another, &c) == FR_OK)
+        return fr_fail(FR_EMISMATCH, "the other process was let in");
+    FR_TRY(m->comm->ops->all_reduce_sum(m->comm, &x, 1));
+    return x == 2 ? FR_OK : fr_fail(FR_EMISMATCH, "the sum is %g", (double)x);
+}
+
+static void test_whole(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, another_comes);
+    rank_threads_run(m, 2);
+    for (int i = 0; i < 2; i++)
+        rank_thread_ended(&m[i], FR_OK, "");
+}
+
 static void test_bad_options(void **state)
 {
     (void)state;
@@ -214,8 +238,8 @@ int main(void)
         cmocka_unit_test(test_silent_leader), cmocka_unit_test(test_gone),
         cmocka_unit_test(test_apart),         cmocka_unit_test(test_sizes_apart),
         cmocka_unit_test(test_another_count), cmocka_unit_test(test_doubled),
-        cmocka_unit_test(test_bad_options),   cmocka_unit_test(test_roll_call),
-        cmocka_unit_test(test_roll_call_of_follower),
+        cmocka_unit_test(test_whole),         cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_roll_call),     cmocka_unit_test(test_roll_call_of_follower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

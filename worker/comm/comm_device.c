@@ -9,10 +9,15 @@ fr_status fr_comm_device_open(fr_comm *host, const fr_ops *ops, fr_device *dev, 
     *out = NULL;
     if (host->size == 1 || ops->host_memory)
         return FR_OK;
-    if (!o->share_gpu && fr_comm_nccl_built())
-        return fr_comm_nccl_open(host, ops, dev, o, out);
-    if (!o->share_gpu && host->rank == 0)
-        fr_log(FR_LOG_WARN, "built without NCCL: the sums of %d ranks go through host memory", host->size);
+    if (!o->share_gpu) {
+        fr_status present = host->ops->agree(host, fr_comm_nccl_present());
+        if (present == FR_OK)
+            return fr_comm_nccl_open(host, ops, dev, o, out);
+        if (present != FR_EUNAVAILABLE) /* the ranks did not come to agree */
+            return present;
+        if (host->rank == 0)
+            fr_log(FR_LOG_WARN, "%s: the sums of %d ranks go through host memory", fr_cause(), host->size);
+    }
     fr_status st = host->ops->agree(host, fr_comm_staged_open(host, ops, dev, out));
     if (st != FR_OK && *out)
         (*out)->ops->close(out);

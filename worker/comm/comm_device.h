@@ -3,7 +3,7 @@
  * table is comm.h's.
  *
  *   staged   through host memory, over any backend and any host communicator: ranks that share a GPU, which NCCL refuses,
- *            and programs without NCCL.
+ *            and groups of which a rank has no NCCL.
  *   nccl     on the device's stream, one GPU a rank. A rank that is lost is noticed by a time-out or by NCCL; then every
  *            rank gives the group up, and the cause tells who noticed what and which ranks were not heard of any more.
  *
@@ -30,7 +30,7 @@ fr_status fr_comm_device_open(fr_comm *host, const fr_ops *ops, fr_device *dev, 
 fr_status fr_comm_staged_open(fr_comm *host, const fr_ops *ops, fr_device *dev, fr_comm **out);
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                             fr_comm **out);
-/* Was this program built with NCCL? */
-bool fr_comm_nccl_built(void);
+/* FR_EUNAVAILABLE, with the cause, where this program was built without NCCL or cannot open it. No collective. */
+fr_status fr_comm_nccl_present(void);
 
 #endif

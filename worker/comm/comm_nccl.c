@@ -437,9 +437,9 @@ done:
     return st;
 }
 
-bool fr_comm_nccl_built(void)
+fr_status fr_comm_nccl_present(void)
 {
-    return true;
+    return fr_nccl_open();
 }
 
 static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,

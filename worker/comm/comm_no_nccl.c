@@ -1,9 +1,9 @@
 /* comm_no_nccl.c: stands in for comm_nccl.c where NCCL was not found at build time. */
 #include "comm_device.h"
 
-bool fr_comm_nccl_built(void)
+fr_status fr_comm_nccl_present(void)
 {
-    return false;
+    return fr_fail(FR_EUNAVAILABLE, "built without NCCL");
 }
 
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,

@@ -10,6 +10,8 @@
 
 #include "check.h"
 
+enum { MOST_YARN_FACTOR = 1 << 20 };
+
 /* A number of the scaling that a formula divides by, or takes the logarithm of. */
 static fr_status read_positive(fr_hf_object o, const char *key, double *out)
 {
@@ -47,7 +49,10 @@ static double yarn_pair(double turns, double base, int n_rot, double context)
 static fr_status yarn_factors(fr_hf_object o, int n_rot, uint32_t max_context, fr_hf_rope *r)
 {
     double factor, context = max_context, fast = 32, slow = 1, extra = 1;
-    FR_TRY(read_positive(o, "factor", &factor));
+    FR_TRY(fr_hf_double(o, "factor", &factor));
+    if (!(factor >= 1 && factor <= MOST_YARN_FACTOR))
+        return fr_fail(FR_EFORMAT, "%s: rope scaling yarn: factor is %g, want 1 to %d", o.path, factor,
+                       MOST_YARN_FACTOR);
     FR_TRY(fr_hf_optional_double(o, "original_max_position_embeddings", &context));
     FR_TRY(fr_hf_optional_double(o, "beta_fast", &fast));
     FR_TRY(fr_hf_optional_double(o, "beta_slow", &slow));
@@ -57,7 +62,7 @@ static fr_status yarn_factors(fr_hf_object o, int n_rot, uint32_t max_context, f
     if (fr_hf_has(o, "mscale") || fr_hf_has(o, "mscale_all_dim"))
         return fr_fail(FR_EUNSUPPORTED, "%s: rope scaling yarn with mscale is not supported",
                        o.path);
-    double magnitude = (factor > 1 ? 0.1 * log(factor) + 1 : 1) * extra;
+    double magnitude = (0.1 * log(factor) + 1) * extra;
     FR_TRY(fr_hf_optional_double(o, "attention_factor", &magnitude));
     r->magnitude = (float)magnitude;
     double low = fmax(floor(yarn_pair(fast, r->base, n_rot, context)), 0);
@@ -94,10 +99,22 @@ static fr_status read_scaling(fr_hf_object o, const char *type, int n_rot, uint3
                      : yarn_factors(o, n_rot, context, r);
 }
 
+/* Absent where there is none: one of another kind must not be taken for that. */
+static fr_status read_object(fr_hf_object config, const char *key, fr_hf_object *out)
+{
+    *out = fr_hf_child(config, key);
+    if (!out->at && fr_hf_has(config, key))
+        return fr_fail(FR_EFORMAT, "%s: %s is no object", config.path, key);
+    return FR_OK;
+}
+
 fr_status fr_hf_rope_read(fr_hf_object config, int n_rot, uint32_t context, fr_hf_rope *out)
 {
-    fr_hf_object nested = fr_hf_child(config, "rope_parameters");
-    fr_hf_object scaling = nested.at ? nested : fr_hf_child(config, "rope_scaling");
+    fr_hf_object nested, scaling;
+    FR_TRY(read_object(config, "rope_parameters", &nested));
+    FR_TRY(read_object(config, "rope_scaling", &scaling));
+    if (nested.at)
+        scaling = nested;
     fr_hf_object with_base = fr_hf_has(nested, "rope_theta") ? nested : config;
     const char *type = "default";
     double base = 10000;

@@ -17,11 +17,13 @@
 #endif
 
 static const char *wanted; /* NULL: all */
+static bool found;         /* a backend of that name */
 
 static int run_backend(const fr_ops *ops, bool runnable)
 {
     if (wanted && strcmp(wanted, ops->name) != 0)
         return 0;
+    found = true;
     if (!runnable) {
         printf("skipped: backend %s: this machine cannot run it\n", ops->name);
         return 0;
@@ -63,5 +65,8 @@ int main(int argc, char **argv)
         wanted = argv[2];
     else if (argc != 1)
         return 2;
-    return run_all() ? 1 : 0;
+    const int failed = run_all();
+    if (!found)
+        fprintf(stderr, "no backend is called %s\n", wanted);
+    return failed || !found ? 1 : 0;
 }
