@@ -34,7 +34,7 @@ static fr_status check(cublasStatus_t st, const char *what)
 {
     return st == CUBLAS_STATUS_SUCCESS
                ? FR_OK
-               : fr_fail(FR_EUNAVAILABLE, "cuBLASLt: %s failed with status %d", what, (int)st);
+               : fr_fail(FR_EUNSUPPORTED, "cuBLASLt: %s failed with status %d", what, (int)st);
 }
 
 static fr_status open_parts(fr_cublas *lt)

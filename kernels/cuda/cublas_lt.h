@@ -19,7 +19,7 @@ FR_CUDA_ARGS_BEGIN
 
 typedef struct fr_cublas fr_cublas;
 
-/* Needs the current GPU. FR_EUNAVAILABLE, with the cause, when cuBLASLt does not work there. */
+/* Needs the current GPU. FR_EUNSUPPORTED, with the cause, when cuBLASLt does not work there. */
 fr_status fr_cublas_open(fr_cublas **out);
 void fr_cublas_close(fr_cublas **lt); /* NULL is fine */
 

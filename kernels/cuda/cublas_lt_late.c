@@ -71,7 +71,7 @@ static void open_library(void)
 fr_status fr_cublas_lt_open(void)
 {
     pthread_once(&once, open_library);
-    return problem[0] ? fr_fail(FR_EUNAVAILABLE, "%s", problem) : FR_OK;
+    return problem[0] ? fr_fail(FR_EUNSUPPORTED, "%s", problem) : FR_OK;
 }
 
 #define X(name, parameters, arguments)                                                             \

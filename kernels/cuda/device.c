@@ -31,7 +31,7 @@ static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
     int n = fr_cuda_count();
     if (n == 0)
-        return fr_fail(FR_EUNAVAILABLE, "backend cuda: there is no GPU here, or no driver for it");
+        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here, or no driver for it");
     *out = o->local_rank % n;
     return FR_OK;
 }

@@ -18,7 +18,7 @@ struct fr_device {
     fr_cuda_attention_plan attention; /* of the pass at hand */
 };
 
-/* FR_EUNAVAILABLE without a GPU. */
+/* FR_EUNSUPPORTED without a GPU. */
 fr_status fr_cuda_open(const fr_device_options *options, fr_device **out);
 void fr_cuda_close(fr_device **dev);
 fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out);

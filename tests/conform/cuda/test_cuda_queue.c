@@ -263,7 +263,7 @@ static void test_which_gpu(void **state)
     fr_device *dev = NULL;
     fake_cuda_reset();
     fake_cuda_set_devices(0);
-    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNAVAILABLE);
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNSUPPORTED);
     assert_null(dev);
     fake_cuda_set_devices(2);
     uint8_t ids[3][FR_DEVICE_ID];
