@@ -20,7 +20,7 @@ enum {
     GRAPH_MIN = 8,     /* commands: fewer are not worth a graph */
     STAGED_MAX = 64,   /* arrays that are looked through for one that is there already */
     ALIGNMENT = 256,
-    COMMANDS_MAX = 1 << 16, /* then the queue is flushed: nothing bounds how much is pushed between waits */
+    COMMANDS_MAX = 1 << 16, /* before what an operation stages, the queue is then flushed */
 };
 
 typedef struct staged {
@@ -209,8 +209,6 @@ fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void
 {
     if (bytes > FR_CUDA_ARGS)
         return fr_fail(FR_ELIMIT, "a GPU command of %zu bytes, at most %d", bytes, FR_CUDA_ARGS);
-    if (q->n >= COMMANDS_MAX && q->used == q->committed)
-        FR_TRY(fr_cuda_queue_flush(q));
     void *commands = q->commands;
     FR_TRY(fr_grow(&commands, &q->cap, q->n + 1, sizeof *q->commands));
     q->commands = commands;

@@ -335,5 +335,6 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
             f->progress(f->progress_ctx);
     }
     FR_TRY(answer_queries(f, plan, 0, answers_out));
-    return answer_queries(f, plan, 1, answers_out);
+    FR_TRY(answer_queries(f, plan, 1, answers_out));
+    return m->ops->sync(m->dev); /* a pass that nobody asked about is done, too, when it returns */
 }

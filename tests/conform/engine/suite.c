@@ -6,7 +6,8 @@
  *     suite MODEL          compares this many ranks with one, with the file's weights and with those quantised to Q4_0
  *     suite MODEL refused  expects the degree to be refused, on all ranks, with those that work
  *     suite MODEL BACKEND  this many ranks on that backend, where they may share a GPU, against one on cpu_ref
- *     suite MODEL BACKEND own  expects ranks that may not share to be refused */
+ *     suite MODEL BACKEND own  expects ranks that may not share to be refused
+ *     suite MODEL mixed    expects ranks of different backends to be refused */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,7 +131,7 @@ static void compare(fr_session *many, const char *model, const fr_session_option
 
 static void expect_refusal(fr_comm *comm, fr_status st, const char *words)
 {
-    check(st == FR_EINVAL && strstr(fr_cause(), words), "refusal", fr_cause());
+    check((st == FR_EINVAL || st == FR_EMISMATCH) && strstr(fr_cause(), words), "refusal", fr_cause());
     if (comm->rank == 0)
         printf("refused: %s\n", fr_cause());
 }
@@ -164,6 +165,10 @@ int main(int argc, char **argv)
     int splits = argc == 2 || strcmp(argv[2], "refused") != 0;
     const char *backend = argc > 2 && splits ? argv[2] : NULL;
     const char *refused = !splits ? "ranks work" : argc > 3 ? "have the same GPU" : NULL;
+    if (backend && strcmp(backend, "mixed") == 0) {
+        backend = comm->rank == comm->size - 1 ? "cpu_ref" : NULL;
+        refused = "computes by backend cpu_ref, rank 0 by";
+    }
     tolerance = backend ? TOLERANCE_BACKENDS : TOLERANCE;
     run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_FILE);
     run(comm, argv[1], backend, refused, FR_DRAFT_WEIGHTS_Q4_0);
