@@ -227,45 +227,54 @@ static size_t piece_len(pieces p, int rank)
     return piece_at(p, rank + 1) - piece_at(p, rank);
 }
 
-/* In one group, from and to every rank, itself included: the rank's part of each piece goes to its owner, and its own
- * piece comes from everyone, rank r's to parts + r * size. */
-static void launch_scatter(void *stream, const void *args)
+/* What goes to a rank and what comes from it; a part of 0 values does neither. */
+typedef struct transfer {
+    const float *send;
+    size_t n_send;
+    float *receive;
+    size_t n_receive;
+} transfer;
+
+/* In one group, from and to every rank, itself included. */
+static void exchange(const sum_args *a, void *stream, transfer (*with)(const sum_args *a, pieces p, int rank))
 {
-    const sum_args *a = args;
     nccl_comm *m = a->m;
     const pieces p = cut(m, a->n);
-    const size_t mine = piece_len(p, m->over.base.rank);
     if (!may_launch(m))
         return;
     ncclResult_t rc = ncclGroupStart();
     for (int r = 0; r < m->over.base.size && rc == ncclSuccess; r++) {
-        if (piece_len(p, r) > 0)
-            rc = ncclSend(a->x + piece_at(p, r), piece_len(p, r), ncclFloat, r, m->nccl, stream);
-        if (mine > 0 && rc == ncclSuccess)
-            rc = ncclRecv(a->parts + (size_t)r * p.size, mine, ncclFloat, r, m->nccl, stream);
+        const transfer t = with(a, p, r);
+        if (t.n_send > 0)
+            rc = ncclSend(t.send, t.n_send, ncclFloat, r, m->nccl, stream);
+        if (t.n_receive > 0 && rc == ncclSuccess)
+            rc = ncclRecv(t.receive, t.n_receive, ncclFloat, r, m->nccl, stream);
     }
     const ncclResult_t end = ncclGroupEnd();
     note(m, rc != ncclSuccess ? rc : end);
 }
 
+/* The rank's part of each piece goes to its owner, and its own piece comes from everyone, rank r's to parts + r * size. */
+static transfer scattered(const sum_args *a, pieces p, int rank)
+{
+    return (transfer){a->x + piece_at(p, rank), piece_len(p, rank), a->parts + (size_t)rank * p.size,
+                      piece_len(p, a->m->over.base.rank)};
+}
+
 /* The other way: the rank's added piece, at parts, goes to everyone. */
+static transfer collected(const sum_args *a, pieces p, int rank)
+{
+    return (transfer){a->parts, piece_len(p, a->m->over.base.rank), a->x + piece_at(p, rank), piece_len(p, rank)};
+}
+
+static void launch_scatter(void *stream, const void *args)
+{
+    exchange(args, stream, scattered);
+}
+
 static void launch_collect(void *stream, const void *args)
 {
-    const sum_args *a = args;
-    nccl_comm *m = a->m;
-    const pieces p = cut(m, a->n);
-    const size_t mine = piece_len(p, m->over.base.rank);
-    if (!may_launch(m))
-        return;
-    ncclResult_t rc = ncclGroupStart();
-    for (int r = 0; r < m->over.base.size && rc == ncclSuccess; r++) {
-        if (mine > 0)
-            rc = ncclSend(a->parts, mine, ncclFloat, r, m->nccl, stream);
-        if (piece_len(p, r) > 0 && rc == ncclSuccess)
-            rc = ncclRecv(a->x + piece_at(p, r), piece_len(p, r), ncclFloat, r, m->nccl, stream);
-    }
-    const ncclResult_t end = ncclGroupEnd();
-    note(m, rc != ncclSuccess ? rc : end);
+    exchange(args, stream, collected);
 }
 
 /* Room for n floats of scratch, rounded up so that it grows a few times only. */
