@@ -96,10 +96,12 @@ static known_weight known[64];
 
 static fr_status host_weight_new(fr_device *dev, const fr_matrix *src, fr_weight **out)
 {
-    FR_TRY(real_ops->weight_new(dev, src, out));
     int i = 0;
-    while (known[i].weight)
+    while (i < (int)(sizeof known / sizeof *known) && known[i].weight)
         i++;
+    if (i == (int)(sizeof known / sizeof *known))
+        return fr_fail(FR_ELIMIT, "the suite holds more than %d weights at a time", i);
+    FR_TRY(real_ops->weight_new(dev, src, out));
     known[i] = (known_weight){*out, src->rows, src->cols};
     return FR_OK;
 }
