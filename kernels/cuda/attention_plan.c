@@ -252,9 +252,54 @@ static fr_status lay_out(fr_cuda_attention_plan *p, int n)
     return FR_OK;
 }
 
+/* Are the first n pages of `source` those placed at `at`? compared: what was found to be, last of its kind. */
+static bool has_pages(const fr_cuda_attention_plan *p, page_list *compared, const int32_t *source, int at, int n)
+{
+    const bool known = source == compared->source && at == compared->at;
+    const int first = known ? least(n, compared->n) : 0;
+    if (n > first && memcmp(p->pages + at + first, source + first, (size_t)(n - first) * sizeof *source) != 0)
+        return false;
+    if (n > first)
+        *compared = (page_list){source, at, n};
+    return true;
+}
+
+/* The plan is a matter of how many positions and of which pages there are, not of where they are told. */
+static bool is_made(const fr_cuda_attention_plan *p, const fr_attn_view *views, int n, const int32_t *kv_of_head,
+                    int heads, int head_dim)
+{
+    page_list trunk = {0}, branch = {0};
+    if (!p->made || p->n != n || p->heads != heads || p->head_dim != head_dim ||
+        memcmp(p->kv_of_head, kv_of_head, (size_t)heads * sizeof *kv_of_head) != 0)
+        return false;
+    for (int r = 0; r < n; r++) {
+        const fr_attn_view *v = &views[r];
+        const span *s = &p->spans[r];
+        if (v->n_trunk != s->n_trunk || v->n_trunk + v->n_branch != s->n_positions ||
+            !has_pages(p, &trunk, v->trunk_pages, s->trunk_at, divide_up(v->n_trunk, FR_PAGE)) ||
+            !has_pages(p, &branch, v->branch_pages, s->branch_at, divide_up(v->n_branch, FR_PAGE)))
+            return false;
+    }
+    return true;
+}
+
+static fr_status note_request(fr_cuda_attention_plan *p, int n, const int32_t *kv_of_head, int heads, int head_dim)
+{
+    FR_TRY(fr_grow((void **)&p->kv_of_head, &p->cap_kv_of_head, heads, sizeof *kv_of_head));
+    memcpy(p->kv_of_head, kv_of_head, (size_t)heads * sizeof *kv_of_head);
+    p->n = n;
+    p->heads = heads;
+    p->head_dim = head_dim;
+    return FR_OK;
+}
+
 fr_status fr_cuda_attention_plan_make(fr_cuda_attention_plan *p, const fr_attn_view *views, int n,
                                       const int32_t *kv_of_head, int heads, int head_dim)
 {
+    if (is_made(p, views, n, kv_of_head, heads, head_dim))
+        return FR_OK;
+    p->made = false;
+    FR_TRY(note_request(p, n, kv_of_head, heads, head_dim));
     FR_TRY(find_runs(p, kv_of_head, heads));
     FR_TRY(place_views(p, views, n));
     int run_heads = 1;
@@ -264,7 +309,9 @@ fr_status fr_cuda_attention_plan_make(fr_cuda_attention_plan *p, const fr_attn_v
     const int most_rows = fr_cuda_attention_wide(head_dim) / run_heads;
     FR_TRY(find_families(p, n, most_rows));
     FR_TRY(deal_out(p, run_heads, most_rows));
-    return lay_out(p, n);
+    FR_TRY(lay_out(p, n));
+    p->made = true;
+    return FR_OK;
 }
 
 void fr_cuda_attention_plan_free(fr_cuda_attention_plan *p)
@@ -279,6 +326,7 @@ void fr_cuda_attention_plan_free(fr_cuda_attention_plan *p)
     free(p->runs);
     free(p->spans);
     free(p->families);
+    free(p->kv_of_head);
     *p = (fr_cuda_attention_plan){0};
 }
 

@@ -3,7 +3,7 @@
  * The plan is one array of words, which the caller copies to the device as it is; what lies where
  * in it depends on n, on the heads and on bounds rounded up to powers of two, so that most passes
  * of one shape have the same arguments (and one CUDA graph serves them). The page lists come last.
- * A plan depends on the views and their pages only: one serves all layers of a pass. */
+ * A plan depends on the views, their pages and the heads only: all layers of a pass ask for the same, which is noticed. */
 #ifndef FR_CUDA_ATTENTION_PLAN_H
 #define FR_CUDA_ATTENTION_PLAN_H
 
@@ -19,7 +19,11 @@ typedef struct fr_cuda_attention_plan {
     int n_runs, max_narrow, max_wide; /* as in fr_cuda_attention_args */
     int runs_at, rows_at, narrow_at, wide_at, pages_at; /* places in words */
 
-    /* While a plan is made. */
+    /* While a plan is made, and to tell whether the next one asked for is the same. */
+    bool made;
+    int n, heads, head_dim;
+    int cap_kv_of_head;
+    int32_t *kv_of_head; /* [heads] */
     int cap_words, cap_pages, cap_narrow, cap_wide, cap_rows, cap_runs, cap_spans, cap_families;
     int n_families, n_pages, n_narrow, n_wide;
     int32_t *pages;

@@ -69,15 +69,12 @@ static fr_status cuda_embed(fr_device *dev, float *x, const fr_matrix *table, co
 /* What was added to x [n, dim] just before, whose command then is no more: the norm takes the sum along. NULL: nothing. */
 static const float *take_sum(fr_cuda_queue *q, const float *x, int n, int dim)
 {
-    const fr_cuda_command *last = fr_cuda_queue_last(q);
-    fr_cuda_add_args add;
-    if (!last || last->launch != fr_cuda_add)
+    const fr_cuda_add_args *add = fr_cuda_queue_last(q, fr_cuda_add);
+    if (!add || add->x != x || add->n != n || add->dim != dim || add->repeat)
         return NULL;
-    memcpy(&add, last->args, sizeof add);
-    if (add.x != x || add.n != n || add.dim != dim || add.repeat)
-        return NULL;
+    const float *y = add->y;
     fr_cuda_queue_drop_last(q);
-    return add.y;
+    return y;
 }
 
 static fr_status cuda_rms_norm(fr_device *dev, float *y, const float *x, const float *weight, int n, int dim,
@@ -177,7 +174,7 @@ static fr_status cuda_kv_copy(fr_device *dev, const fr_kv *kv, int32_t from, int
     return PUSH(dev, fr_cuda_kv_copy, args);
 }
 
-/* The plan is made anew in every layer of a pass, but its words are the same, and are sent once. */
+/* All layers of a pass have one plan, whose words are sent once. */
 static fr_status cuda_attention(fr_device *dev, float *out, const float *q, const fr_kv *kv,
                                 const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads, float scale)
 {

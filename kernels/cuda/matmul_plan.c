@@ -39,13 +39,14 @@ static const fr_cuda_launch kernels[FR_CUDA_KINDS][2] = {
     [FR_CUDA_Q6_K] = {fr_cuda_matmul_q6_k, fr_cuda_matmul_wide_q6_k},
 };
 
-/* Where each form lies in the scratch, and which products cuBLASLt takes. */
+/* What a request needs, where each form lies in the scratch, and which products cuBLASLt takes. Sets are of bits. A pass
+ * has hundreds of requests, most of one kind and one form or none: what is not in a set is not looked at, nor set. */
 typedef struct plan {
     bool wide;
-    bool needs[FORMS];
+    unsigned forms, kinds; /* kinds: of the products that own kernels take */
+    unsigned by_cublas;    /* products */
     size_t at[FORMS], bytes;
     int32_t strides[FORMS];
-    bool by_cublas[FR_CUDA_PRODUCTS_MAX];
     uint64_t algorithms[FR_CUDA_PRODUCTS_MAX][8];
 } plan;
 
@@ -54,28 +55,38 @@ static fr_cublas_shape shape_of(const fr_weight *w, int n)
     return (fr_cublas_shape){w->rows, w->stride, n, w->kind == FR_CUDA_BF16};
 }
 
+/* What the i-th product needs of x beside an F16 matrix's scales; FORMS: x as it is. */
+static x_form find_form(const fr_cuda_matmul_request *r, int i, plan *p)
+{
+    const fr_weight *w = r->products[i].w;
+    const bool bf16 = w->kind == FR_CUDA_BF16;
+    if (w->kind == FR_CUDA_F32)
+        return FORMS;
+    if (!bf16 && w->kind != FR_CUDA_F16)
+        return w->kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER;
+    if (r->cublas && r->n >= FR_CUBLAS_TOKENS) {
+        const fr_cublas_shape shape = shape_of(w, r->n);
+        if (fr_cublas_choose(r->cublas, &shape, p->algorithms[i])) {
+            p->by_cublas |= 1u << i;
+            return bf16 ? ROUNDED_BF16 : ROUNDED_F16;
+        }
+    }
+    return !p->wide ? FORMS : bf16 ? TERMS_BF16 : TERMS_F16;
+}
+
 static void find_needs(const fr_cuda_matmul_request *r, plan *p)
 {
     for (int i = 0; i < r->n_products; i++) {
         const fr_weight *w = r->products[i].w;
-        const bool bf16 = w->kind == FR_CUDA_BF16, f16 = w->kind == FR_CUDA_F16;
-        const fr_cublas_shape shape = shape_of(w, r->n);
-        x_form form = FORMS;
-        if (bf16 || f16) {
-            p->by_cublas[i] = r->cublas && r->n >= FR_CUBLAS_TOKENS &&
-                              fr_cublas_choose(r->cublas, &shape, p->algorithms[i]);
-            if (p->by_cublas[i])
-                form = bf16 ? ROUNDED_BF16 : ROUNDED_F16;
-            else if (p->wide)
-                form = bf16 ? TERMS_BF16 : TERMS_F16;
-            p->needs[SCALES] |= f16;
-        } else if (w->kind != FR_CUDA_F32) {
-            form = w->kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER;
-        }
-        if (form < FORMS) {
-            p->needs[form] = true;
-            p->strides[form] = w->stride;
-        }
+        const x_form form = find_form(r, i, p);
+        if (w->kind == FR_CUDA_F16)
+            p->forms |= 1u << SCALES;
+        if (!(p->by_cublas >> i & 1))
+            p->kinds |= 1u << w->kind;
+        if (form == FORMS)
+            continue;
+        p->forms |= 1u << form;
+        p->strides[form] = w->stride;
     }
 }
 
@@ -108,32 +119,37 @@ static size_t form_bytes(x_form form, int32_t stride, int n)
     return 0;
 }
 
-static plan make_plan(const fr_cuda_matmul_request *r)
+static void make_plan(const fr_cuda_matmul_request *r, plan *p)
 {
-    plan p = {.wide = r->n > FR_CUDA_NARROW};
-    find_needs(r, &p);
-    for (int f = 0; f < FORMS; f++) {
-        p.at[f] = p.bytes;
-        if (p.needs[f])
-            p.bytes += (form_bytes((x_form)f, p.strides[f], r->n) + 255) / 256 * 256;
+    p->wide = r->n > FR_CUDA_NARROW;
+    p->forms = p->kinds = p->by_cublas = 0;
+    p->bytes = 0;
+    find_needs(r, p);
+    for (int f = 0; p->forms >> f; f++) {
+        if (!(p->forms >> f & 1))
+            continue;
+        p->at[f] = p->bytes;
+        p->bytes += (form_bytes((x_form)f, f == SCALES ? 0 : p->strides[f], r->n) + 255) / 256 * 256;
     }
-    return p;
 }
 
 size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r)
 {
-    return make_plan(r).bytes;
+    plan p;
+    make_plan(r, &p);
+    return p.bytes;
 }
 
 static void push(fr_cuda_command *out, fr_cuda_launch launch, const void *args, size_t bytes)
 {
-    *out = (fr_cuda_command){.launch = launch, .bytes = bytes};
+    out->launch = launch;
+    out->bytes = bytes;
     memcpy(out->args, args, bytes);
 }
 
 static void *form_at(const fr_cuda_matmul_request *r, const plan *p, x_form form)
 {
-    return p->needs[form] ? (char *)r->scratch + p->at[form] : NULL;
+    return p->forms >> form & 1 ? (char *)r->scratch + p->at[form] : NULL;
 }
 
 static const float *scales_of(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kind kind)
@@ -144,16 +160,17 @@ static const float *scales_of(const fr_cuda_matmul_request *r, const plan *p, fr
 static int push_preparations(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_command *out)
 {
     int n = 0;
-    for (int f = 0; f < FORMS; f++) {
+    for (int f = 0; p->forms >> f; f++) {
+        if (!(p->forms >> f & 1))
+            continue;
         fr_cuda_prepare_args args = {.x = r->x,
                                      .out = form_at(r, p, (x_form)f),
                                      .n = r->n,
                                      .cols = r->products[0].w->cols,
-                                     .stride = p->strides[f]};
+                                     .stride = f == SCALES ? 0 : p->strides[f]};
         if (f == TERMS_F16 || f == ROUNDED_F16)
             args.scales = form_at(r, p, SCALES);
-        if (p->needs[f])
-            push(&out[n++], makers[f], &args, sizeof args);
+        push(&out[n++], makers[f], &args, sizeof args);
     }
     return n;
 }
@@ -205,7 +222,7 @@ static int push_kind(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kin
         .x = r->x, .acts = acts_of(r, p, kind), .scales = scales_of(r, p, kind), .n = r->n};
     for (int i = 0; i < r->n_products; i++) {
         const fr_weight *w = r->products[i].w;
-        if (w->kind != kind || p->by_cublas[i])
+        if (w->kind != kind || p->by_cublas >> i & 1)
             continue;
         args.cols = w->cols;
         args.stride = w->stride;
@@ -223,12 +240,14 @@ static int push_kind(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kin
 int fr_cuda_matmul_plan(const fr_cuda_matmul_request *r,
                         fr_cuda_command out[FR_CUDA_MATMUL_COMMANDS])
 {
-    const plan p = make_plan(r);
+    plan p;
+    make_plan(r, &p);
     int n = push_preparations(r, &p, out);
-    for (int kind = 0; kind < FR_CUDA_KINDS; kind++)
-        n += push_kind(r, &p, (fr_cuda_kind)kind, out + n);
-    for (int i = 0; i < r->n_products; i++)
-        if (p.by_cublas[i])
+    for (int kind = 0; p.kinds >> kind; kind++)
+        if (p.kinds >> kind & 1)
+            n += push_kind(r, &p, (fr_cuda_kind)kind, out + n);
+    for (int i = 0; p.by_cublas >> i; i++)
+        if (p.by_cublas >> i & 1)
             n += push_cublas(r, &p, i, out + n);
     return n;
 }

@@ -21,7 +21,18 @@ enum {
     STAGED_MAX = 64,   /* arrays that are looked through for one that is there already */
     ALIGNMENT = 256,
     COMMANDS_MAX = 1 << 16, /* before what an operation stages, the queue is then flushed */
+    NO_COMMAND = -1,
 };
+
+/* A command as it lies in the queue, with as many words of arguments as it has: what is written, hashed and compared in
+ * every pass is a third of fr_cuda_command's. */
+typedef struct packed_command {
+    fr_cuda_launch launch;
+    size_t bytes; /* of args, the last word filled up with zeros */
+    uint64_t args[];
+} packed_command;
+
+enum { HEAD_WORDS = sizeof(packed_command) / sizeof(uint64_t) };
 
 typedef struct staged {
     const void *data;
@@ -31,15 +42,16 @@ typedef struct staged {
 /* A list of commands seen before, and its graph from the second time on. */
 typedef struct graph {
     uint64_t hash, last_used;
-    fr_cuda_command *commands;
-    int n;
+    uint64_t *commands; /* as in the queue */
+    size_t n_words;
     cudaGraphExec_t exec; /* NULL: not captured yet */
 } graph;
 
 struct fr_cuda_queue {
     cudaStream_t stream;
-    fr_cuda_command *commands;
-    int n, cap;
+    uint64_t *commands; /* n of them, one behind the other (packed_command) */
+    int n, n_words, cap_words;
+    int last; /* where the last one begins; NO_COMMAND: not known */
     uint8_t *pinned[BLOCKS], *device;
     cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
     int block; /* the one being filled */
@@ -205,59 +217,99 @@ fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, 
 
 /* ---- commands */
 
+static size_t words_of(size_t bytes)
+{
+    return (bytes + sizeof(uint64_t) - 1) / sizeof(uint64_t);
+}
+
+static const packed_command *command_at(const uint64_t *words)
+{
+    return (const packed_command *)(const void *)words;
+}
+
+/* What lies behind a command. */
+static const uint64_t *behind(const packed_command *c)
+{
+    return c->args + words_of(c->bytes);
+}
+
+static fr_status make_room(fr_cuda_queue *q, int n_words)
+{
+    void *commands = q->commands;
+    FR_TRY(fr_grow(&commands, &q->cap_words, q->n_words + n_words, sizeof *q->commands));
+    q->commands = commands;
+    return FR_OK;
+}
+
 fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes)
 {
     if (bytes > FR_CUDA_ARGS)
         return fr_fail(FR_ELIMIT, "a GPU command of %zu bytes, at most %d", bytes, FR_CUDA_ARGS);
-    void *commands = q->commands;
-    FR_TRY(fr_grow(&commands, &q->cap, q->n + 1, sizeof *q->commands));
-    q->commands = commands;
-    fr_cuda_command *c = &q->commands[q->n++];
-    *c = (fr_cuda_command){.launch = launch, .bytes = bytes};
+    const int n_words = HEAD_WORDS + (int)words_of(bytes);
+    if (q->n_words + n_words > q->cap_words)
+        FR_TRY(make_room(q, n_words));
+    uint64_t *words = q->commands + q->n_words;
+    words[n_words - 1] = 0; /* what the arguments do not fill */
+    packed_command *c = (packed_command *)(void *)words;
+    c->launch = launch;
+    c->bytes = bytes;
     memcpy(c->args, args, bytes);
+    q->last = q->n_words;
+    q->n_words += n_words;
+    q->n++;
     q->committed = q->used;
     return FR_OK;
 }
 
-const fr_cuda_command *fr_cuda_queue_last(const fr_cuda_queue *q)
+const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch)
 {
-    return q->n > 0 ? &q->commands[q->n - 1] : NULL;
+    if (q->n == 0 || q->last == NO_COMMAND)
+        return NULL;
+    const packed_command *c = command_at(q->commands + q->last);
+    return c->launch == launch ? c->args : NULL;
 }
 
 void fr_cuda_queue_drop_last(fr_cuda_queue *q)
 {
     q->n--;
+    q->n_words = q->last;
+    q->last = NO_COMMAND;
 }
 
 static fr_status run_commands(fr_cuda_queue *q)
 {
-    for (int i = 0; i < q->n; i++)
-        q->commands[i].launch(q->stream, q->commands[i].args);
+    const uint64_t *at = q->commands;
+    for (int i = 0; i < q->n; i++) {
+        const packed_command *c = command_at(at);
+        c->launch(q->stream, c->args);
+        at = behind(c);
+    }
     return fr_cuda_status(cudaGetLastError(), "starting %d kernels", q->n);
 }
 
 /* ---- graphs */
 
-/* FNV-1a by words: a pass has hundreds of commands, and is hashed every time. */
-static uint64_t hash_commands(const fr_cuda_command *commands, int n)
+/* A pass has hundreds of commands, and is hashed every time: each word times an odd number of its own, so that no
+ * product waits for the one before. */
+static uint64_t hash_commands(const uint64_t *commands, int n)
 {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (int i = 0; i < n; i++) {
-        const fr_cuda_command *c = &commands[i];
-        h = (h ^ (uintptr_t)c->launch) * 0x100000001b3u;
-        for (size_t word = 0; word * sizeof c->args[0] < c->bytes; word++)
-            h = (h ^ c->args[word]) * 0x100000001b3u;
-        h ^= h >> 29; /* FNV's high bits know little of the low ones */
+    const uint64_t *end = commands;
+    for (int i = 0; i < n; i++)
+        end = behind(command_at(end));
+    uint64_t hash = 0, odd = 1;
+    for (const uint64_t *word = commands; word < end; word++) {
+        hash += *word * odd;
+        odd += 2 * 0x9e3779b97f4a7c15u;
     }
-    return h;
+    return hash;
 }
 
 static graph *find_graph(fr_cuda_queue *q, uint64_t hash)
 {
-    size_t bytes = (size_t)q->n * sizeof *q->commands;
+    const size_t n_words = (size_t)q->n_words, bytes = n_words * sizeof *q->commands;
     for (int i = 0; i < q->n_graphs; i++) {
         graph *g = &q->graphs[i];
-        if (g->hash == hash && g->n == q->n && memcmp(g->commands, q->commands, bytes) == 0)
+        if (g->hash == hash && g->n_words == n_words && memcmp(g->commands, q->commands, bytes) == 0)
             return g;
     }
     return NULL;
@@ -266,19 +318,19 @@ static graph *find_graph(fr_cuda_queue *q, uint64_t hash)
 /* Notes that these commands were seen, in place of those that were not for the longest time. */
 static fr_status note_commands(fr_cuda_queue *q, uint64_t hash)
 {
-    size_t bytes = (size_t)q->n * sizeof *q->commands;
+    const size_t n_words = (size_t)q->n_words, bytes = n_words * sizeof *q->commands;
     graph *g = &q->graphs[q->n_graphs < GRAPHS ? q->n_graphs : 0];
     for (int i = 0; i < q->n_graphs && q->n_graphs == GRAPHS; i++)
         if (q->graphs[i].last_used < g->last_used)
             g = &q->graphs[i];
-    fr_cuda_command *copy = malloc(bytes);
+    uint64_t *copy = malloc(bytes);
     if (!copy)
         return fr_no_memory();
     memcpy(copy, q->commands, bytes);
     if (q->n_graphs < GRAPHS)
         q->n_graphs++;
     drop_graph(g);
-    *g = (graph){.hash = hash, .last_used = q->clock, .commands = copy, .n = q->n};
+    *g = (graph){.hash = hash, .last_used = q->clock, .commands = copy, .n_words = n_words};
     return FR_OK;
 }
 
@@ -338,7 +390,7 @@ fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
     if (q->n == 0)
         return FR_OK;
     fr_status st = start(q);
-    q->n = q->n_staged = 0;
+    q->n = q->n_words = q->n_staged = 0;
     q->used = q->committed = 0;
     return st;
 }

@@ -38,8 +38,10 @@ fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, 
 
 /* args [bytes <= FR_CUDA_ARGS] are copied. What was staged before is this command's. */
 fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes);
-/* The command pushed last, which one that does more may replace; NULL when there is none. */
-const fr_cuda_command *fr_cuda_queue_last(const fr_cuda_queue *q);
+/* Arguments of the command pushed last, if it is `launch`, else NULL: one that does more may then replace it. They are
+ * valid until the next call. */
+const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch);
+/* Once at most between two pushes. */
 void fr_cuda_queue_drop_last(fr_cuda_queue *q);
 
 /* Starts everything pushed so far. */

@@ -482,6 +482,57 @@ static void test_plan_shares(void **state)
     fr_cuda_attention_plan_free(&p);
 }
 
+/* What `p` says now must be what a plan says that knows of nothing before. */
+static void assert_plan_is_of(fr_cuda_attention_plan *p, const fr_attn_view *views, int n, const int32_t *kv_of_head,
+                              int heads, int head_dim)
+{
+    fr_cuda_attention_plan fresh = {0};
+    assert_int_equal(fr_cuda_attention_plan_make(p, views, n, kv_of_head, heads, head_dim), FR_OK);
+    assert_int_equal(fr_cuda_attention_plan_make(&fresh, views, n, kv_of_head, heads, head_dim), FR_OK);
+    assert_int_equal(p->n_words, fresh.n_words);
+    assert_memory_equal(p->words, fresh.words, (size_t)fresh.n_words * sizeof *fresh.words);
+    assert_int_equal(p->n_partials, fresh.n_partials);
+    fr_cuda_attention_plan_free(&fresh);
+}
+
+/* The next layer's request is not worked out again, even from lists that lie elsewhere; one that differs anywhere is,
+ * whatever lies where the last one did. */
+static void test_plan_is_kept(void **state)
+{
+    (void)state;
+    int32_t pages[40], copy[40], probe[2] = {50, 51};
+    int32_t kv_of_head[16] = {0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    for (int i = 0; i < 40; i++)
+        pages[i] = copy[i] = i;
+    fr_attn_view views[3] = {{pages, NULL, 600, 0}, {pages, NULL, 601, 0}, {pages, probe, 590, 20}}, moved[3];
+    fr_cuda_attention_plan p = {0};
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    memcpy(moved, views, sizeof views);
+    moved[1].trunk_pages = copy;
+    p.words[0] = -77;
+    assert_int_equal(fr_cuda_attention_plan_make(&p, views, 3, kv_of_head, 4, 64), FR_OK);
+    assert_int_equal(fr_cuda_attention_plan_make(&p, moved, 3, kv_of_head, 4, 64), FR_OK);
+    assert_int_equal(p.words[0], -77);
+    copy[37] = 99; /* the second row's last page only: it no longer shares the first one's */
+    assert_plan_is_of(&p, moved, 3, kv_of_head, 4, 64);
+    pages[37] = 98; /* the first row's last page, and the third row's view does not reach it */
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    pages[0] = 97;
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    probe[1] = 52;
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    views[2].n_branch = 19;
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    views[2].n_trunk = 591, views[2].n_branch = 18; /* as many positions */
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    kv_of_head[1] = 1;
+    assert_plan_is_of(&p, views, 3, kv_of_head, 4, 64);
+    assert_plan_is_of(&p, views, 3, kv_of_head, 16, 64);
+    assert_plan_is_of(&p, views, 3, kv_of_head, 16, 256);
+    assert_plan_is_of(&p, views, 2, kv_of_head, 16, 256);
+    fr_cuda_attention_plan_free(&p);
+}
+
 static void test_plan_out_of_memory(void **state)
 {
     (void)state;
@@ -517,6 +568,7 @@ int main(void)
         cmocka_unit_test_teardown(test_whole_as_split, check_freed),
         cmocka_unit_test_teardown(test_graph, check_freed),
         cmocka_unit_test(test_plan_shares),
+        cmocka_unit_test(test_plan_is_kept),
         cmocka_unit_test(test_plan_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
