@@ -123,12 +123,6 @@ void fr_cuda_mem_free(fr_device *dev, void *mem)
     cudaFree(mem);
 }
 
-fr_status fr_cuda_sync(fr_device *dev)
-{
-    FR_TRY(fr_cuda_queue_wait(dev->queue));
-    return dev->cublas ? fr_cublas_status(dev->cublas) : FR_OK;
-}
-
 fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
     FR_TRY(fr_cuda_queue_wait(dev->queue));
@@ -138,8 +132,24 @@ fr_status fr_cuda_upload(fr_device *dev, void *dst, const void *src, size_t byte
     return fr_cuda_queue_wait(dev->queue);
 }
 
+static fr_status product_status(const fr_device *dev)
+{
+    return dev->cublas ? fr_cublas_status(dev->cublas) : FR_OK;
+}
+
+fr_status fr_cuda_sync(fr_device *dev)
+{
+    FR_TRY(fr_cuda_queue_wait(dev->queue));
+    return product_status(dev);
+}
+
+/* What a pass answers goes along with it. */
 fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t bytes)
 {
+    if (bytes > 0 && bytes <= FR_CUDA_FETCH) {
+        FR_TRY(fr_cuda_queue_fetch(dev->queue, src, bytes, dst));
+        return product_status(dev);
+    }
     FR_TRY(fr_cuda_sync(dev));
     if (bytes == 0)
         return FR_OK;

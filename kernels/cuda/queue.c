@@ -57,6 +57,7 @@ struct fr_cuda_queue {
     int block; /* the one being filled */
     size_t used, block_bytes;
     size_t committed; /* of `used`, what pushed commands read: the rest is an operation's at work */
+    void *fetched;    /* [FR_CUDA_FETCH], pinned */
     staged staged[STAGED_MAX];
     int n_staged;
     graph graphs[GRAPHS];
@@ -114,6 +115,8 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
         return fr_no_memory();
     q->stream = stream;
     fr_status st = make_blocks(q, FIRST_BLOCK);
+    if (st == FR_OK)
+        st = fr_cuda_status(cudaMallocHost(&q->fetched, FR_CUDA_FETCH), "pinned memory of %d bytes", FR_CUDA_FETCH);
     for (int b = 0; b < BLOCKS && st == FR_OK; b++)
         st = fr_cuda_status(cudaEventCreateWithFlags(&q->copied[b], cudaEventDisableTiming), "an event");
     if (st == FR_OK)
@@ -134,6 +137,8 @@ void fr_cuda_queue_close(fr_cuda_queue **pq)
     cudaStreamSynchronize(q->stream);
     drop_graphs(q);
     free_blocks(q);
+    if (q->fetched)
+        cudaFreeHost(q->fetched);
     for (int b = 0; b < BLOCKS; b++)
         if (q->copied[b])
             cudaEventDestroy(q->copied[b]);
@@ -428,4 +433,29 @@ fr_status fr_cuda_queue_wait(fr_cuda_queue *q)
 {
     FR_TRY(fr_cuda_queue_flush(q));
     return wait_for(q, NULL);
+}
+
+/* ---- results */
+
+typedef struct fetch_args {
+    void *to;
+    const void *from;
+    size_t bytes;
+} fetch_args;
+
+static void run_fetch(cudaStream_t stream, const void *args)
+{
+    const fetch_args *a = args;
+    (void)cudaMemcpyAsync(a->to, a->from, a->bytes, cudaMemcpyDeviceToHost, stream); /* as of a kernel: run_commands() */
+}
+
+fr_status fr_cuda_queue_fetch(fr_cuda_queue *q, const void *device, size_t bytes, void *host_out)
+{
+    if (bytes > FR_CUDA_FETCH)
+        return fr_fail(FR_ELIMIT, "%zu bytes fetched from a GPU, at most %d", bytes, FR_CUDA_FETCH);
+    const fetch_args args = {q->fetched, device, bytes};
+    FR_TRY(fr_cuda_queue_push(q, run_fetch, &args, sizeof args));
+    FR_TRY(fr_cuda_queue_wait(q));
+    memcpy(host_out, q->fetched, bytes);
+    return FR_OK;
 }

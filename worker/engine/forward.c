@@ -273,17 +273,27 @@ static fr_status ask_whole_head(fr_forward *f, int n)
     return candidates(f, &m->head, f->logits, n, f->answers);
 }
 
+/* The rows of the plan's queries at places [n] through the final norm into head_x; neighbours together. */
+static fr_status norm_asked_rows(fr_forward *f, const fr_plan *plan, const int *places, int n)
+{
+    const fr_model *m = f->model;
+    const size_t dim = (size_t)m->config.dim;
+    for (int i = 0, end; i < n; i = end) {
+        const int row = plan->queries[places[i]].row;
+        for (end = i + 1; end < n && plan->queries[places[end]].row == row + end - i;)
+            end++;
+        FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * dim, f->x + (size_t)row * dim, m->out_norm, end - i,
+                                m->config.dim, m->config.eps));
+    }
+    return FR_OK;
+}
+
 /* The rows of the plan's queries at places [n], through the final norm and one of the vocabulary heads. */
 static fr_status ask_head(fr_forward *f, const fr_plan *plan, int rough, const int *places, int n, fr_row_answer *out)
 {
-    const fr_model *m = f->model;
-    size_t dim = (size_t)m->config.dim;
-    for (int i = 0; i < n; i++) {
-        const fr_plan_query *q = &plan->queries[places[i]];
-        f->queries[i] = q->query;
-        FR_TRY(m->ops->rms_norm(m->dev, f->head_x + (size_t)i * dim, f->x + (size_t)q->row * dim, m->out_norm, 1,
-                                m->config.dim, m->config.eps));
-    }
+    for (int i = 0; i < n; i++)
+        f->queries[i] = plan->queries[places[i]].query;
+    FR_TRY(norm_asked_rows(f, plan, places, n));
     FR_TRY((rough ? ask_rough_head : ask_whole_head)(f, n));
     return gather_answers(f, places, n, out);
 }

@@ -80,6 +80,29 @@ static void test_graph_of_a_pass(void **state)
     close_device(&dev);
 }
 
+/* The host asks for two copies at the first sight of a pass: of what is staged, and back of its result. From the second
+ * time on the latter is part of the graph. */
+static void test_result_comes_with_the_graph(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    float *x = device_array(dev, 0), *one = device_array(dev, 1);
+    for (int32_t token = 0; token < 2; token++)
+        (void)pass(dev, x, one, token);
+    fake_cuda_fail("cudaMemcpyAsync", 2, cudaErrorInvalidValue);
+    assert_true(pass(dev, x, one, 5) == (float)(5 + LAYERS));
+    fake_cuda_fail("cudaMemcpyAsync", 2, cudaErrorInvalidValue);
+    int32_t token = 3;
+    float out[DIM];
+    assert_int_equal(ops->embed(dev, x, table(), &token, 1), FR_OK); /* nothing else: commands not seen before */
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_EIO);
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
+    assert_true(out[0] == 3.0f);
+    ops->mem_free(dev, one);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
 /* Passes of other shapes in turn have a graph each, and none is taken for another. */
 static void test_graphs_in_turn(void **state)
 {
@@ -220,10 +243,11 @@ static void test_failures(void **state)
     (void)pass(dev, x, one, 1);
     fake_cuda_fail("cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
     int32_t token = 2;
+    float out[DIM];
     assert_int_equal(ops->embed(dev, x, table(), &token, 1), FR_OK);
     for (int l = 0; l < LAYERS; l++)
         assert_int_equal(ops->add(dev, x, one, 1, DIM), FR_OK);
-    assert_int_equal(ops->sync(dev), FR_ENOMEM);
+    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_ENOMEM);
     assert_true(pass(dev, x, one, 3) == (float)(3 + LAYERS)); /* nothing is left of it */
     ops->mem_free(dev, one);
     ops->mem_free(dev, x);
@@ -301,6 +325,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_graph_of_a_pass), cmocka_unit_test(test_graphs_in_turn),
+        cmocka_unit_test(test_result_comes_with_the_graph),
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
         cmocka_unit_test(test_watch_ends_a_wait), cmocka_unit_test(test_failures),
