@@ -11,7 +11,7 @@
 #include "matmul.h"
 #include "matmul_plan.h"
 #include "ops_cuda.h"
-#include "rows.h"
+#include "rows_acts.h"
 
 #define HEAD_MAX 256 /* largest head_dim */
 
@@ -279,6 +279,38 @@ static size_t cuda_weight_bytes(const fr_matrix *src)
     return fr_cuda_weight_describe(src, &w) == FR_OK ? w.bytes : 0;
 }
 
+/* A preparation of x in 8 bits along with the norm that has just made x. */
+static fr_status push_with_norm(fr_device *dev, const fr_cuda_norm_args *norm, const fr_cuda_prepare_args *acts, int super)
+{
+    const fr_cuda_norm_acts_args args = {*norm, *acts};
+    fr_cuda_queue_drop_last(dev->queue);
+    return PUSH(dev, super ? fr_cuda_norm_quantise_super : fr_cuda_norm_quantise, args);
+}
+
+static fr_status push_with_silu(fr_device *dev, const fr_cuda_silu_args *silu, const fr_cuda_prepare_args *acts, int super)
+{
+    const fr_cuda_silu_acts_args args = {*silu, *acts};
+    fr_cuda_queue_drop_last(dev->queue);
+    return PUSH(dev, super ? fr_cuda_silu_quantise_super : fr_cuda_silu_quantise, args);
+}
+
+/* A command of a product; one that quantises x goes with the command that made x, if that came just before. */
+static fr_status push_of_product(fr_device *dev, const fr_cuda_command *c)
+{
+    const int super = c->launch == fr_cuda_matmul_quantise_super;
+    if (super || c->launch == fr_cuda_matmul_quantise) {
+        const fr_cuda_norm_args *norm = fr_cuda_queue_last(dev->queue, fr_cuda_norm);
+        const fr_cuda_silu_args *silu = fr_cuda_queue_last(dev->queue, fr_cuda_silu_mul);
+        fr_cuda_prepare_args acts;
+        memcpy(&acts, c->args, sizeof acts);
+        if (norm && norm->y == acts.x && norm->n == acts.n && norm->dim == acts.cols)
+            return push_with_norm(dev, norm, &acts, super);
+        if (silu && silu->gate == acts.x && silu->count == acts.n * acts.cols)
+            return push_with_silu(dev, silu, &acts, super);
+    }
+    return push(dev, c->launch, c->args, c->bytes);
+}
+
 static fr_status multiply(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
 {
     fr_cuda_command commands[FR_CUDA_MATMUL_COMMANDS];
@@ -287,7 +319,7 @@ static fr_status multiply(fr_device *dev, const fr_product *products, int n_prod
     FR_TRY(fr_cuda_scratch(dev, fr_cuda_matmul_scratch_bytes(&r), &r.scratch));
     int count = fr_cuda_matmul_plan(&r, commands);
     for (int i = 0; i < count; i++)
-        FR_TRY(push(dev, commands[i].launch, commands[i].args, commands[i].bytes));
+        FR_TRY(push_of_product(dev, &commands[i]));
     return FR_OK;
 }
 

@@ -3,54 +3,16 @@
  * sum along), not how they compute.
  *
  * Batch invariance: a row's norm is summed by one block in an order that depends on dim alone. */
-#include "rows.h"
+#include "rows.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "launch.cuh"
-
-enum { WARP = 32, NORM_THREADS = 256, THREADS = 256 };
-
-/* ---- RMSNorm */
-
-/* The sum over the lanes of a warp, in every lane; a tree of fixed shape. */
-static __device__ float warp_sum(float x)
-{
-    for (int offset = WARP / 2; offset > 0; offset /= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, offset);
-    return x;
-}
-
-/* The sum over the block, in every thread. */
-static __device__ float block_sum(float x)
-{
-    __shared__ float warps[NORM_THREADS / WARP];
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    x = warp_sum(x);
-    if (lane == 0)
-        warps[warp] = x;
-    __syncthreads();
-    x = lane < (int)blockDim.x / WARP ? warps[lane] : 0.0f;
-    return warp_sum(x);
-}
+enum { THREADS = 256 };
 
 FR_KERNEL(NORM_THREADS) void norm(fr_cuda_norm_args a)
 {
-    int64_t row = (int64_t)blockIdx.x * a.dim;
-    float *x = a.x + row;
-    float sum = 0;
-    for (int i = threadIdx.x; i < a.dim; i += blockDim.x) {
-        float value = x[i];
-        if (a.added) {
-            value += a.added[row + i];
-            x[i] = value;
-        }
-        sum = fmaf(value, value, sum);
-    }
-    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
-    for (int i = threadIdx.x; i < a.dim; i += blockDim.x)
-        a.y[row + i] = x[i] * scale * a.weight[i];
+    norm_row(a, blockIdx.x);
 }
 
 /* ---- elementwise */
@@ -76,10 +38,8 @@ FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 FR_KERNEL(THREADS) void silu_mul(fr_cuda_silu_args a)
 {
     int64_t i = thread_index();
-    if (i < a.count) {
-        float gate = a.gate[i];
-        a.gate[i] = gate / (1.0f + expf(-gate)) * a.up[i];
-    }
+    if (i < a.count)
+        silu_mul_value(a, i);
 }
 
 /* Turns a pair of a head's values, in place. */
@@ -214,8 +174,7 @@ FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
 extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
 {
     const fr_cuda_norm_args *a = (const fr_cuda_norm_args *)args;
-    int threads = a->dim >= 4 * NORM_THREADS ? NORM_THREADS : WARP;
-    FR_LAUNCH(norm, a->n, threads, 0, stream, *a);
+    FR_LAUNCH(norm, a->n, norm_threads(a->dim), 0, stream, *a);
 }
 
 extern "C" void fr_cuda_add(cudaStream_t stream, const void *args)

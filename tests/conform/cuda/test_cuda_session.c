@@ -1,4 +1,5 @@
-/* test_cuda_session.c: a model on a GPU that is too small, or not there, over the CUDA that runs on the CPU. */
+/* test_cuda_session.c: a model on a GPU that is too small, or not there, and how much a pass asks of it, over the CUDA that
+ * runs on the CPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,8 +65,49 @@ static void test_no_gpu(void **state)
     fake_cuda_reset();
 }
 
+/* Kernels of a pass that appends n tokens and asks about all of them. */
+static int kernels_of_a_pass(fr_session *s, int seq, int n)
+{
+    const int32_t tokens[8] = {11, 48, 85, 122, 159, 196, 233, 270};
+    const fr_row_query greedy = {0};
+    int row = 0, answer = 0;
+    const int before = fake_cuda_count().kernels_run;
+    fr_pass_begin(s);
+    assert_int_equal(fr_pass_append(s, seq, tokens, n, &row), FR_OK);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(fr_pass_ask(s, row + i, &greedy, &answer), FR_OK);
+    assert_int_equal(fr_pass_run(s), FR_OK);
+    return fake_cuda_count().kernels_run - before;
+}
+
+/* Their number, so that it does not grow unnoticed: small kernels cost a GPU more in gaps than in work. A layer: norm with
+ * the sum before it and what q, k and v need of it; q, k, v; heads; attention (to 512 positions, one more beyond); what
+ * the product behind it needs; that product; norm likewise; gate and up; SiLU likewise; down. */
+static void test_kernels_of_a_pass(void **state)
+{
+    (void)state;
+    enum { A_LAYER = 10, EMBED = 1, NORM_AND_HEAD = 2, CANDIDATES = 4 };
+    fr_comm *self = NULL;
+    fr_session *s = NULL;
+    int seq = -1;
+    fake_cuda_reset();
+    assert_int_equal(fr_comm_self_open(&self), FR_OK);
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
+    assert_int_equal(fr_session_open(TARGET, self, &o, &s), FR_OK);
+    const int want = EMBED + fr_session_info_of(s)->n_layers * A_LAYER + NORM_AND_HEAD + CANDIDATES;
+    assert_int_equal(fr_seq_new(s, &seq), FR_OK);
+    (void)kernels_of_a_pass(s, seq, 5); /* the first one still gets its memory, and in between waits */
+    assert_int_equal(kernels_of_a_pass(s, seq, 1), want);
+    assert_int_equal(kernels_of_a_pass(s, seq, 8), want);
+    assert_int_equal(kernels_of_a_pass(s, seq, 1), want);
+    fr_session_close(&s);
+    self->ops->close(&self);
+    assert_true(fake_cuda_all_freed());
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_no_gpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_no_gpu),
+                                       cmocka_unit_test(test_kernels_of_a_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
