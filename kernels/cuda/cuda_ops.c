@@ -98,8 +98,26 @@ static fr_status cuda_add_bias(fr_device *dev, float *x, const float *bias, int 
     return PUSH(dev, fr_cuda_add, args);
 }
 
+/* The products gate and up [n, dim], if they were one command just before: that one then takes SiLU along. */
+static bool take_products(fr_cuda_queue *q, fr_cuda_launch products, const float *gate, const float *up, int n, int dim,
+                          fr_cuda_matmul_args *out)
+{
+    const fr_cuda_matmul_args *args = fr_cuda_queue_last(q, products);
+    if (!args || args->n != n || args->n_matrices != 2 || args->matrices[0].y != gate || args->matrices[1].y != up ||
+        args->matrices[0].rows != dim || args->matrices[1].rows != dim)
+        return false;
+    *out = *args;
+    fr_cuda_queue_drop_last(q);
+    return true;
+}
+
 static fr_status cuda_silu_mul(fr_device *dev, float *gate, const float *up, int n, int dim)
 {
+    fr_cuda_matmul_args products;
+    if (take_products(dev->queue, fr_cuda_matmul_bf16, gate, up, n, dim, &products))
+        return PUSH(dev, fr_cuda_matmul_gated_bf16, products);
+    if (take_products(dev->queue, fr_cuda_matmul_f16, gate, up, n, dim, &products))
+        return PUSH(dev, fr_cuda_matmul_gated_f16, products);
     const fr_cuda_silu_args args = {.gate = gate, .up = up, .count = (int64_t)n * dim};
     return PUSH(dev, fr_cuda_silu_mul, args);
 }

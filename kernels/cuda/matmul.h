@@ -113,6 +113,9 @@ void fr_cuda_matmul_codes(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_q4_k(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_q5_k(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_q6_k(cudaStream_t stream, const void *args);
+/* Two matrices of as many rows, up to FR_CUDA_NARROW tokens: afterwards y of the first is silu(y) * y of the second. */
+void fr_cuda_matmul_gated_bf16(cudaStream_t stream, const void *args);
+void fr_cuda_matmul_gated_f16(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_wide_bf16(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_wide_f16(cudaStream_t stream, const void *args);
 void fr_cuda_matmul_wide_codes(cudaStream_t stream, const void *args);

@@ -17,6 +17,7 @@
  * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two
  * a row, and y with its inverse. */
 #include "matmul_terms.cuh"
+#include "silu.cuh"
 
 enum { STEP = 64, BLOCKS = STEP / 32 }; /* columns a warp has in registers */
 
@@ -115,22 +116,18 @@ static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args 
     }
 }
 
+/* The block's M tiles of rows, which the lanes read from `at` on, with N tiles of tokens: each thread's share of y. */
 template <int TYPE, int M, int N>
-FR_KERNEL(WARPS * 32)
-void matmul_narrow(const fr_cuda_matmul_args args)
+static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &args,
+                                                    const uint16_t *const at[M][2],
+                                                    float sums[N][elements<M>::MINE])
 {
     __shared__ partial_tile<M> partials[2][WARPS];
-    int first_row;
-    const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int chunks = (args.stride + CHUNK - 1) / CHUNK;
-    const uint16_t *at[M][2];
-    for (int m = 0; m < M; m++)
-        for (int side = 0; side < 2; side++)
-            at[m][side] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, side);
     step_weights<M> ahead = {};
     load_step<M>(at, warp * CHUNK, args.stride, &ahead);
-    float up[N], sums[N][elements<M>::MINE] = {};
+    float up[N];
     for (int tile = 0; tile < N; tile++)
         up[tile] =
             args.scales ? args.scales[2 * min(tile * TILE_TOKENS + lane / 4, args.n - 1)] : 1;
@@ -148,6 +145,20 @@ void matmul_narrow(const fr_cuda_matmul_args args)
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+}
+
+template <int TYPE, int M, int N>
+FR_KERNEL(WARPS * 32)
+void matmul_narrow(const fr_cuda_matmul_args args)
+{
+    int first_row;
+    const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
+    const uint16_t *at[M][2];
+    for (int m = 0; m < M; m++)
+        for (int side = 0; side < 2; side++)
+            at[m][side] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, side);
+    float sums[N][elements<M>::MINE] = {};
+    sum_products<TYPE, M, N>(args, at, sums);
 #pragma unroll
     for (int tile = 0; tile < N; tile++)
         write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
@@ -163,6 +174,56 @@ static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
     else if (args->n <= 2 * TILE_TOKENS)
         matmul_narrow_kernel = matmul_narrow<TYPE, M, 2>;
     FR_LAUNCH(matmul_narrow_kernel, blocks, WARPS * 32, 0, stream, *args);
+}
+
+/* A tile of the gate's rows over one of the same rows of `up`: lane r of a warp has row r of the gate for a token, lane
+ * r + 16 that of up. */
+template <int TYPE, int N>
+FR_KERNEL(WARPS * 32)
+void matmul_gated(const fr_cuda_matmul_args args)
+{
+    enum { M = 2 };
+    static_assert(M * TILE_ROWS == 32 && elements<M>::MINE == 1, "a warp has the rows of a token");
+    const int first_row = blockIdx.x * TILE_ROWS, lane = threadIdx.x % 32, row = first_row + lane % TILE_ROWS;
+    const uint16_t *at[M][2];
+    for (int m = 0; m < M; m++)
+        for (int side = 0; side < 2; side++)
+            at[m][side] = lane_row(args.matrices[m], args.stride, first_row, side);
+    float sums[N][elements<M>::MINE] = {};
+    sum_products<TYPE, M, N>(args, at, sums);
+    const fr_cuda_matrix mine = lane < TILE_ROWS ? args.matrices[0] : args.matrices[1];
+#pragma unroll
+    for (int tile = 0; tile < N; tile++) {
+        const int token = tile * TILE_TOKENS + (int)threadIdx.x / 32;
+        float value = sums[tile][0];
+        if (args.scales && token < args.n)
+            value *= args.scales[2 * token + 1];
+        const float other = __shfl_xor_sync(0xffffffffu, value, TILE_ROWS);
+        if (lane < TILE_ROWS)
+            value = silu_mul_of(value, other);
+        if (row < mine.rows && token < args.n)
+            mine.y[(int64_t)token * mine.rows + row] = value;
+    }
+}
+
+template <int TYPE> static void launch_gated(cudaStream_t stream, const fr_cuda_matmul_args *args)
+{
+    auto matmul_gated_kernel = matmul_gated<TYPE, 4>;
+    if (args->n <= TILE_TOKENS)
+        matmul_gated_kernel = matmul_gated<TYPE, 1>;
+    else if (args->n <= 2 * TILE_TOKENS)
+        matmul_gated_kernel = matmul_gated<TYPE, 2>;
+    FR_LAUNCH(matmul_gated_kernel, blocks_of(args->matrices[0].rows, TILE_ROWS), WARPS * 32, 0, stream, *args);
+}
+
+extern "C" void fr_cuda_matmul_gated_bf16(cudaStream_t stream, const void *args)
+{
+    launch_gated<MMA_BF16>(stream, (const fr_cuda_matmul_args *)args);
+}
+
+extern "C" void fr_cuda_matmul_gated_f16(cudaStream_t stream, const void *args)
+{
+    launch_gated<MMA_F16>(stream, (const fr_cuda_matmul_args *)args);
 }
 
 /* With few rows, half as many a block: or multiprocessors would have none. */

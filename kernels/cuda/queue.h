@@ -2,7 +2,7 @@
  * host arrays that kernels read (tokens, positions, page lists) are staged into one block. A flush sends
  * the block with one copy and then the commands in order. Passes of one shape push the same commands
  * with the same addresses, whatever their tokens, so from the second time on a CUDA graph of them is
- * launched instead: decoding then costs the host one copy and one launch.
+ * launched instead: decoding then costs the host one copy and one launch, results included (fetch).
  *
  * What makes that hold: a command's arguments are device addresses, sizes and bounds only; what changes
  * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they

@@ -5,6 +5,7 @@
 
 #include "launch.cuh"
 #include "rows.h"
+#include "silu.cuh"
 
 enum { WARP = 32, NORM_THREADS = 256, BLOCK_WARPS_MAX = 32 };
 
@@ -57,8 +58,7 @@ static __device__ void norm_row(const fr_cuda_norm_args &a, int64_t row)
 
 static __device__ void silu_mul_value(const fr_cuda_silu_args &a, int64_t i)
 {
-    float gate = a.gate[i];
-    a.gate[i] = gate / (1.0f + expf(-gate)) * a.up[i];
+    a.gate[i] = silu_mul_of(a.gate[i], a.up[i]);
 }
 
 #endif

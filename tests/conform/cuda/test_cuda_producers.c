@@ -1,10 +1,11 @@
 /* test_cuda_producers.c: commands that a later one replaces by doing their work along (cuda_ops.c): what quantised matrices
- * need of x is made by the kernel that makes x. Over the CUDA that runs on the CPU, whose counts tell what happened. */
+ * need of x is made by the kernel that makes x, and gates are closed by the kernel that multiplies. Over the CUDA that runs on the CPU, whose counts tell what happened. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -34,21 +35,21 @@ typedef struct producer {
     int n, cols;
 } producer;
 
-enum { PRODUCT_ROWS = 20, PRODUCT_COLS = 1280, PRODUCT_TOKENS = 9 };
+enum { PRODUCT_ROWS = 20, PRODUCT_COLS = 1280, PRODUCT_TOKENS = 9, GATE_TOKENS = 33, GATE_COLS = 328 };
 
-static fr_weight *random_weight(fr_device *dev, const producer *p)
+static fr_weight *random_weight(fr_device *dev, fr_dtype dtype, int cols, unsigned seed)
 {
     static uint8_t bytes[PRODUCT_ROWS * PRODUCT_COLS * 2];
-    const fr_dtype_info *info = fr_dtype_find(p->dtype);
-    const size_t row = (size_t)p->cols / (size_t)info->block_values * (size_t)info->block_bytes;
+    const fr_dtype_info *info = fr_dtype_find(dtype);
+    const size_t row = (size_t)cols / (size_t)info->block_values * (size_t)info->block_bytes;
     fr_weight *w = NULL;
     for (size_t i = 0; i < PRODUCT_ROWS * row; i++) {
         const size_t in_block = i % (size_t)info->block_bytes;
-        bytes[i] = (uint8_t)(i * 2654435761u >> 24);
-        if (in_block == 1 || (p->dtype == FR_Q4_K && in_block == 3))
-            bytes[i] = 0x20; /* the upper half of a scale: about 1/128 */
+        bytes[i] = (uint8_t)((unsigned)(i + seed) * 2654435761u >> 24);
+        if (in_block == 1 || (dtype == FR_Q4_K && in_block == 3)) /* the upper half of a value or scale: about 1/128 */
+            bytes[i] = (uint8_t)((bytes[i] & 0x80) | (dtype == FR_BF16 ? 0x3c : 0x20));
     }
-    assert_int_equal(ops->weight_new(dev, &(fr_matrix){p->dtype, bytes, PRODUCT_ROWS, p->cols, row}, &w), FR_OK);
+    assert_int_equal(ops->weight_new(dev, &(fr_matrix){dtype, bytes, PRODUCT_ROWS, cols, row}, &w), FR_OK);
     return w;
 }
 
@@ -68,7 +69,7 @@ static int run_producer(const producer *p, float y[PRODUCT_TOKENS * PRODUCT_ROWS
 {
     fr_device *dev = open_device();
     const int count = p->n * p->cols;
-    fr_weight *w = random_weight(dev, p);
+    fr_weight *w = random_weight(dev, p->dtype, p->cols, 0);
     float *a = random_array(dev, count), *b = random_array(dev, count), *c = random_array(dev, count),
           *out = random_array(dev, p->n * PRODUCT_ROWS);
     const fr_product product = {out, w};
@@ -119,9 +120,8 @@ static void test_activations_go_with_their_producer(void **state)
 static void test_not_the_producer(void **state)
 {
     (void)state;
-    const producer p = {.dtype = FR_Q8_0, .n = 2, .cols = 96};
     fr_device *dev = open_device();
-    fr_weight *w = random_weight(dev, &p);
+    fr_weight *w = random_weight(dev, FR_Q8_0, 96, 0);
     float *a = random_array(dev, 192), *b = random_array(dev, 192), *out = random_array(dev, 2 * PRODUCT_ROWS);
     const fr_product product = {out, w};
     assert_int_equal(ops->matmul(dev, &product, 1, a, 2), FR_OK);
@@ -144,10 +144,89 @@ static void test_not_the_producer(void **state)
     close_device(&dev);
 }
 
+/* gate and up of n tokens, then SiLU, in turn or in one: how many kernels it takes, and what gate and up hold then. */
+static int run_gate(fr_dtype dtype, int n, bool apart, float values[2][GATE_TOKENS * PRODUCT_ROWS])
+{
+    const size_t bytes = (size_t)n * PRODUCT_ROWS * sizeof(float);
+    fr_device *dev = open_device();
+    fr_weight *w = random_weight(dev, dtype, GATE_COLS, 0), *v = random_weight(dev, dtype, GATE_COLS, 1000);
+    float *x = random_array(dev, n * GATE_COLS), *gate = random_array(dev, n * PRODUCT_ROWS),
+          *up = random_array(dev, n * PRODUCT_ROWS);
+    const fr_product products[] = {{gate, w}, {up, v}};
+    assert_int_equal(ops->matmul(dev, products, 2, x, n), FR_OK); /* there is scratch memory then */
+    assert_int_equal(ops->sync(dev), FR_OK);
+    const int before = fake_cuda_count().kernels_run;
+    assert_int_equal(ops->matmul(dev, products, 2, x, n), FR_OK);
+    if (apart)
+        assert_int_equal(ops->sync(dev), FR_OK);
+    assert_int_equal(ops->silu_mul(dev, gate, up, n, PRODUCT_ROWS), FR_OK);
+    assert_int_equal(ops->download(dev, values[0], gate, bytes), FR_OK);
+    assert_int_equal(ops->download(dev, values[1], up, bytes), FR_OK);
+    const int kernels = fake_cuda_count().kernels_run - before;
+    float *arrays[] = {x, gate, up};
+    for (int i = 0; i < 3; i++)
+        ops->mem_free(dev, arrays[i]);
+    ops->weight_free(dev, &w);
+    ops->weight_free(dev, &v);
+    close_device(&dev);
+    return kernels;
+}
+
+/* Where few tokens are multiplied; and a token's values are the same with many. */
+static void test_gate_goes_with_its_products(void **state)
+{
+    (void)state;
+    enum { MOST = GATE_TOKENS - 1 };
+    static const fr_dtype dtypes[] = {FR_BF16, FR_F16};
+    static const int tokens[] = {1, 8, 13, MOST, GATE_TOKENS};
+    float first[PRODUCT_ROWS];
+    static float got[2][GATE_TOKENS * PRODUCT_ROWS], want[2][GATE_TOKENS * PRODUCT_ROWS];
+    for (int type = 0; type < 2; type++)
+        for (int i = 0; i < 5; i++) {
+            const int n = tokens[i], apart = run_gate(dtypes[type], n, true, want);
+            assert_int_equal(run_gate(dtypes[type], n, false, got), n <= MOST ? apart - 1 : apart);
+            for (int part = 0; part < 2; part++)
+                assert_memory_equal(got[part], want[part], (size_t)n * PRODUCT_ROWS * sizeof(float));
+            if (i == 0)
+                memcpy(first, got[0], sizeof first);
+            assert_memory_equal(got[0], first, sizeof first);
+            assert_true(isfinite(got[0][0]) && got[0][0] != got[0][1]);
+        }
+}
+
+/* Products of other arrays, or in the other order, stay what they are. */
+static void test_not_the_products(void **state)
+{
+    (void)state;
+    fr_device *dev = open_device();
+    fr_weight *w = random_weight(dev, FR_BF16, 64, 0), *v = random_weight(dev, FR_BF16, 64, 1000);
+    float *x = random_array(dev, 128), *gate = random_array(dev, 2 * PRODUCT_ROWS),
+          *up = random_array(dev, 2 * PRODUCT_ROWS), *other = random_array(dev, 2 * PRODUCT_ROWS);
+    const fr_product products[] = {{gate, w}, {up, v}, {other, v}};
+    const int before = fake_cuda_count().kernels_run;
+    assert_int_equal(ops->matmul(dev, products, 2, x, 2), FR_OK);
+    assert_int_equal(ops->silu_mul(dev, up, gate, 2, PRODUCT_ROWS), FR_OK);
+    assert_int_equal(ops->matmul(dev, products, 2, x, 2), FR_OK);
+    assert_int_equal(ops->silu_mul(dev, gate, other, 2, PRODUCT_ROWS), FR_OK);
+    assert_int_equal(ops->matmul(dev, products, 2, x, 2), FR_OK);
+    assert_int_equal(ops->silu_mul(dev, gate, up, 1, PRODUCT_ROWS), FR_OK);
+    assert_int_equal(ops->matmul(dev, products, 3, x, 2), FR_OK);
+    assert_int_equal(ops->silu_mul(dev, gate, up, 2, PRODUCT_ROWS), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    assert_int_equal(fake_cuda_count().kernels_run - before, 4 * 2);
+    float *arrays[] = {x, gate, up, other};
+    for (int i = 0; i < 4; i++)
+        ops->mem_free(dev, arrays[i]);
+    ops->weight_free(dev, &w);
+    ops->weight_free(dev, &v);
+    close_device(&dev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activations_go_with_their_producer), cmocka_unit_test(test_not_the_producer),
+        cmocka_unit_test(test_gate_goes_with_its_products), cmocka_unit_test(test_not_the_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
