@@ -1,9 +1,9 @@
 /* attention_plan.h: from the views of a pass to the tasks of attention.h, on the host.
  *
- * The plan is one array of words, which the caller copies to the device as it is; what lies where
- * in it depends on n, on the heads and on bounds rounded up to powers of two, so that most passes
- * of one shape have the same arguments (and one CUDA graph serves them). The page lists come last.
- * A plan depends on the views, their pages and the heads only: all layers of a pass ask for the same, which is noticed. */
+ * The plan is one array of words, which the caller copies to the device as it is; what lies where in it depends on
+ * n, on the heads and on bounds rounded up to powers of two, so that most passes of one shape have the same
+ * arguments (and one CUDA graph serves them). The page lists come last. A plan depends on the views, their pages and
+ * the heads only: all layers of a pass ask for the same, which is noticed. */
 #ifndef FR_CUDA_ATTENTION_PLAN_H
 #define FR_CUDA_ATTENTION_PLAN_H
 

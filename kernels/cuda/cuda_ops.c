@@ -298,14 +298,16 @@ static size_t cuda_weight_bytes(const fr_matrix *src)
 }
 
 /* A preparation of x in 8 bits along with the norm that has just made x. */
-static fr_status push_with_norm(fr_device *dev, const fr_cuda_norm_args *norm, const fr_cuda_prepare_args *acts, int super)
+static fr_status push_with_norm(fr_device *dev, const fr_cuda_norm_args *norm, const fr_cuda_prepare_args *acts,
+                                int super)
 {
     const fr_cuda_norm_acts_args args = {*norm, *acts};
     fr_cuda_queue_drop_last(dev->queue);
     return PUSH(dev, super ? fr_cuda_norm_quantise_super : fr_cuda_norm_quantise, args);
 }
 
-static fr_status push_with_silu(fr_device *dev, const fr_cuda_silu_args *silu, const fr_cuda_prepare_args *acts, int super)
+static fr_status push_with_silu(fr_device *dev, const fr_cuda_silu_args *silu, const fr_cuda_prepare_args *acts,
+                                int super)
 {
     const fr_cuda_silu_acts_args args = {*silu, *acts};
     fr_cuda_queue_drop_last(dev->queue);

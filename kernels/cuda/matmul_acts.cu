@@ -1,6 +1,6 @@
-/* matmul_acts.cu: x in 8 bits, once for all quantised matrices that it meets (matmul.h): with a scale for 32 columns, or
- * for 256 where super-blocks are. A warp a token and scale; the tokens that fill up the last tile are zeros. Where a norm
- * or SiLU has just made x, its kernel does this along (rows_acts.cu). */
+/* matmul_acts.cu: x in 8 bits, once for all quantised matrices that it meets (matmul.h): with a scale for 32
+ * columns, or for 256 where super-blocks are. A warp a token and scale; the tokens that fill up the last tile are
+ * zeros. Where a norm or SiLU has just made x, its kernel does this along (rows_acts.cu). */
 #include "matmul_quantise.cuh"
 
 template <int COLS> static __device__ __forceinline__ void quantise_x(const fr_cuda_prepare_args &args)

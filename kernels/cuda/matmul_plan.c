@@ -39,8 +39,9 @@ static const fr_cuda_launch kernels[FR_CUDA_KINDS][2] = {
     [FR_CUDA_Q6_K] = {fr_cuda_matmul_q6_k, fr_cuda_matmul_wide_q6_k},
 };
 
-/* What a request needs, where each form lies in the scratch, and which products cuBLASLt takes. Sets are of bits. A pass
- * has hundreds of requests, most of one kind and one form or none: what is not in a set is not looked at, nor set. */
+/* What a request needs, where each form lies in the scratch, and which products cuBLASLt takes. Sets are of bits. A
+ * pass has hundreds of requests, most of one kind and one form or none: what is not in a set is not looked at, nor
+ * set. */
 typedef struct plan {
     bool wide;
     unsigned forms, kinds; /* kinds: of the products that own kernels take */

@@ -1,5 +1,6 @@
-/* matmul_quantise.cuh: how x becomes 8 bits (matmul.h), by a warp: one token and scale at a time. The same integers as the
- * CPU backends make (fast_matmul.h). Tokens from args.n on are zeros. `tiles` groups of 8 tokens there are in all. */
+/* matmul_quantise.cuh: how x becomes 8 bits (matmul.h), by a warp: one token and scale at a time. The same integers
+ * as the CPU backends make (fast_matmul.h). Tokens from args.n on are zeros. `tiles` groups of 8 tokens there are in
+ * all. */
 #ifndef FR_CUDA_MATMUL_QUANTISE_CUH
 #define FR_CUDA_MATMUL_QUANTISE_CUH
 

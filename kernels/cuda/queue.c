@@ -446,7 +446,8 @@ typedef struct fetch_args {
 static void run_fetch(cudaStream_t stream, const void *args)
 {
     const fetch_args *a = args;
-    (void)cudaMemcpyAsync(a->to, a->from, a->bytes, cudaMemcpyDeviceToHost, stream); /* as of a kernel: run_commands() */
+    /* As of a kernel, run_commands() is told what went wrong. */
+    (void)cudaMemcpyAsync(a->to, a->from, a->bytes, cudaMemcpyDeviceToHost, stream);
 }
 
 fr_status fr_cuda_queue_fetch(fr_cuda_queue *q, const void *device, size_t bytes, void *host_out)

@@ -48,8 +48,8 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q);
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
 /* Flushes and waits until the stream is idle. FR_EIO when the GPU failed; what a watch returns. */
 fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
-/* Waits, and has then copied device [bytes <= FR_CUDA_FETCH] to host_out. The copy is one of the pass's commands: with a
- * graph it costs the host neither a call nor a second wait. */
+/* Waits, and has then copied device [bytes <= FR_CUDA_FETCH] to host_out. The copy is one of the pass's commands:
+ * with a graph it costs the host neither a call nor a second wait. */
 #define FR_CUDA_FETCH (128 << 10)
 fr_status fr_cuda_queue_fetch(fr_cuda_queue *q, const void *device, size_t bytes, void *host_out);
 /* Milliseconds on the GPU from the start of the last flush that started something to its end; waits for it. */

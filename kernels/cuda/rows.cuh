@@ -1,5 +1,5 @@
-/* rows.cuh: RMSNorm of a row and SiLU of a value, for the kernels that do just this (rows.cu) and for those that do more
- * (rows_acts.cu): the same bits from either. */
+/* rows.cuh: RMSNorm of a row and SiLU of a value, for the kernels that do just this (rows.cu) and for those that do
+ * more (rows_acts.cu): the same bits from either. */
 #ifndef FR_CUDA_ROWS_CUH
 #define FR_CUDA_ROWS_CUH
 

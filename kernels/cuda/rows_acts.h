@@ -1,5 +1,5 @@
-/* rows_acts.h: launchers of norms and SiLU that also make of their result what quantised matrices need of it (matmul.h):
- * a launch less where a product comes next. The same bits as from the launchers one after the other. */
+/* rows_acts.h: launchers of norms and SiLU that also make of their result what quantised matrices need of it
+ * (matmul.h): a launch less where a product comes next. The same bits as from the launchers one after the other. */
 #ifndef FR_CUDA_ROWS_ACTS_H
 #define FR_CUDA_ROWS_ACTS_H
 

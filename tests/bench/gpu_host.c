@@ -2,10 +2,10 @@
  *
  *     gpu_host MODEL WIDTH CONTEXT PASSES
  *
- * After a context of CONTEXT tokens each pass appends WIDTH tokens and asks about all of them, greedily; half of more than
- * one are cut off again, as where a verification keeps half. So no pass has the pages of the one before, as in decoding.
- * Prints medians of the microseconds up to the launch of the pass's graph and of the whole pass, and how many kernels and
- * calls of the GPU's library a pass takes. */
+ * After a context of CONTEXT tokens each pass appends WIDTH tokens and asks about all of them, greedily; half of
+ * more than one are cut off again, as where a verification keeps half. So no pass has the pages of the one before,
+ * as in decoding. Prints medians of the microseconds up to the launch of the pass's graph and of the whole pass, and
+ * how many kernels and calls of the GPU's library a pass takes. */
 #include <stdio.h>
 #include <stdlib.h>
 

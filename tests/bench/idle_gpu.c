@@ -1,4 +1,5 @@
-/* idle_gpu.c: see idle_gpu.h. The names are the linker's: it sends calls of F to __wrap_F, and those of __real_F to F. */
+/* idle_gpu.c: see idle_gpu.h. The names are the linker's: it sends calls of F to __wrap_F, and those of __real_F to
+ * F. */
 #include "idle_gpu.h"
 
 #include <cuda_runtime_api.h>

@@ -1,5 +1,6 @@
-/* idle_gpu.h: a GPU that does at once and for nothing what a pass asks of it, for measuring what the host does. Linked
- * around the calls of a pass of the CUDA on the CPU (CMakeLists.txt, --wrap); all other calls do what they always do. */
+/* idle_gpu.h: a GPU that does at once and for nothing what a pass asks of it, for measuring what the host does.
+ * Linked around the calls of a pass of the CUDA on the CPU (CMakeLists.txt, --wrap); all other calls do what they
+ * always do. */
 #ifndef IDLE_GPU_H
 #define IDLE_GPU_H
 

@@ -1,5 +1,6 @@
-/* test_cuda_producers.c: commands that a later one replaces by doing their work along (cuda_ops.c): what quantised matrices
- * need of x is made by the kernel that makes x, and gates are closed by the kernel that multiplies. Over the CUDA that runs on the CPU, whose counts tell what happened. */
+/* test_cuda_producers.c: commands that a later one replaces by doing their work along (cuda_ops.c): what quantised
+ * matrices need of x is made by the kernel that makes x, and gates are closed by the kernel that multiplies. Over
+ * the CUDA that runs on the CPU, whose counts tell what happened. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

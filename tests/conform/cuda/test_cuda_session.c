@@ -1,5 +1,5 @@
-/* test_cuda_session.c: a model on a GPU that is too small, or not there, and how much a pass asks of it, over the CUDA that
- * runs on the CPU. */
+/* test_cuda_session.c: a model on a GPU that is too small, or not there, and how much a pass asks of it, over the
+ * CUDA that runs on the CPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -80,9 +80,9 @@ static int kernels_of_a_pass(fr_session *s, int seq, int n)
     return fake_cuda_count().kernels_run - before;
 }
 
-/* Their number, so that it does not grow unnoticed: small kernels cost a GPU more in gaps than in work. A layer: norm with
- * the sum before it and what q, k and v need of it; q, k, v; heads; attention (to 512 positions, one more beyond); what
- * the product behind it needs; that product; norm likewise; gate and up; SiLU likewise; down. */
+/* Their number, so that it does not grow unnoticed: small kernels cost a GPU more in gaps than in work. A layer:
+ * norm with the sum before it and what q, k and v need of it; q, k, v; heads; attention (to 512 positions, one more
+ * beyond); what the product behind it needs; that product; norm likewise; gate and up; SiLU likewise; down. */
 static void test_kernels_of_a_pass(void **state)
 {
     (void)state;
