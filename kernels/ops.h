@@ -84,6 +84,16 @@ typedef struct fr_head_inputs {
 
 #define FR_DEVICE_ID 16 /* bytes */
 
+/* Where ranks meet within their devices' calls (enqueue), and so may wait for each other there. */
+typedef struct fr_device_peers {
+    void *ctx;
+    /* Called again and again while the host waits for the device: an error ends the wait with that status. */
+    fr_status (*check)(void *ctx);
+    /* The least and the greatest of what all ranks' devices say, each value by itself. A collective of the hosts, with which
+     * devices find out whether all can replay what they recorded. NULL: there are no others. */
+    fr_status (*compare)(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2]);
+} fr_device_peers;
+
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
     /* Device memory is the host's own: it may be read and written directly after sync(). Else only by upload() and
@@ -146,13 +156,13 @@ typedef struct fr_ops {
 
     /* Of devices whose memory is their own; NULL where host_memory. */
 
-    /* Runs launch(stream, args) on the device's stream in the order of the calls. args [bytes <= 256] are copied, and
-     * may be replayed with later passes: they hold addresses and sizes, never what changes from pass to pass. */
+    /* Runs launch(stream, args), in which this device meets others, on the device's stream in the order of the calls. args
+     * [bytes <= 256] are copied, and may be replayed with later passes: they hold addresses and sizes, never what changes
+     * from pass to pass. */
     fr_status (*enqueue)(fr_device *dev, void (*launch)(void *stream, const void *args),
                          const void *args, size_t bytes);
-    /* check(ctx) is called again and again while the host waits for the device: an error of it ends the wait with that
-     * status. NULL: no more. */
-    void (*watch)(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
+    /* Who they are from now on (copied), NULL: nobody. What was recorded for replay before is forgotten. */
+    void (*set_peers)(fr_device *dev, const fr_device_peers *peers);
     /* Tells devices apart, on all hosts. */
     fr_status (*device_id)(fr_device *dev, uint8_t id[FR_DEVICE_ID]);
     /* Bytes of device memory. */

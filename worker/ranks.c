@@ -176,13 +176,14 @@ static bool rolled(const fr_ranks *g)
     return any;
 }
 
-/* end 0: never. */
-static fr_status await_word(fr_ranks *g, int from, uint64_t end)
+/* wait_ms 0: for ever. */
+static fr_status await_word(fr_ranks *g, int from, int wait_ms)
 {
+    const uint64_t end = in_ms(wait_ms);
     while (g->peers[from].n_words == 0) {
-        const int left = end ? ms_until(end) : -1;
+        const int left = wait_ms > 0 ? ms_until(end) : -1;
         if (left == 0)
-            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, g->wait_ms);
+            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, wait_ms);
         FR_TRY(listen_once(g, left));
         if (rolled(g))
             return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "a rank gave the group up");
@@ -190,10 +191,10 @@ static fr_status await_word(fr_ranks *g, int from, uint64_t end)
     return FR_OK;
 }
 
-static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, uint64_t end, fr_msg *word_out)
+static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, int wait_ms, fr_msg *word_out)
 {
     peer *p = &g->peers[from];
-    fr_status st = await_word(g, from, end);
+    fr_status st = await_word(g, from, wait_ms);
     if (st != FR_OK)
         return give_up(g, st);
     if (p->words[0].body.rank_word.kind != (uint32_t)kind)
@@ -205,9 +206,9 @@ static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, uint64_t e
     return FR_OK;
 }
 
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_msg *word_out)
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out)
 {
-    FR_TRY(take_word(g, from, kind, in_ms(g->wait_ms), word_out));
+    FR_TRY(take_word(g, from, kind, wait_ms > 0 ? wait_ms : g->wait_ms, word_out));
     const size_t got = word_out->body.rank_word.data.len;
     if (got == bytes)
         return FR_OK;
@@ -221,7 +222,12 @@ fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_
     return take_word(g, from, kind, 0, word_out);
 }
 
-/* ---- roll call */
+/* ---- giving up */
+
+void fr_ranks_give_up(fr_ranks *g)
+{
+    say_why(g, fr_cause());
+}
 
 bool fr_ranks_alarmed(fr_ranks *g)
 {
@@ -301,9 +307,9 @@ static fr_status join(fr_ranks *g, int connect_ms)
 {
     fr_msg welcome = {0};
     FR_TRY(fr_ranks_send(g, 0, FR_RANKS_HELLO, NULL, 0));
-    fr_status st = await_word(g, 0, in_ms(connect_ms));
+    fr_status st = await_word(g, 0, connect_ms);
     if (st == FR_OK)
-        st = take_word(g, 0, FR_RANKS_WELCOME, in_ms(connect_ms), &welcome);
+        st = take_word(g, 0, FR_RANKS_WELCOME, connect_ms, &welcome);
     fr_msg_free(&welcome);
     return st;
 }

@@ -151,12 +151,14 @@ fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const voi
                           size_t bytes)
 {
     /* A stream is a pointer: what takes one as void * may be called with it. */
-    return fr_cuda_queue_push(dev->queue, (fr_cuda_launch)launch, args, bytes);
+    FR_TRY(fr_cuda_queue_push(dev->queue, (fr_cuda_launch)launch, args, bytes));
+    fr_cuda_queue_note_meeting(dev->queue);
+    return FR_OK;
 }
 
-void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx)
+void fr_cuda_set_peers(fr_device *dev, const fr_device_peers *peers)
 {
-    fr_cuda_queue_watch(dev->queue, check, ctx);
+    fr_cuda_queue_set_peers(dev->queue, peers);
 }
 
 fr_status fr_cuda_device_ms(fr_device *dev, double *out)

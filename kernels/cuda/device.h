@@ -29,7 +29,7 @@ fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t by
 fr_status fr_cuda_sync(fr_device *dev);
 fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const void *args), const void *args,
                           size_t bytes);
-void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
+void fr_cuda_set_peers(fr_device *dev, const fr_device_peers *peers);
 
 fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID]);
 fr_status fr_cuda_device_ms(fr_device *dev, double *out);

@@ -164,7 +164,7 @@ static fr_status pass_on(rank_thread *r, fr_comm *c, fr_device *dev)
 {
     (void)dev;
     int mine = r->options.rank, all[MOST_RANKS] = {0}, told = mine == 0 ? 42 : 0;
-    FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all));
+    FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all, 0));
     FR_TRY(c->ops->broadcast(c, &told, sizeof told));
     for (int i = 0; i < c->size; i++)
         if (all[i] != i || told != 42)

@@ -1,8 +1,8 @@
 /* session.c: the engine's door. The leader turns appends, branches and questions into a plan (plan.h), sends it to the
  * followers, and runs it with them (forward.h). Followers only obey.
  *
- * A pass that fails leaves the group unusable for the other ranks (they may be waiting inside a sum), so the caller is
- * expected to give the group up; the leader's own sequences are put back as they were. */
+ * A pass that fails on one rank ends the group: the others may be waiting for it, and are told why. The caller can only
+ * close the session then. The leader's own sequences are put back as they were. */
 #include "session.h"
 
 #include <stdio.h>
@@ -113,7 +113,7 @@ static fr_status compare_devices(fr_session *s, bool may_share, bool *shared_out
 {
     static const uint8_t none[FR_DEVICE_ID];
     const rank_device mine = s->devices[s->comm->rank];
-    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices));
+    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices, 0));
     *shared_out = false;
     for (int r = 1; r < s->comm->size; r++) {
         const rank_device *d = &s->devices[r];
@@ -257,6 +257,19 @@ void fr_session_close(fr_session **p)
     *p = NULL;
 }
 
+/* Of a pass that other ranks are in, too: they learn why it ends. A cause that came from another rank names that one. */
+static fr_status give_up(fr_session *s, fr_status st)
+{
+    char cause[512];
+    if (s->comm->size == 1)
+        return st;
+    snprintf(cause, sizeof cause, "%s", fr_cause());
+    if (st != FR_EPEER)
+        fr_fail(st, "rank %d: %s", s->comm->rank, cause);
+    s->comm->ops->give_up(s->comm);
+    return st;
+}
+
 fr_status fr_session_follow(fr_session *s)
 {
     for (;;) {
@@ -264,10 +277,13 @@ fr_status fr_session_follow(fr_session *s)
         size_t n = 0;
         fr_command command = 0;
         FR_TRY(s->comm->ops->command_wait(s->comm, &data, &n));
-        FR_TRY(fr_plan_decode(data, n, &command, &s->plan));
-        if (command == FR_COMMAND_CLOSE)
+        fr_status st = fr_plan_decode(data, n, &command, &s->plan);
+        if (st == FR_OK && command == FR_COMMAND_CLOSE)
             return FR_OK;
-        FR_TRY(fr_forward_run(&s->forward, &s->plan, NULL));
+        if (st == FR_OK)
+            st = fr_forward_run(&s->forward, &s->plan, NULL);
+        if (st != FR_OK)
+            return give_up(s, st);
     }
 }
 
@@ -478,7 +494,9 @@ static fr_status run(fr_session *s)
         FR_TRY(fr_plan_encode(FR_COMMAND_PASS, &s->plan, &s->command));
         FR_TRY(s->comm->ops->command_send(s->comm, s->command.data, s->command.len));
     }
-    FR_TRY(fr_forward_run(&s->forward, &s->plan, s->answers));
+    fr_status st = fr_forward_run(&s->forward, &s->plan, s->answers);
+    if (st != FR_OK)
+        return give_up(s, st);
     fr_kv_copies_clear(s->cache);
     return FR_OK;
 }

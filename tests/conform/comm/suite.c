@@ -130,7 +130,7 @@ static void check_gathers(fr_comm *c)
         for (int r = 0; c->rank == 0 && r < c->size; r++)
             check_filled(all + (size_t)r * n, n, r);
         memset(all, 0, (size_t)c->size * n);
-        OK(c->ops->all_gather(c, mine, n, all));
+        OK(c->ops->all_gather(c, mine, n, all, 0));
         for (int r = 0; r < c->size; r++)
             check_filled(all + (size_t)r * n, n, r);
     }
@@ -149,7 +149,7 @@ static void check_here(fr_comm *c)
     int here = 0, before = 0, alike = 0;
     gethostname(mine->name, sizeof mine->name - 1);
     CHECK(sched_getaffinity(0, sizeof mine->cores, &mine->cores) == 0, "sched_getaffinity");
-    OK(c->ops->all_gather(c, mine, sizeof *mine, all));
+    OK(c->ops->all_gather(c, mine, sizeof *mine, all, 0));
     for (int r = 0; r < c->size; r++) {
         int is_here = strcmp(all[r].name, mine->name) == 0;
         here += is_here;
