@@ -71,6 +71,8 @@ static void say_why(fr_ranks *g, const char *why)
     if (g->rolled)
         return;
     g->rolled = true;
+    if (!g->why[0])
+        snprintf(g->why, sizeof g->why, "%s", why);
     for (int r = 0; r < g->size; r++)
         if (r != g->rank && (g->rank == 0 ? g->peers[r].known : r == 0))
             send_word(g, r, FR_RANKS_ROLL, why, strlen(why));
@@ -89,6 +91,8 @@ fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *dat
 {
     if (bytes > FR_RANKS_MOST_BYTES)
         return fr_fail(FR_ELIMIT, "a word of %zu bytes to rank %d is too large", bytes, to);
+    if (g->rolled)
+        return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up");
     fr_status st = send_word(g, to, kind, data, bytes);
     if (st == FR_EPEER)
         return give_up(g, fr_fail(FR_EPEER, "rank %d: rank %d is gone", g->rank, to));

@@ -353,6 +353,7 @@ static void forget(ncclComm_t comm)
     nccl_guard guard(nccl_lock);
     comm->rank->later = nullptr;
     nccl_group &group = *comm->rank->group;
+    group.ranks[size_t(comm->rank->rank)] = nullptr;
     if (--group.n_joined == 0)
         for (auto g = groups.begin(); g != groups.end();)
             g = g->second.get() == &group ? groups.erase(g) : std::next(g);

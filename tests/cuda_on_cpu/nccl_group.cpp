@@ -198,6 +198,24 @@ static std::shared_ptr<nccl_meeting> arrive(nccl_rank *r, const transfers &calls
     return m;
 }
 
+/* The other ranks' GPUs get on while their hosts do something else. */
+static void advance_others(const nccl_rank &r, std::unique_lock<std::mutex> *guard)
+{
+    static thread_local bool at_it; /* their work may be an operation, too */
+    std::vector<std::pair<int, cudaStream_t>> streams;
+    for (const nccl_rank *other : r.group->ranks)
+        for (cudaStream_t s : other && other != &r ? other->used : std::vector<cudaStream_t>())
+            streams.emplace_back(other->device, s);
+    if (at_it)
+        return;
+    at_it = true;
+    guard->unlock();
+    for (const auto &s : streams)
+        fake_poke_of(s.first, s.second);
+    guard->lock();
+    at_it = false;
+}
+
 bool nccl_run(const std::shared_ptr<nccl_rank> &r, const transfers &calls, work_run *run)
 {
     std::unique_lock<std::mutex> guard(nccl_lock);
@@ -208,5 +226,7 @@ bool nccl_run(const std::shared_ptr<nccl_rank> &r, const transfers &calls, work_
     };
     if (!over() && run->may_wait)
         nccl_changed.wait_for(guard, std::chrono::milliseconds(5), over);
+    if (!over())
+        advance_others(*r, &guard);
     return over();
 }

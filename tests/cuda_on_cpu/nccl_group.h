@@ -33,7 +33,7 @@ struct nccl_meeting {
 };
 
 struct nccl_group {
-    std::vector<nccl_rank *> ranks; /* NULL: has not joined */
+    std::vector<nccl_rank *> ranks; /* NULL: has not joined, or has left */
     int n_joined;
     bool broken; /* a rank aborted: no operation completes any more */
     std::map<uint64_t, std::shared_ptr<nccl_meeting>> meetings;

@@ -18,7 +18,7 @@ static struct {
     int devices = 1;
     size_t total_memory = default_memory;
     const char *fail_name = nullptr;
-    int fail_nth = 0, fail_code = 0;
+    int fail_nth = 0, fail_code = 0, fail_device = -1; /* -1: any */
 } knobs;
 
 static thread_local cudaError_t last_error = cudaSuccess;
@@ -29,7 +29,9 @@ static thread_local int current_device = 0;
 bool fake_told_to_fail(const char *name, int *code)
 {
     std::lock_guard<std::recursive_mutex> guard(fake_table_lock);
-    if (knobs.fail_nth == 0 || strcmp(name, knobs.fail_name) != 0 || --knobs.fail_nth > 0)
+    if (knobs.fail_nth == 0 || strcmp(name, knobs.fail_name) != 0)
+        return false;
+    if ((knobs.fail_device >= 0 && knobs.fail_device != fake_current_device()) || --knobs.fail_nth > 0)
         return false;
     *code = knobs.fail_code;
     return true;
@@ -285,7 +287,13 @@ size_t fake_total_memory()
 
 void fake_cuda_fail(const char *name, int nth, int code)
 {
-    std::lock_guard<std::recursive_mutex> guard(fake_table_lock);
+    fake_cuda_fail_on(-1, name, nth, code);
+}
+
+void fake_cuda_fail_on(int device, const char *name, int nth, int code)
+{
+    table_guard guard(fake_table_lock);
+    knobs.fail_device = device;
     knobs.fail_name = name;
     knobs.fail_nth = nth;
     knobs.fail_code = code;

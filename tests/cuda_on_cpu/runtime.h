@@ -81,6 +81,8 @@ int fake_stream_device(cudaStream_t stream);
 cudaError_t fake_forbidden_in_capture(const char *call);
 /* Runs one piece of a stream's work without waiting. False: there is none left. */
 bool fake_poke(cudaStream_t stream);
+/* The same of a stream of another thread, which may be gone; not while a thread is at work for its device. */
+void fake_poke_of(int device, cudaStream_t stream);
 /* Runs all the work of a device: of every stream, or only of those that block the default one. */
 void fake_drain_device(int device, bool non_blocking_too);
 

@@ -150,6 +150,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     if (!stream)
         return fake_misuse(cudaErrorInvalidResourceHandle, "cudaStreamDestroy", "default stream");
     drain(s);
+    std::lock_guard<std::recursive_mutex> run(run_locks[s->device]); /* no other thread is at it (fake_poke_of) */
     table_guard guard(fake_table_lock);
     fake_streams.erase(s);
     fake_counts.streams--;
@@ -187,6 +188,19 @@ bool fake_poke(cudaStream_t stream)
         return false;
     try_step(s);
     return has_work(s);
+}
+
+void fake_poke_of(int device, cudaStream_t stream)
+{
+    std::unique_lock<std::recursive_mutex> run(run_locks[device], std::try_to_lock);
+    if (!run.owns_lock())
+        return;
+    {
+        table_guard guard(fake_table_lock);
+        if (!fake_streams.count(stream))
+            return;
+    }
+    step(stream, false);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)

@@ -257,7 +257,7 @@ void fr_session_close(fr_session **p)
     *p = NULL;
 }
 
-/* Of a pass that other ranks are in, too: they learn why it ends. A cause that came from another rank names that one. */
+/* The other ranks learn why this one ends. A cause that came from another rank names that one. */
 static fr_status give_up(fr_session *s, fr_status st)
 {
     char cause[512];
@@ -276,8 +276,9 @@ fr_status fr_session_follow(fr_session *s)
         const void *data = NULL;
         size_t n = 0;
         fr_command command = 0;
-        FR_TRY(s->comm->ops->command_wait(s->comm, &data, &n));
-        fr_status st = fr_plan_decode(data, n, &command, &s->plan);
+        fr_status st = s->comm->ops->command_wait(s->comm, &data, &n);
+        if (st == FR_OK)
+            st = fr_plan_decode(data, n, &command, &s->plan);
         if (st == FR_OK && command == FR_COMMAND_CLOSE)
             return FR_OK;
         if (st == FR_OK)
