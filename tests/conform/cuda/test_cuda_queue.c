@@ -377,6 +377,43 @@ static void test_reserve(void **state)
     }
 }
 
+/* Of two products that share x, cuBLASLt has no algorithm for the first: x is made ready in two forms. */
+static void test_reserve_for_both_ways(void **state)
+{
+    (void)state;
+    fr_matrix all[N_TYPES], matrices[2];
+    fr_product products[2];
+    void *x = NULL;
+    fr_device *dev = NULL;
+    list_matrices(all);
+    matrices[0] = matrices[1] = all[1];
+    matrices[1].rows = HIGH / 2;
+    const fr_pass_bounds bounds = {.rows = MOST_ROWS, .context = 1, .heads = 1, .head_dim = 8, .head_rows = 1,
+                                   .vocab = 1, .table = table(), .matrices = matrices, .n_matrices = 2};
+    fake_cuda_reset();
+    assert_int_equal(ops->open(&(fr_device_options){.batch_dependent = true}, &dev), FR_OK);
+    assert_true(reserve(dev, &bounds) > 0);
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * WIDE, &x), FR_OK);
+    fr_weight *w[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        void *y = NULL;
+        assert_int_equal(ops->weight_new(dev, &matrices[i], &w[i]), FR_OK);
+        assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * HIGH, &y), FR_OK);
+        products[i] = (fr_product){y, w[i]};
+    }
+    const size_t before = fake_cuda_count().device_bytes;
+    fake_cuda_fail("cublasLtMatmulAlgoGetHeuristic", 1, 15);
+    assert_int_equal(ops->matmul(dev, products, 2, x, MOST_ROWS), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    assert_int_equal(fake_cuda_count().device_bytes, before);
+    for (int i = 0; i < 2; i++) {
+        ops->weight_free(dev, &w[i]);
+        ops->mem_free(dev, products[i].y);
+    }
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
 enum { ROWS = 40, CONTEXT = 4000, VOCAB = 3000, BIG = 30000, HEAD = 8, HEADS = 2 };
 
 static void test_reserve_for_rows(void **state)
@@ -435,7 +472,8 @@ static void test_reserve_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reserve), cmocka_unit_test(test_reserve_for_rows), cmocka_unit_test(test_reserve_refuses),
+        cmocka_unit_test(test_reserve), cmocka_unit_test(test_reserve_for_both_ways),
+        cmocka_unit_test(test_reserve_for_rows), cmocka_unit_test(test_reserve_refuses),
         cmocka_unit_test(test_graph_of_a_pass), cmocka_unit_test(test_graphs_in_turn),
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
