@@ -90,7 +90,7 @@ fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
     return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
 }
 
-/* The driver maps memory in pages, which small allocations share. */
+/* The driver is taken to map memory in pages, which small allocations share: an estimate. */
 size_t fr_cuda_mem_bytes(size_t bytes)
 {
     const size_t page = 2 << 20, unit = bytes < page / 2 ? 512 : page;

@@ -111,8 +111,8 @@ static void run_largest_pass(void)
 }
 
 /* What the check takes for enough is enough, also without what it leaves to the driver; and it is hardly more than is
- * used. */
-static void run_in_least_memory(const char *model, const fr_session_options *o, size_t recent_head_bytes)
+ * used: by `spare` bytes of the recent head, which fills while passes run. */
+static void run_in_least_memory(const char *model, const fr_session_options *o, size_t spare)
 {
     const size_t least = least_memory(model, o), counted = least - (size_t)FR_MEMORY_DRIVER;
     fake_cuda_reset();
@@ -122,8 +122,8 @@ static void run_in_least_memory(const char *model, const fr_session_options *o, 
     const size_t opened = fake_cuda_count().device_bytes;
     run_largest_pass();
     const size_t used = fake_cuda_count().device_bytes;
-    assert_true(recent_head_bytes > 0 ? used > opened : used == opened);
-    assert_in_range(used, counted - 4096 - recent_head_bytes, counted); /* small allocations are rounded up */
+    assert_true(spare > 0 ? used > opened : used == opened);
+    assert_in_range(used, counted - 4096 - spare, counted); /* small allocations are rounded up */
     close_session();
     fake_cuda_reset();
     assert_true(fake_cuda_all_freed());
@@ -137,7 +137,15 @@ static void test_least_memory(void **state)
     run_in_least_memory(DRAFT, &o, 0);
 }
 
-/* Its rough head and recent head, and its weights in fewer bits than the file's. */
+static void test_least_memory_with_a_rough_head(void **state)
+{
+    (void)state;
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_rows = MAX_ROWS, .max_context = CONTEXT,
+                                  .kv_positions = CONTEXT, .draft_vocab = 300};
+    run_in_least_memory(DRAFT, &o, 16 << 10); /* of 256 rows of 256 bytes all but 44 are filled */
+}
+
+/* Its weights in other bits than the file's. */
 static void test_least_memory_of_a_draft(void **state)
 {
     (void)state;
@@ -148,7 +156,7 @@ static void test_least_memory_of_a_draft(void **state)
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/f16.gguf", folder);
     hf_write_gguf(path, &f16);
-    run_in_least_memory(path, &o, 256 * HF_HIDDEN * sizeof(uint16_t)); /* FR_RECENT rows, of which it fills a few */
+    run_in_least_memory(path, &o, 256 * HF_HIDDEN * sizeof(uint16_t)); /* of 256 rows it fills a few */
     hf_remove_folder(folder);
 }
 
@@ -169,6 +177,7 @@ static void test_no_gpu(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_least_memory),
+                                       cmocka_unit_test(test_least_memory_with_a_rough_head),
                                        cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
