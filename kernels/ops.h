@@ -171,8 +171,8 @@ typedef struct fr_ops {
     size_t (*weight_bytes)(const fr_matrix *src);
     /* Bytes of device memory that an allocation of so many uses up. */
     size_t (*mem_bytes)(size_t bytes);
-    /* Allocates now what operations need beside the arrays that they are given: a pass within these bounds then allocates
-     * nothing, and cannot fail for want of memory. Without it they allocate as they go. */
+    /* Allocates now what operations need beside the arrays that they are given: a pass within these bounds then
+     * allocates nothing, and cannot fail for want of memory. Without it they allocate as they go. */
     fr_status (*reserve)(fr_device *dev, const fr_pass_bounds *bounds);
     /* For measurements. Milliseconds that the device was at work on what the last wait was for, from its first command to
      * its last; and how fast a kernel reads its memory. */

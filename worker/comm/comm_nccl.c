@@ -8,8 +8,8 @@
  * What that costs beside ncclAllReduce: size - 1 small kernels a sum, and for small messages size / 2 times the bytes.
  *
  * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed. Scratch grows only after a
- * sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum is known
- * at opening, it does not grow later.
+ * sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum is
+ * known at opening, it does not grow later.
  *
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began. A
  * sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while the
@@ -424,9 +424,9 @@ static fr_status sum_ones(nccl_comm *m, float *x, size_t n)
     return FR_OK;
 }
 
-/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded, nor take memory
- * that the model was given. And a rank that cannot hear the others is known before the model is loaded. The largest sums
- * of both kinds need most scratch. */
+/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded, nor take
+ * memory that the model was given. And a rank that cannot hear the others is known before the model is loaded. The
+ * largest sums of both kinds need most scratch. */
 static fr_status prove(nccl_comm *m, size_t max_sum)
 {
     const size_t small = max_sum < SMALL_SUM ? max_sum : SMALL_SUM, large = SMALL_SUM + 1,

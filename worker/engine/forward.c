@@ -54,7 +54,8 @@ void fr_forward_floats(const fr_config *c, const fr_slice *s, int head_rows, int
                        size_t out[FR_FORWARD_ARRAYS])
 {
     const size_t n = (size_t)max_rows, dim = (size_t)c->dim, hd = (size_t)c->head_dim,
-                 q = (size_t)n_local(s->heads) * hd, kv = (size_t)n_local(s->kv_heads) * hd, ff = (size_t)n_local(s->ff);
+                 q = (size_t)n_local(s->heads) * hd, kv = (size_t)n_local(s->kv_heads) * hd,
+                 ff = (size_t)n_local(s->ff);
     const size_t all[FR_FORWARD_ARRAYS] = {n * dim, n * dim, n * q, n * q, n * kv, n * kv, n * ff, n * ff,
                                            FR_HEAD_ROWS * dim, FR_HEAD_ROWS * (size_t)head_rows,
                                            FR_HEAD_ROWS * FR_RECENT};

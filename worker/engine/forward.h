@@ -36,8 +36,8 @@ typedef struct fr_forward {
     void *progress_ctx;
 } fr_forward;
 
-/* Sizes of the device memory that is allocated for a rank's slice: bytes of the pages of a layer's keys, or of its values;
- * floats of every array, where the larger head has `head_rows` rows on this rank. */
+/* Sizes of the device memory that is allocated for a rank's slice: bytes of the pages of a layer's keys, or of its
+ * values; floats of every array, where the larger head has `head_rows` rows on this rank. */
 size_t fr_forward_pages_bytes(const fr_config *c, const fr_slice *s, int n_pages);
 void fr_forward_floats(const fr_config *c, const fr_slice *s, int head_rows, int max_rows,
                        size_t out[FR_FORWARD_ARRAYS]);

@@ -2,8 +2,8 @@
  * does not fit is refused with what it needs and the number of ranks that would do.
  *
  * What the backend and the communicator keep for themselves is allocated before the check (fr_memory_reserve,
- * comm_device.h), so it is not among what is free then, and what is counted here are the model, its cache and the arrays
- * of a pass. From there on a pass allocates nothing but the recent head, which does without. */
+ * comm_device.h), so it is not among what is free then, and what is counted here are the model, its cache and the
+ * arrays of a pass. From there on a pass allocates nothing but the recent head, which does without. */
 #ifndef FR_MEMORY_NEED_H
 #define FR_MEMORY_NEED_H
 

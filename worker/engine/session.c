@@ -178,7 +178,7 @@ static fr_status check_memory(const fr_session *s, const fr_memory_load *l)
     return fr_memory_check(l, (int64_t)room / sharing);
 }
 
-/* No rank looks at what is free before all have reserved, nor loads before all have looked: they may share it. All ranks. */
+/* No rank looks at what is free before all have reserved, nor loads before all have looked: they may share it. */
 static fr_status make_room(fr_session *s, const fr_session_options *o)
 {
     const fr_memory_load l = load_of(s, o);

@@ -309,7 +309,7 @@ static void list_matrices(fr_matrix out[N_TYPES])
         out[i] = (fr_matrix){types[i], zeros, HIGH, WIDE, fr_dtype_row_bytes(types[i], WIDE)};
 }
 
-/* Products with each by itself and with all, of more and more rows. Bytes that the device has taken for itself since. */
+/* Products with each by itself and with all, of more and more rows. Bytes that the device took for itself meanwhile. */
 static size_t multiply_all(fr_device *dev, const fr_matrix *matrices, int n_matrices)
 {
     fr_product products[N_TYPES] = {{0}};
@@ -424,8 +424,8 @@ static void test_reserve_for_rows(void **state)
     static fr_row_query queries[ROWS];
     static fr_row_answer answers[ROWS];
     const fr_matrix big = {FR_F32, rows, 2, BIG, BIG * sizeof(float)};
-    const fr_pass_bounds bounds = {.rows = ROWS, .context = CONTEXT, .heads = HEADS, .head_dim = HEAD, .head_rows = ROWS,
-                                   .vocab = VOCAB, .table = &big};
+    const fr_pass_bounds bounds = {.rows = ROWS, .context = CONTEXT, .heads = HEADS, .head_dim = HEAD,
+                                   .head_rows = ROWS, .vocab = VOCAB, .table = &big};
     const int32_t kv_of_head[HEADS] = {0, 0};
     const size_t cache = (size_t)ROWS * CONTEXT * HEAD * sizeof(uint16_t);
     fr_attn_view views[ROWS];
