@@ -90,6 +90,13 @@ fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
     return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
 }
 
+/* The driver is taken to map memory in pages, which small allocations share: an estimate. */
+size_t fr_cuda_mem_bytes(size_t bytes)
+{
+    const size_t page = 2 << 20, unit = bytes < page / 2 ? 512 : page;
+    return (bytes + unit - 1) / unit * unit;
+}
+
 fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
     void *mem = NULL;
@@ -199,14 +206,11 @@ fr_status fr_cuda_read_gb_s(fr_device *dev, double *out)
 fr_status fr_cuda_scratch(fr_device *dev, size_t bytes, void **out)
 {
     if (bytes > dev->scratch_bytes) {
-        size_t size = dev->scratch_bytes ? dev->scratch_bytes : 1 << 20;
-        while (size < bytes)
-            size *= 2;
-        void *mem = NULL;
-        FR_TRY(fr_cuda_mem_alloc(dev, size, &mem));
-        fr_cuda_mem_free(dev, dev->scratch);
-        dev->scratch = mem;
-        dev->scratch_bytes = size;
+        fr_cuda_mem_free(dev, dev->scratch); /* first: old and new together may be more than there is */
+        dev->scratch = NULL;
+        dev->scratch_bytes = 0;
+        FR_TRY(fr_cuda_mem_alloc(dev, bytes, &dev->scratch));
+        dev->scratch_bytes = bytes;
     }
     *out = dev->scratch;
     return FR_OK;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "check.h"
 #include "cublas_lt.h"
 #include "matmul.h"
 
@@ -54,24 +55,37 @@ static fr_cublas_shape shape_of(const fr_weight *w, int n)
     return (fr_cublas_shape){w->rows, w->stride, n, w->kind == FR_CUDA_BF16};
 }
 
+/* FORMS: x as it is. */
+static x_form form_for(fr_cuda_kind kind, bool wide, bool by_cublas)
+{
+    switch (kind) {
+    case FR_CUDA_BF16:
+        return by_cublas ? ROUNDED_BF16 : wide ? TERMS_BF16 : FORMS;
+    case FR_CUDA_F16:
+        return by_cublas ? ROUNDED_F16 : wide ? TERMS_F16 : FORMS;
+    case FR_CUDA_CODES:
+        return ACTS_CODES;
+    case FR_CUDA_Q4_K:
+    case FR_CUDA_Q5_K:
+    case FR_CUDA_Q6_K:
+        return ACTS_SUPER;
+    case FR_CUDA_F32:
+    case FR_CUDA_KINDS:
+        break;
+    }
+    return FORMS;
+}
+
 static void find_needs(const fr_cuda_matmul_request *r, plan *p)
 {
     for (int i = 0; i < r->n_products; i++) {
         const fr_weight *w = r->products[i].w;
-        const bool bf16 = w->kind == FR_CUDA_BF16, f16 = w->kind == FR_CUDA_F16;
+        const bool halves = w->kind == FR_CUDA_BF16 || w->kind == FR_CUDA_F16;
         const fr_cublas_shape shape = shape_of(w, r->n);
-        x_form form = FORMS;
-        if (bf16 || f16) {
-            p->by_cublas[i] = r->cublas && r->n >= FR_CUBLAS_TOKENS &&
-                              fr_cublas_choose(r->cublas, &shape, p->algorithms[i]);
-            if (p->by_cublas[i])
-                form = bf16 ? ROUNDED_BF16 : ROUNDED_F16;
-            else if (p->wide)
-                form = bf16 ? TERMS_BF16 : TERMS_F16;
-            p->needs[SCALES] |= f16;
-        } else if (w->kind != FR_CUDA_F32) {
-            form = w->kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER;
-        }
+        p->by_cublas[i] = halves && r->cublas && r->n >= FR_CUBLAS_TOKENS &&
+                          fr_cublas_choose(r->cublas, &shape, p->algorithms[i]);
+        p->needs[SCALES] |= w->kind == FR_CUDA_F16;
+        const x_form form = form_for(w->kind, p->wide, p->by_cublas[i]);
         if (form < FORMS) {
             p->needs[form] = true;
             p->strides[form] = w->stride;
@@ -108,6 +122,11 @@ static size_t form_bytes(x_form form, int32_t stride, int n)
     return 0;
 }
 
+static size_t form_room(x_form form, int32_t stride, int n)
+{
+    return (form_bytes(form, stride, n) + 255) / 256 * 256;
+}
+
 static plan make_plan(const fr_cuda_matmul_request *r)
 {
     plan p = {.wide = r->n > FR_CUDA_NARROW};
@@ -115,9 +134,29 @@ static plan make_plan(const fr_cuda_matmul_request *r)
     for (int f = 0; f < FORMS; f++) {
         p.at[f] = p.bytes;
         if (p.needs[f])
-            p.bytes += (form_bytes((x_form)f, p.strides[f], r->n) + 255) / 256 * 256;
+            p.bytes += form_room((x_form)f, p.strides[f], r->n);
     }
     return p;
+}
+
+/* Fewer tokens take no more. Of one request cuBLASLt may take some products and own kernels the others. */
+fr_status fr_cuda_matmul_most_scratch(const fr_matrix *matrices, int n_matrices, int n, bool cublas, size_t *bytes_out)
+{
+    size_t most[FORMS + 1] = {0}, bytes = 0;
+    for (int i = 0; i < n_matrices; i++) {
+        fr_weight w;
+        FR_TRY(fr_cuda_weight_describe(&matrices[i], &w));
+        const x_form forms[] = {w.kind == FR_CUDA_F16 ? SCALES : FORMS, form_for(w.kind, n > FR_CUDA_NARROW, false),
+                                form_for(w.kind, n > FR_CUDA_NARROW, cublas)};
+        for (int k = 0; k < 3; k++) {
+            const size_t room = form_room(forms[k], w.stride, n);
+            most[forms[k]] = room > most[forms[k]] ? room : most[forms[k]];
+        }
+    }
+    for (int f = 0; f < FORMS; f++)
+        bytes += most[f];
+    *bytes_out = bytes;
+    return FR_OK;
 }
 
 size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r)

@@ -9,7 +9,8 @@
  *
  * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed, on all ranks or on none
  * (NCCL User Guide, "Using NCCL with CUDA Graphs"): the devices see to that through compare(). Scratch grows only after a
- * sync, when nothing recorded is under way; what is recorded later holds the new address.
+ * sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum is known
+ * at opening, it does not grow later.
  *
  * What is in host memory, plans and answers, stays with the host communicator: a collective that waits in the GPU's queue
  * for the next plan would keep an idle GPU busy.
@@ -313,23 +314,20 @@ static void launch_collect(void *stream, const void *args)
     exchange(args, stream, collected);
 }
 
-/* Room for n floats of scratch, rounded up so that it grows a few times only. */
+/* Room for n floats of scratch. */
 static fr_status make_room(nccl_comm *m, size_t n)
 {
     fr_comm_over *o = &m->over;
-    size_t cap = PIECE;
     void *mem = NULL;
     if (n <= m->cap_parts)
         return FR_OK;
-    while (cap < n)
-        cap *= 2;
     FR_TRY(o->ops->sync(o->dev)); /* earlier sums may still use it */
     o->ops->mem_free(o->dev, m->parts);
     m->parts = NULL;
     m->cap_parts = 0;
-    FR_TRY(o->ops->mem_alloc(o->dev, cap * sizeof *m->parts, &mem));
+    FR_TRY(o->ops->mem_alloc(o->dev, n * sizeof *m->parts, &mem));
     m->parts = mem;
-    m->cap_parts = cap;
+    m->cap_parts = n;
     return FR_OK;
 }
 
@@ -464,16 +462,18 @@ static fr_status sum_ones(nccl_comm *m, float *x, size_t n)
     return FR_OK;
 }
 
-/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded. And a rank that
- * cannot hear the others is known before the model is loaded. */
-static fr_status prove(nccl_comm *m)
+/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded, nor take
+ * memory that the model was given. And a rank that cannot hear the others is known before the model is loaded. The
+ * largest sums of both kinds need most scratch. */
+static fr_status prove(nccl_comm *m, size_t max_sum)
 {
-    static const size_t sizes[] = {1, SMALL_SUM + 1};
+    const size_t small = max_sum < SMALL_SUM ? max_sum : SMALL_SUM, large = SMALL_SUM + 1,
+                 sizes[] = {1, large, small, max_sum}, n_sizes = max_sum > 0 ? 4 : 2;
     const fr_comm_over *o = &m->over;
     void *x = NULL;
-    fr_status st = o->ops->mem_alloc(o->dev, sizes[1] * sizeof(float), &x);
+    fr_status st = o->ops->mem_alloc(o->dev, (max_sum > large ? max_sum : large) * sizeof(float), &x);
     FR_TRY_GOTO(st, o->host->ops->agree(o->host, st), done);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && st == FR_OK; i++)
+    for (size_t i = 0; i < n_sizes && st == FR_OK; i++)
         st = sum_ones(m, x, sizes[i]);
     /* A group that was given up has ranks that do not come here. */
     if (!m->cause[0])
@@ -518,7 +518,7 @@ fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, co
     FR_TRY_GOTO(st, connect_ranks(m), fail);
     m->connected = true;
     ops->set_peers(dev, &m->peers);
-    FR_TRY_GOTO(st, prove(m), fail);
+    FR_TRY_GOTO(st, prove(m, o->max_sum), fail);
     *out = &m->over.base;
     return FR_OK;
 fail:
