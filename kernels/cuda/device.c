@@ -43,8 +43,8 @@ static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
     int n = fr_cuda_count();
     if (n == 0)
-        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of shared memory for a "
-                       "block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
+        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of shared "
+                       "memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
     *out = o->local_rank % n;
     return FR_OK;
 }

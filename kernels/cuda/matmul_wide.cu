@@ -29,7 +29,8 @@ template <int TYPE> struct wide_stage {
     uint4 rows[ROW_TILES][2][32]; /* [..][0]: row lane / 4 of the tile, [..][1]: row lane / 4 + 8 */
 };
 
-/* Begins to copy block `block` of columns, if there is one: a group of copies, maybe empty. at: the thread's weights. */
+/* Begins to copy block `block` of columns, if there is one: a group of copies, maybe empty. at: the thread's
+ * weights. */
 template <int TYPE>
 static __device__ __forceinline__ void copy_stage(const wide_acts<TYPE> *acts, const uint16_t *const at[PIECES],
                                                   int block, int blocks, wide_stage<TYPE> *stages)

@@ -11,7 +11,8 @@
 #include "launch.cuh"
 
 enum { WARP = 32, NORM_THREADS = 256, THREADS = 256 };
-enum { NORM_BATCH = 16 }; /* values of a thread that are under way together: the store of one would hold up the load of the next */
+/* Values of a thread that are under way together: the store of one would hold up the load of the next. */
+enum { NORM_BATCH = 16 };
 
 /* ---- RMSNorm */
 
