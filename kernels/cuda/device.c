@@ -11,13 +11,25 @@
 
 enum { OLDEST = 8 }; /* compute capability: Ampere, the first whose code is in this program */
 
+/* Graphics cards have 99 KiB of shared memory for a block, and would fail at the first prompt. */
+static cudaError_t is_fit(int gpu, bool *out)
+{
+    int major = 0, shared = 0;
+    cudaError_t e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu);
+    *out = major >= OLDEST && shared >= FR_ATTENTION_SHARED;
+    return e;
+}
+
 int fr_cuda_count(void)
 {
-    int n = 0, major = 0;
+    int n = 0;
+    bool fit = true;
     cudaError_t e = cudaGetDeviceCount(&n);
     for (int gpu = 0; e == cudaSuccess && gpu < n; gpu++) {
-        e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
-        if (e == cudaSuccess && major < OLDEST)
+        e = is_fit(gpu, &fit);
+        if (e == cudaSuccess && !fit)
             n = gpu; /* those before it */
     }
     if (e != cudaSuccess)
@@ -31,7 +43,8 @@ static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
     int n = fr_cuda_count();
     if (n == 0)
-        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here, or no driver for it");
+        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of shared "
+                       "memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
     *out = o->local_rank % n;
     return FR_OK;
 }

@@ -11,6 +11,8 @@
 #include "launch.cuh"
 
 enum { WARP = 32, NORM_THREADS = 256, THREADS = 256 };
+/* Values of a thread that are under way together: the store of one would hold up the load of the next. */
+enum { NORM_BATCH = 16 };
 
 /* ---- RMSNorm */
 
@@ -35,22 +37,52 @@ static __device__ float block_sum(float x)
     return warp_sum(x);
 }
 
-FR_KERNEL(NORM_THREADS) void norm(fr_cuda_norm_args a)
+/* batch[k] = from[k * STEP], 0 from `count` on. Loads without a condition, which would be put off to where the value is
+ * used: they go out together. */
+template <int STEP>
+static __device__ __forceinline__ void load_batch(const float *from, int count, float batch[NORM_BATCH])
 {
-    int64_t row = (int64_t)blockIdx.x * a.dim;
-    float *x = a.x + row;
-    float sum = 0;
-    for (int i = threadIdx.x; i < a.dim; i += blockDim.x) {
-        float value = x[i];
+#pragma unroll
+    for (int k = 0; k < NORM_BATCH; k++)
+        batch[k] = from[k * STEP < count ? k * STEP : 0];
+#pragma unroll
+    for (int k = 1; k < NORM_BATCH; k++)
+        batch[k] = k * STEP < count ? batch[k] : 0.0f;
+}
+
+/* A block of STEP threads a row: a thread has every STEP-th value. */
+template <int STEP> FR_KERNEL(STEP) void norm(fr_cuda_norm_args a)
+{
+    const int64_t row = (int64_t)blockIdx.x * a.dim;
+    float sum = 0, values[NORM_BATCH], others[NORM_BATCH];
+    for (int first = threadIdx.x; first < a.dim; first += NORM_BATCH * STEP) {
+        const int count = a.dim - first;
+        float *x = a.x + row + first;
+        load_batch<STEP>(x, count, values);
         if (a.added) {
-            value += a.added[row + i];
-            x[i] = value;
+            load_batch<STEP>(a.added + row + first, count, others);
+#pragma unroll
+            for (int k = 0; k < NORM_BATCH; k++) {
+                values[k] += others[k];
+                if (k * STEP < count)
+                    x[k * STEP] = values[k];
+            }
         }
-        sum = fmaf(value, value, sum);
+#pragma unroll
+        for (int k = 0; k < NORM_BATCH; k++)
+            sum = fmaf(values[k], values[k], sum);
     }
-    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
-    for (int i = threadIdx.x; i < a.dim; i += blockDim.x)
-        a.y[row + i] = x[i] * scale * a.weight[i];
+    const float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
+    for (int first = threadIdx.x; first < a.dim; first += NORM_BATCH * STEP) {
+        const int count = a.dim - first;
+        float *y = a.y + row + first;
+        load_batch<STEP>(a.x + row + first, count, values);
+        load_batch<STEP>(a.weight + first, count, others);
+#pragma unroll
+        for (int k = 0; k < NORM_BATCH; k++)
+            if (k * STEP < count)
+                y[k * STEP] = values[k] * scale * others[k];
+    }
 }
 
 /* ---- elementwise */
@@ -214,8 +246,10 @@ FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
 extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
 {
     const fr_cuda_norm_args *a = (const fr_cuda_norm_args *)args;
-    int threads = a->dim >= 4 * NORM_THREADS ? NORM_THREADS : WARP;
-    FR_LAUNCH(norm, a->n, threads, 0, stream, *a);
+    if (a->dim >= 4 * NORM_THREADS)
+        FR_LAUNCH(norm<NORM_THREADS>, a->n, NORM_THREADS, 0, stream, *a);
+    else
+        FR_LAUNCH(norm<WARP>, a->n, WARP, 0, stream, *a);
 }
 
 extern "C" void fr_cuda_add(cudaStream_t stream, const void *args)

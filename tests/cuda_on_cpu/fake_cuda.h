@@ -57,6 +57,8 @@ void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 
 void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
+/* Dynamic shared memory that a kernel may ask for at most; default 227 KiB. */
+void fake_cuda_set_shared_memory(int bytes);
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does
  * nothing else. One such order at a time; nth 0 takes it back. */

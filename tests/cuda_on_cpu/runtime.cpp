@@ -17,6 +17,7 @@ static const int multiprocessors = 132; /* as many as an H200 has */
 static struct {
     int devices = 1;
     size_t total_memory = default_memory;
+    int shared_memory = 227 << 10;
     const char *fail_name = nullptr;
     int fail_nth = 0, fail_code = 0, fail_device = -1; /* -1: any */
 } knobs;
@@ -127,7 +128,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
     FAKE_CALL("cudaDeviceGetAttribute");
     if (!is_device(device))
         return fake_error(cudaErrorInvalidDevice);
-    static const struct {
+    const struct {
         enum cudaDeviceAttr attr;
         int value;
     } values[] = {
@@ -142,7 +143,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
         {cudaDevAttrComputeCapabilityMajor, capability_major},
         {cudaDevAttrComputeCapabilityMinor, capability_minor},
         {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, 227 << 10},
+        {cudaDevAttrMaxSharedMemoryPerBlockOptin, knobs.shared_memory},
     };
     for (const auto &v : values) {
         if (v.attr == attr) {
@@ -164,7 +165,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     prop->uuid.bytes[0] = static_cast<char>(device + 1);
     prop->totalGlobalMem = knobs.total_memory;
     prop->sharedMemPerBlock = 48 << 10;
-    prop->sharedMemPerBlockOptin = 227 << 10;
+    prop->sharedMemPerBlockOptin = size_t(knobs.shared_memory);
     prop->sharedMemPerMultiprocessor = 228 << 10;
     prop->regsPerBlock = 65536;
     prop->warpSize = 32;
@@ -278,6 +279,16 @@ void fake_cuda_set_devices(int n)
 void fake_cuda_set_total_memory(size_t bytes)
 {
     knobs.total_memory = bytes;
+}
+
+void fake_cuda_set_shared_memory(int bytes)
+{
+    knobs.shared_memory = bytes;
+}
+
+int fake_shared_memory()
+{
+    return knobs.shared_memory;
 }
 
 size_t fake_total_memory()

@@ -48,6 +48,7 @@ cudaError_t fake_misuse(cudaError_t error, const char *call, const char *what, .
     __attribute__((format(printf, 3, 4)));
 int fake_current_device();
 size_t fake_total_memory();
+int fake_shared_memory();
 
 #define FAKE_CALL(name)                                              \
     do {                                                             \

@@ -220,6 +220,7 @@ struct event_state {
     cudaStream_t stream;
     uint64_t recorded, done; /* how often; done follows when the stream gets there */
     bool captured;
+    bool timed;
     double ms;
 };
 
@@ -240,11 +241,12 @@ static cudaError_t no_event(const char *call, cudaEvent_t event)
     return fake_misuse(cudaErrorInvalidResourceHandle, call, "no event %p", (void *)event);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags)
 {
     FAKE_CALL("cudaEventCreateWithFlags");
     table_guard guard(fake_table_lock);
     *event = new CUevent_st{std::make_shared<event_state>()};
+    (*event)->state->timed = !(flags & cudaEventDisableTiming);
     events.insert(*event);
     fake_counts.events++;
     return cudaSuccess;
@@ -341,8 +343,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 {
     FAKE_CALL("cudaEventElapsedTime");
     const std::shared_ptr<event_state> a = find_event(start), b = find_event(end);
-    if (!a || !b || a->recorded == 0 || b->recorded == 0)
-        return fake_misuse(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime", "not recorded");
+    if (!a || !b || !a->timed || !b->timed || a->recorded == 0 || b->recorded == 0)
+        return fake_misuse(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime", "not recorded, or not timed");
     if (!is_done(a.get(), a->recorded) || !is_done(b.get(), b->recorded))
         return fake_error(cudaErrorNotReady);
     *ms = float(b->ms - a->ms);

@@ -270,6 +270,10 @@ static void test_which_gpu(void **state)
     assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNSUPPORTED);
     assert_null(dev);
     fake_cuda_set_devices(2);
+    fake_cuda_set_shared_memory(99 << 10); /* of a graphics card */
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNSUPPORTED);
+    assert_non_null(strstr(fr_cause(), "158 KiB of shared memory"));
+    fake_cuda_set_shared_memory(163 << 10); /* of an A100 */
     uint8_t ids[3][FR_DEVICE_ID];
     for (int rank = 0; rank < 3; rank++) { /* in turn: the third has the first one's */
         assert_int_equal(ops->open(&(fr_device_options){.local_rank = rank}, &dev), FR_OK);
