@@ -84,6 +84,26 @@ typedef struct fr_head_inputs {
 
 #define FR_DEVICE_ID 16 /* bytes */
 
+/* Where ranks meet within their devices' calls (enqueue), and so may wait for each other there. */
+typedef struct fr_device_peers {
+    void *ctx;
+    /* Called again and again while the host waits for the device: an error ends the wait with that status. */
+    fr_status (*check)(void *ctx);
+    /* The least and the greatest of what all ranks' devices say, each value by itself. A collective of the hosts, with which
+     * devices find out whether all can replay what they recorded. NULL: there are no others. */
+    fr_status (*compare)(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2]);
+} fr_device_peers;
+
+/* The largest passes that a device will be asked for. */
+typedef struct fr_pass_bounds {
+    int rows, context;         /* of a pass; positions that a row sees */
+    int heads, head_dim;
+    int head_rows, vocab;      /* rows and columns of the logits that candidates() looks through */
+    const fr_matrix *table;    /* of embed() */
+    const fr_matrix *matrices; /* [n_matrices] that rows are multiplied with; of these and the table no data are read */
+    int n_matrices;
+} fr_pass_bounds;
+
 typedef struct fr_ops {
     const char *name; /* "cpu_ref", "cpu_avx2", ... (ops.c) */
     /* Device memory is the host's own: it may be read and written directly after sync(). Else only by upload() and
@@ -146,19 +166,24 @@ typedef struct fr_ops {
 
     /* Of devices whose memory is their own; NULL where host_memory. */
 
-    /* Runs launch(stream, args) on the device's stream in the order of the calls. args [bytes <= 256] are copied, and
-     * may be replayed with later passes: they hold addresses and sizes, never what changes from pass to pass. */
+    /* Runs launch(stream, args), in which this device meets others, on the device's stream in the order of the calls. args
+     * [bytes <= 256] are copied, and may be replayed with later passes: they hold addresses and sizes, never what changes
+     * from pass to pass. */
     fr_status (*enqueue)(fr_device *dev, void (*launch)(void *stream, const void *args),
                          const void *args, size_t bytes);
-    /* check(ctx) is called again and again while the host waits for the device: an error of it ends the wait with that
-     * status. NULL: no more. */
-    void (*watch)(fr_device *dev, fr_status (*check)(void *ctx), void *ctx);
+    /* Who they are from now on (copied), NULL: nobody. What was recorded for replay before is forgotten. */
+    void (*set_peers)(fr_device *dev, const fr_device_peers *peers);
     /* Tells devices apart, on all hosts. */
     fr_status (*device_id)(fr_device *dev, uint8_t id[FR_DEVICE_ID]);
     /* Bytes of device memory. */
     fr_status (*mem_info)(fr_device *dev, size_t *free_out, size_t *total_out);
-    /* Bytes of it that weight_new() would take for this matrix; `data` is not read. */
+    /* Bytes that weight_new() would allocate for this matrix; `data` is not read. */
     size_t (*weight_bytes)(const fr_matrix *src);
+    /* Bytes of device memory that an allocation of so many uses up. */
+    size_t (*mem_bytes)(size_t bytes);
+    /* Allocates now what operations need beside the arrays that they are given: a pass within these bounds then
+     * allocates nothing, and cannot fail for want of memory. Without it they allocate as they go. */
+    fr_status (*reserve)(fr_device *dev, const fr_pass_bounds *bounds);
     /* For measurements. Milliseconds that the device was at work on what the last wait was for, from its first command to
      * its last; and how fast a kernel reads its memory. */
     fr_status (*device_ms)(fr_device *dev, double *out);

@@ -33,10 +33,10 @@ static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
     return FR_OK;
 }
 
-static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes)
+static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes, int wait_ms)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, wait_ms, &word));
     if (bytes > 0)
         memcpy(out, word.body.rank_word.data.data, bytes);
     fr_msg_free(&word);
@@ -51,19 +51,19 @@ static fr_status send_all(link_comm *l, fr_ranks_kind kind, const void *data, si
 }
 
 /* From every rank in rank order, on rank 0. */
-static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, size_t bytes, uint8_t *out)
+static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, size_t bytes, uint8_t *out, int wait_ms)
 {
     if (bytes > 0 && out != mine)
         memcpy(out, mine, bytes);
     for (int r = 1; r < l->base.size; r++)
-        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes));
+        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes, wait_ms));
     return FR_OK;
 }
 
 static fr_status add_rank(link_comm *l, int rank, float *x, size_t n)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, 0, &word));
     for (size_t i = 0; i < n; i++) {
         float y;
         memcpy(&y, word.body.rank_word.data.data + i * sizeof y, sizeof y);
@@ -81,7 +81,7 @@ static fr_status link_all_reduce_sum(fr_comm *c, float *x, size_t n)
     FR_TRY(check_bytes(c, n > SIZE_MAX / sizeof *x ? SIZE_MAX : n * sizeof *x, "all_reduce_sum"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
-        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x);
+        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, 0);
     }
     for (int r = 1; r < c->size; r++)
         FR_TRY(add_rank(l, r, x, n));
@@ -93,18 +93,20 @@ static fr_status link_gather(fr_comm *c, const void *mine, size_t bytes, void *o
     FR_TRY(check_bytes(c, bytes, "gather"));
     if (c->rank != 0)
         return fr_ranks_send(of(c)->ranks, 0, FR_RANKS_GATHER, mine, bytes);
-    return collect(of(c), FR_RANKS_GATHER, mine, bytes, out);
+    return collect(of(c), FR_RANKS_GATHER, mine, bytes, out, 0);
 }
 
-static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+/* A follower waits for rank 0, and so for all that this waits for: longer, or it would be the first to complain, and of
+ * rank 0. */
+static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     link_comm *l = of(c);
     FR_TRY(check_bytes(c, bytes, "all_gather"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_ALL_GATHER, mine, bytes));
-        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
+        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, 2 * wait_ms);
     }
-    FR_TRY(collect(l, FR_RANKS_ALL_GATHER, mine, bytes, out));
+    FR_TRY(collect(l, FR_RANKS_ALL_GATHER, mine, bytes, out, wait_ms));
     return send_all(l, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
 }
 
@@ -112,7 +114,7 @@ static fr_status link_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     FR_TRY(check_bytes(c, bytes, "broadcast"));
     return c->rank == 0 ? send_all(of(c), FR_RANKS_BROADCAST, data, bytes)
-                        : receive_into(of(c), 0, FR_RANKS_BROADCAST, data, bytes);
+                        : receive_into(of(c), 0, FR_RANKS_BROADCAST, data, bytes, 0);
 }
 
 /* Words take memory, little of it: a rank without any cannot tell, and the others' wait has its deadline. */
@@ -124,14 +126,14 @@ static fr_status link_agree(fr_comm *c, fr_status mine)
         snprintf(first.cause, sizeof first.cause, "%s", fr_cause());
     if (c->rank == 0) {
         for (int r = 1; r < c->size; r++) {
-            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other));
+            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other, 0));
             if (first.status == FR_OK)
                 first = other;
         }
         FR_TRY(send_all(l, FR_RANKS_AGREE, &first, sizeof first));
     } else {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_AGREE, &first, sizeof first));
-        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first));
+        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first, 0));
     }
     first.cause[sizeof first.cause - 1] = '\0';
     return first.status == FR_OK ? FR_OK : fr_fail((fr_status)first.status, "%s", first.cause);
@@ -155,6 +157,11 @@ static fr_status link_command_wait(fr_comm *c, const void **data_out, size_t *by
     *data_out = l->command.body.rank_word.data.data;
     *bytes_out = l->command.body.rank_word.data.len;
     return FR_OK;
+}
+
+static void link_give_up(fr_comm *c)
+{
+    fr_ranks_give_up(of(c)->ranks);
 }
 
 static fr_status link_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
@@ -187,6 +194,7 @@ static const fr_comm_ops link_ops = {
     .agree = link_agree,
     .command_send = link_command_send,
     .command_wait = link_command_wait,
+    .give_up = link_give_up,
     .roll_call = link_roll_call,
     .alarmed = link_alarmed,
     .close = link_close,
@@ -207,7 +215,7 @@ static fr_status look_around(link_comm *l)
     if (sched_getaffinity(0, sizeof mine.cores, &mine.cores) != 0)
         CPU_ZERO(&mine.cores);
     if (st == FR_OK)
-        st = link_all_gather(c, &mine, sizeof mine, all);
+        st = link_all_gather(c, &mine, sizeof mine, all, 0);
     for (int r = 0; r < c->size && st == FR_OK; r++) {
         const bool is_here = strcmp(all[r].host, mine.host) == 0;
         c->n_here += is_here;

@@ -71,6 +71,8 @@ static void say_why(fr_ranks *g, const char *why)
     if (g->rolled)
         return;
     g->rolled = true;
+    if (!g->why[0])
+        snprintf(g->why, sizeof g->why, "%s", why);
     for (int r = 0; r < g->size; r++)
         if (r != g->rank && (g->rank == 0 ? g->peers[r].known : r == 0))
             send_word(g, r, FR_RANKS_ROLL, why, strlen(why));
@@ -89,6 +91,8 @@ fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *dat
 {
     if (bytes > FR_RANKS_MOST_BYTES)
         return fr_fail(FR_ELIMIT, "a word of %zu bytes to rank %d is too large", bytes, to);
+    if (g->rolled)
+        return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up");
     fr_status st = send_word(g, to, kind, data, bytes);
     if (st == FR_EPEER)
         return give_up(g, fr_fail(FR_EPEER, "rank %d: rank %d is gone", g->rank, to));
@@ -176,13 +180,14 @@ static bool rolled(const fr_ranks *g)
     return any;
 }
 
-/* end 0: never. */
-static fr_status await_word(fr_ranks *g, int from, uint64_t end)
+/* wait_ms 0: for ever. */
+static fr_status await_word(fr_ranks *g, int from, int wait_ms)
 {
+    const uint64_t end = in_ms(wait_ms);
     while (g->peers[from].n_words == 0) {
-        const int left = end ? ms_until(end) : -1;
+        const int left = wait_ms > 0 ? ms_until(end) : -1;
         if (left == 0)
-            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, g->wait_ms);
+            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, wait_ms);
         FR_TRY(listen_once(g, left));
         if (rolled(g))
             return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "a rank gave the group up");
@@ -190,10 +195,10 @@ static fr_status await_word(fr_ranks *g, int from, uint64_t end)
     return FR_OK;
 }
 
-static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, uint64_t end, fr_msg *word_out)
+static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, int wait_ms, fr_msg *word_out)
 {
     peer *p = &g->peers[from];
-    fr_status st = await_word(g, from, end);
+    fr_status st = await_word(g, from, wait_ms);
     if (st != FR_OK)
         return give_up(g, st);
     if (p->words[0].body.rank_word.kind != (uint32_t)kind)
@@ -205,9 +210,9 @@ static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, uint64_t e
     return FR_OK;
 }
 
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_msg *word_out)
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out)
 {
-    FR_TRY(take_word(g, from, kind, in_ms(g->wait_ms), word_out));
+    FR_TRY(take_word(g, from, kind, wait_ms > 0 ? wait_ms : g->wait_ms, word_out));
     const size_t got = word_out->body.rank_word.data.len;
     if (got == bytes)
         return FR_OK;
@@ -221,7 +226,12 @@ fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_
     return take_word(g, from, kind, 0, word_out);
 }
 
-/* ---- roll call */
+/* ---- giving up */
+
+void fr_ranks_give_up(fr_ranks *g)
+{
+    say_why(g, fr_cause());
+}
 
 bool fr_ranks_alarmed(fr_ranks *g)
 {
@@ -301,9 +311,9 @@ static fr_status join(fr_ranks *g, int connect_ms)
 {
     fr_msg welcome = {0};
     FR_TRY(fr_ranks_send(g, 0, FR_RANKS_HELLO, NULL, 0));
-    fr_status st = await_word(g, 0, in_ms(connect_ms));
+    fr_status st = await_word(g, 0, connect_ms);
     if (st == FR_OK)
-        st = take_word(g, 0, FR_RANKS_WELCOME, in_ms(connect_ms), &welcome);
+        st = take_word(g, 0, FR_RANKS_WELCOME, connect_ms, &welcome);
     fr_msg_free(&welcome);
     return st;
 }

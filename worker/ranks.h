@@ -42,12 +42,14 @@ void fr_ranks_close(fr_ranks **g);
 
 /* To rank 0, or from it. */
 fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes);
-/* The next word of a rank, which the caller frees (fr_msg_free()); in word.body.rank_word; it has to have `bytes` bytes. */
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_msg *word_out);
+/* The next word of a rank, which the caller frees (fr_msg_free()); in word.body.rank_word; it has to have `bytes` bytes.
+ * wait_ms 0: as long as the options say. */
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out);
 /* The same without a deadline, and of any size. */
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out);
 
-/* As comm.h says of a roll call. */
+/* As comm.h says of giving up and of roll calls. */
+void fr_ranks_give_up(fr_ranks *g);
 fr_status fr_ranks_roll_call(fr_ranks *g, int wait_ms, char *why, bool *heard_out);
 bool fr_ranks_alarmed(fr_ranks *g);
 

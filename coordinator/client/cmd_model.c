@@ -15,7 +15,7 @@ static const fr_model_command *const commands[] = {
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
-enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND, OPT_SHARE_GPU };
+enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND, OPT_SHARE_GPU, OPT_BATCH_INVARIANT };
 
 static const struct argp_option common_options[] = {
     {"json", OPT_JSON, 0, 0, "one JSON object on standard output", 8},
@@ -25,6 +25,8 @@ static const struct argp_option session_options[] = {
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
     {"share-gpu", OPT_SHARE_GPU, NULL, 0, "ranks may share a GPU, where there are fewer than ranks", 5},
+    {"batch-invariant", OPT_BATCH_INVARIANT, "on|off", 0,
+     "off: a result on a GPU may depend on its batch, where that is faster (default on)", 5},
     {0}};
 
 typedef struct parsing {
@@ -93,6 +95,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
+static fr_status take_batch_invariant(const char *arg, int *dependent_out)
+{
+    *dependent_out = strcmp(arg, "off") == 0;
+    if (!*dependent_out && strcmp(arg, "on") != 0)
+        return fr_fail(FR_EINVAL, "--batch-invariant %.64s: there are on and off", arg);
+    return FR_OK;
+}
+
 static error_t parse_common(int key, char *arg, struct argp_state *state)
 {
     fr_model_options *o = ((parsing *)state->input)->o;
@@ -110,6 +120,8 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
     case OPT_SHARE_GPU:
         o->share_gpu = 1;
         return 0;
+    case OPT_BATCH_INVARIANT:
+        return fr_arg_error(take_batch_invariant(arg, &o->batch_dependent));
     default:
         return ARGP_ERR_UNKNOWN;
     }

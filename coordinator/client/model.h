@@ -17,6 +17,7 @@ typedef struct fr_model_options {
     int json, ctx, context, ranks, threads, runs, draft_vocab, size;
     fr_draft_weights draft_weights;
     int share_gpu; /* ranks may */
+    int batch_dependent; /* results on a GPU may depend on their batch */
     int follower; /* set on ranks other than the first: they have nothing to say */
     int argc;     /* the command line, for ranks that are started with it */
     char **argv;

@@ -325,6 +325,7 @@ static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks
     typedef layout<DIM, TILES> L;
     __shared__ pair pairs[L::pairs];
     __shared__ int32_t slots[2][CHUNK];
+    static_assert(L::bytes + sizeof pairs + sizeof slots <= FR_ATTENTION_SHARED, "with what the launch asks for");
     FR_DYNAMIC_SHARED(unsigned char, memory);
     block b;
     b.task = tasks[blockIdx.x / a.n_runs];

@@ -19,6 +19,7 @@ enum {
     FR_ATTENTION_CHUNK = 256, /* positions, counted from 0, whose softmax is taken as one */
     FR_ATTENTION_NARROW = 16, /* pairs; also the most heads of a run */
     FR_ATTENTION_RECORD = 4,  /* floats before a partial result's values: maximum, total, -, - */
+    FR_ATTENTION_SHARED = 158 << 10, /* bytes of shared memory that a block takes at most */
 };
 
 /* Pairs of a wide task: what the shared memory of a multiprocessor holds. */

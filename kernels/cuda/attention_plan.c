@@ -344,8 +344,35 @@ void fr_cuda_attention_plan_bind(const fr_cuda_attention_plan *p, const int32_t 
     args->merge = p->n_partials > 0;
 }
 
+static size_t partials_bytes(int n_partials, int heads, int head_dim)
+{
+    size_t pairs = (size_t)power_of_two(n_partials) * (size_t)heads;
+    return pairs * (size_t)(FR_ATTENTION_RECORD + head_dim) * sizeof(float);
+}
+
 size_t fr_cuda_attention_scratch_bytes(const fr_cuda_attention_plan *p, int heads, int head_dim)
 {
-    size_t pairs = (size_t)power_of_two(p->n_partials) * (size_t)heads;
-    return pairs * (size_t)(FR_ATTENTION_RECORD + head_dim) * sizeof(float);
+    return partials_bytes(p->n_partials, heads, head_dim);
+}
+
+/* (row, chunk) pairs that lie in split families. */
+static int64_t most_partials(int n, int n_positions)
+{
+    int64_t pairs = (int64_t)n * divide_up(n_positions, CHUNK);
+    return pairs < MOST_PARTIALS ? pairs : MOST_PARTIALS;
+}
+
+size_t fr_cuda_attention_most_scratch(int n, int n_positions, int heads, int head_dim)
+{
+    return partials_bytes((int)most_partials(n, n_positions), heads, head_dim);
+}
+
+/* A task of a split family has a pair of its own, one of another family a row. Either list is less than doubled by its
+ * round bound. Rows without a page in common have lists of their own, of which the branch's begins a page anew. */
+size_t fr_cuda_attention_most_words(int n, int n_positions, int heads)
+{
+    const size_t rows = (size_t)n, tasks = 2 * (rows + (size_t)most_partials(n, n_positions)),
+                 pages = rows * (size_t)(divide_up(n_positions, FR_PAGE) + 1);
+    return ((size_t)heads * sizeof(fr_cuda_attention_run) + rows * sizeof(fr_cuda_attention_row) +
+            tasks * sizeof(fr_cuda_attention_task)) / sizeof(int32_t) + pages;
 }

@@ -44,4 +44,8 @@ void fr_cuda_attention_plan_bind(const fr_cuda_attention_plan *p, const int32_t 
                                  fr_cuda_attention_args *args);
 size_t fr_cuda_attention_scratch_bytes(const fr_cuda_attention_plan *p, int heads, int head_dim);
 
+/* The most that plans for up to n rows, each of which sees up to n_positions, come to: of scratch, and of words. */
+size_t fr_cuda_attention_most_scratch(int n, int n_positions, int heads, int head_dim);
+size_t fr_cuda_attention_most_words(int n, int n_positions, int heads);
+
 #endif

@@ -44,13 +44,19 @@ static int embed_type(fr_dtype t)
     return t == FR_F16 ? FR_CUDA_EMBED_F16 : t == FR_BF16 ? FR_CUDA_EMBED_BF16 : FR_CUDA_EMBED_F32;
 }
 
-/* The table stays where it is: the rows of the tokens at hand travel, plain ones as they are. */
+/* Of a row of the table as it travels: plain ones as they are, others widened. */
+static size_t embedded_bytes(const fr_matrix *table)
+{
+    const fr_dtype_info *info = fr_dtype_find(table->dtype);
+    return (size_t)table->cols * (info->block_values == 1 ? (size_t)info->block_bytes : sizeof(float));
+}
+
+/* The table stays where it is: the rows of the tokens at hand travel. */
 static fr_status cuda_embed(fr_device *dev, float *x, const fr_matrix *table, const int32_t *tokens, int n)
 {
     FR_TRY(check_tokens(table, tokens, n));
-    const fr_dtype_info *info = fr_dtype_find(table->dtype);
-    const int plain = info->block_values == 1;
-    const size_t row = (size_t)table->cols * (plain ? (size_t)info->block_bytes : sizeof(float));
+    const int plain = fr_dtype_find(table->dtype)->block_values == 1;
+    const size_t row = embedded_bytes(table);
     void *host = NULL, *there = NULL;
     FR_TRY(fr_cuda_queue_reserve(dev->queue, (size_t)n * row, &host, &there));
     for (int i = 0; i < n; i++) {
@@ -212,16 +218,22 @@ static fr_status cuda_attention(fr_device *dev, float *out, const float *q, cons
 
 /* ---- answers */
 
+/* Of scratch: the kernels', and the answers behind it. */
+static size_t candidates_bytes(int n, int vocab, size_t *answers_at)
+{
+    *answers_at = (fr_cuda_candidates_scratch_bytes(n, vocab) + 15) / 16 * 16;
+    return *answers_at + (size_t)n * sizeof(fr_row_answer);
+}
+
 static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
                                  const int32_t *tokens, const fr_row_query *queries, fr_row_answer *answers)
 {
-    const size_t scratch_bytes = (fr_cuda_candidates_scratch_bytes(n, vocab) + 15) / 16 * 16,
-                 answer_bytes = (size_t)n * sizeof *answers;
+    size_t answers_at = 0;
     fr_cuda_candidates_args args = {.logits = logits, .n = n, .vocab = vocab, .first_token = first_token};
     void *scratch = NULL, *there = NULL;
-    FR_TRY(fr_cuda_scratch(dev, scratch_bytes + answer_bytes, &scratch));
+    FR_TRY(fr_cuda_scratch(dev, candidates_bytes(n, vocab, &answers_at), &scratch));
     args.scratch = scratch;
-    args.answers = (fr_row_answer *)(void *)((uint8_t *)scratch + scratch_bytes);
+    args.answers = (fr_row_answer *)(void *)((uint8_t *)scratch + answers_at);
     const size_t staged[] = {(size_t)n * sizeof *queries, tokens ? (size_t)vocab * sizeof *tokens : 0};
     FR_TRY(fr_cuda_queue_room(dev->queue, staged, 2));
     if (tokens)
@@ -229,7 +241,7 @@ static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int
     FR_TRY(fr_cuda_queue_stage(dev->queue, queries, (size_t)n * sizeof *queries, &there));
     args.queries = there;
     FR_TRY(PUSH(dev, fr_cuda_candidates, args));
-    return fr_cuda_download(dev, answers, args.answers, answer_bytes);
+    return fr_cuda_download(dev, answers, args.answers, (size_t)n * sizeof *answers);
 }
 
 /* ---- products */
@@ -352,6 +364,37 @@ static fr_status cuda_matmul(fr_device *dev, const fr_product *products, int n_p
     return FR_OK;
 }
 
+/* ---- passes to come */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* For each operation that stages much. */
+static fr_status reserve_staging(fr_device *dev, const fr_pass_bounds *b)
+{
+    const size_t rows = (size_t)b->rows * embedded_bytes(b->table),
+                 views = fr_cuda_attention_most_words(b->rows, b->context, b->heads) * sizeof(int32_t),
+                 questions[] = {(size_t)b->head_rows * sizeof(fr_row_query), (size_t)b->vocab * sizeof(int32_t)};
+    FR_TRY(fr_cuda_queue_room(dev->queue, &rows, 1));
+    FR_TRY(fr_cuda_queue_room(dev->queue, &views, 1));
+    return fr_cuda_queue_room(dev->queue, questions, 2);
+}
+
+static fr_status cuda_reserve(fr_device *dev, const fr_pass_bounds *b)
+{
+    size_t bytes = 0, unused = 0;
+    void *scratch = NULL;
+    const int rows = b->rows > b->head_rows ? b->rows : b->head_rows;
+    FR_TRY(check_heads(b->head_dim));
+    FR_TRY(fr_cuda_matmul_most_scratch(b->matrices, b->n_matrices, rows, dev->cublas != NULL, &bytes));
+    bytes = larger(bytes, fr_cuda_attention_most_scratch(b->rows, b->context, b->heads, b->head_dim));
+    bytes = larger(bytes, candidates_bytes(b->head_rows, b->vocab, &unused));
+    FR_TRY(fr_cuda_scratch(dev, bytes, &scratch));
+    return reserve_staging(dev, b);
+}
+
 const fr_ops fr_ops_cuda = {
     .name = "cuda",
     .open = fr_cuda_open,
@@ -376,10 +419,12 @@ const fr_ops fr_ops_cuda = {
     .candidates = cuda_candidates,
     .sync = fr_cuda_sync,
     .enqueue = fr_cuda_enqueue,
-    .watch = fr_cuda_watch,
+    .set_peers = fr_cuda_set_peers,
     .device_id = fr_cuda_device_id,
     .mem_info = fr_cuda_mem_info,
     .weight_bytes = cuda_weight_bytes,
+    .mem_bytes = fr_cuda_mem_bytes,
+    .reserve = cuda_reserve,
     .device_ms = fr_cuda_device_ms,
     .read_gb_s = fr_cuda_read_gb_s,
 };

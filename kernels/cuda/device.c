@@ -11,13 +11,25 @@
 
 enum { OLDEST = 8 }; /* compute capability: Ampere, the first whose code is in this program */
 
+/* Graphics cards have 99 KiB of shared memory for a block, and would fail at the first prompt. */
+static cudaError_t is_fit(int gpu, bool *out)
+{
+    int major = 0, shared = 0;
+    cudaError_t e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu);
+    *out = major >= OLDEST && shared >= FR_ATTENTION_SHARED;
+    return e;
+}
+
 int fr_cuda_count(void)
 {
-    int n = 0, major = 0;
+    int n = 0;
+    bool fit = true;
     cudaError_t e = cudaGetDeviceCount(&n);
     for (int gpu = 0; e == cudaSuccess && gpu < n; gpu++) {
-        e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu);
-        if (e == cudaSuccess && major < OLDEST)
+        e = is_fit(gpu, &fit);
+        if (e == cudaSuccess && !fit)
             n = gpu; /* those before it */
     }
     if (e != cudaSuccess)
@@ -31,7 +43,8 @@ static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
     int n = fr_cuda_count();
     if (n == 0)
-        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here, or no driver for it");
+        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of shared "
+                       "memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
     *out = o->local_rank % n;
     return FR_OK;
 }
@@ -88,6 +101,13 @@ void fr_cuda_close(fr_device **pdev)
 fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
 {
     return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
+}
+
+/* The driver is taken to map memory in pages, which small allocations share: an estimate. */
+size_t fr_cuda_mem_bytes(size_t bytes)
+{
+    const size_t page = 2 << 20, unit = bytes < page / 2 ? 512 : page;
+    return (bytes + unit - 1) / unit * unit;
 }
 
 fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
@@ -161,12 +181,14 @@ fr_status fr_cuda_enqueue(fr_device *dev, void (*launch)(void *stream, const voi
                           size_t bytes)
 {
     /* A stream is a pointer: what takes one as void * may be called with it. */
-    return fr_cuda_queue_push(dev->queue, (fr_cuda_launch)launch, args, bytes);
+    FR_TRY(fr_cuda_queue_push(dev->queue, (fr_cuda_launch)launch, args, bytes));
+    fr_cuda_queue_note_meeting(dev->queue);
+    return FR_OK;
 }
 
-void fr_cuda_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx)
+void fr_cuda_set_peers(fr_device *dev, const fr_device_peers *peers)
 {
-    fr_cuda_queue_watch(dev->queue, check, ctx);
+    fr_cuda_queue_set_peers(dev->queue, peers);
 }
 
 fr_status fr_cuda_device_ms(fr_device *dev, double *out)
@@ -207,14 +229,11 @@ fr_status fr_cuda_read_gb_s(fr_device *dev, double *out)
 fr_status fr_cuda_scratch(fr_device *dev, size_t bytes, void **out)
 {
     if (bytes > dev->scratch_bytes) {
-        size_t size = dev->scratch_bytes ? dev->scratch_bytes : 1 << 20;
-        while (size < bytes)
-            size *= 2;
-        void *mem = NULL;
-        FR_TRY(fr_cuda_mem_alloc(dev, size, &mem));
-        fr_cuda_mem_free(dev, dev->scratch);
-        dev->scratch = mem;
-        dev->scratch_bytes = size;
+        fr_cuda_mem_free(dev, dev->scratch); /* first: old and new together may be more than there is */
+        dev->scratch = NULL;
+        dev->scratch_bytes = 0;
+        FR_TRY(fr_cuda_mem_alloc(dev, bytes, &dev->scratch));
+        dev->scratch_bytes = bytes;
     }
     *out = dev->scratch;
     return FR_OK;

@@ -4,6 +4,8 @@
 #ifndef FR_CUDA_MATMUL_ACTS_CUH
 #define FR_CUDA_MATMUL_ACTS_CUH
 
+#include <cuda_pipeline.h>
+
 #include "matmul_tile.cuh"
 
 enum { SUPER = 256, SUPER_BLOCKS = 8, PAIRS = 4, LANE_BYTES = 16, PAIR_BYTES = 32 * LANE_BYTES };
@@ -53,45 +55,62 @@ static __device__ __forceinline__ record find_record(const fr_cuda_matrix &matri
             chunk < chunks};
 }
 
-/* Codes of a tile of 16 rows in a chunk, 8 bits ([block]) or 4 ([pair of blocks], the first block
- * in the low nibbles). They have one place in the registers: as soon as a block has been multiplied
- * for the last time, its place is loaded from the warp's next record, so that about a whole record
- * a tile is always under way. */
-template <int BITS> struct chunk_codes {
-    uint4 words[BITS];
+/* Two records of a warp, in its shared memory or on their way there: of two tiles of rows in one chunk, or of
+ * one tile in two of its chunks. They go past the first cache, which holds the activations, and can be awaited
+ * by number, as loads into registers cannot (matmul_plain.cu). One that has been multiplied makes room for the
+ * next but one. */
+enum { RECORDS = 2 };
+
+template <int BYTES> struct record_ring {
+    uint4 at[RECORDS][BYTES / LANE_BYTES];
 };
 
-template <int BITS>
-static __device__ __forceinline__ void load_word(const record &from, int i,
-                                                 chunk_codes<BITS> *codes)
+/* Begins to copy a record, if it is wanted: a group of copies, maybe empty. bytes: at most BYTES. */
+template <int BYTES>
+static __device__ __forceinline__ void copy_record(const record &from, int bytes, uint4 *to)
 {
-    const int lane = threadIdx.x % 32;
-    load_if(from.wanted, from.at + i * PAIR_BYTES + lane * LANE_BYTES, &codes->words[i]);
-}
-
-template <int BITS>
-static __device__ __forceinline__ void load_codes(const record &from, chunk_codes<BITS> *codes)
-{
+    if (from.wanted) {
 #pragma unroll
-    for (int i = 0; i < BITS; i++)
-        load_word(from, i, codes);
+        for (int i = 0; i < BYTES / LANE_BYTES; i += 32) {
+            const int piece = i + (int)threadIdx.x % 32;
+            if (piece < bytes / LANE_BYTES)
+                __pipeline_memcpy_async(to + piece, from.at + piece * LANE_BYTES, LANE_BYTES);
+        }
+    }
+    __pipeline_commit();
 }
 
-/* Operand a of a block, and what comes next into its place. */
-template <int BITS>
-static __device__ __forceinline__ void take_block(chunk_codes<BITS> *codes, int block,
-                                                  const record &next, uint32_t a[4])
+/* Before record m of M of a chunk is multiplied with its first tile of tokens. Where that is the last one too,
+ * what came before m has been replaced already. */
+template <int M> static __device__ __forceinline__ void await_record(bool last)
 {
-    const int i = BITS == 8 ? block : block / 2;
-    const uint4 w = codes->words[i];
+    if (last)
+        __pipeline_wait_prior(RECORDS - 1);
+    else
+        __pipeline_wait_prior(RECORDS - M);
+    __syncwarp(); /* for all lanes; and nobody reads it before */
+}
+
+/* After its last tile of tokens. */
+template <int BYTES>
+static __device__ __forceinline__ void replace_record(const record &next, int bytes, uint4 *place)
+{
+    __syncwarp(); /* nobody reads it any more */
+    copy_record<BYTES>(next, bytes, place);
+}
+
+/* Operand a of a block, of 8-bit codes ([block][lane]) or 4-bit ones ([pair of blocks][lane], the first block
+ * in the low nibbles). */
+template <int BITS>
+static __device__ __forceinline__ void block_codes(const uint4 *codes, int block, uint32_t a[4])
+{
+    const uint4 w = codes[(BITS == 8 ? block : block / 2) * 32 + threadIdx.x % 32];
     const int shift = BITS == 4 && block % 2 ? 4 : 0;
     const uint32_t mask = BITS == 4 ? 0x0f0f0f0fu : 0xffffffffu;
     a[0] = w.x >> shift & mask;
     a[1] = w.y >> shift & mask;
     a[2] = w.z >> shift & mask;
     a[3] = w.w >> shift & mask;
-    if (BITS == 8 || block % 2)
-        load_word(next, i, codes);
 }
 
 #endif

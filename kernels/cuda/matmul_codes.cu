@@ -8,36 +8,17 @@
  * the tensor cores. */
 #include "matmul_acts.cuh"
 
-/* A tile of rows in a chunk, as a lane needs it. */
-struct coded_tile {
-    chunk_codes<8> codes;
-    uint4 scales[2], shifts[2]; /* f16, 8 blocks, of rows lane / 4 and lane / 4 + 8 */
-};
+enum { MOST_BYTES = FR_CUDA_CODES_BYTES(1) };
+
+static __device__ __forceinline__ int record_bytes(const fr_cuda_matrix &matrix)
+{
+    return FR_CUDA_CODES_BYTES(matrix.has_shifts);
+}
 
 static __device__ __forceinline__ record coded_record(const fr_cuda_matrix &matrix, int tile,
                                                       int chunk, int chunks)
 {
-    return find_record(matrix, tile, chunk, chunks, FR_CUDA_CODES_BYTES(matrix.has_shifts));
-}
-
-static __device__ __forceinline__ void load_scales(const fr_cuda_matrix &matrix, const record &from,
-                                                   coded_tile *to)
-{
-    const uint8_t *scales = from.at + 8 * PAIR_BYTES + threadIdx.x % 32 / 4 * 16;
-#pragma unroll
-    for (int side = 0; side < 2; side++) {
-        load_if(from.wanted, scales + side * 128, &to->scales[side]);
-        load_if(from.wanted && matrix.has_shifts, scales + 256 + side * 128, &to->shifts[side]);
-    }
-}
-
-static __device__ __forceinline__ coded_tile first_coded(const fr_cuda_matrix &matrix,
-                                                         const record &from)
-{
-    coded_tile w = {};
-    load_codes(from, &w.codes);
-    load_scales(matrix, from, &w);
-    return w;
+    return find_record(matrix, tile, chunk, chunks, record_bytes(matrix));
 }
 
 static __device__ __forceinline__ float block_f16(uint4 halves, int block)
@@ -46,12 +27,36 @@ static __device__ __forceinline__ float block_f16(uint4 halves, int block)
     return block % 2 ? high_value(MMA_F16, pair) : low_value(MMA_F16, pair);
 }
 
-/* c: the sums of the chunk for a tile of tokens. acts_scales: [block][token][scale, scaled sum].
- * What has been multiplied is loaded anew. */
-static __device__ __forceinline__ void multiply_coded(const fr_cuda_matrix &matrix, coded_tile *w,
-                                                      const record &next, const chunk_acts &acts,
-                                                      const float4 *acts_scales, float c[4])
+/* Of the blocks of a chunk, the scales and scaled sums of a lane's two tokens. */
+struct chunk_scales {
+    float4 blocks[8];
+};
+
+static __device__ __forceinline__ chunk_scales load_scales(const fr_cuda_matmul_args &args, int tile, int chunk)
 {
+    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const float4 *at =
+        (const float4 *)((const uint8_t *)args.acts + FR_CUDA_ACTS_CODES(tiles, args.stride)) +
+        ((int64_t)tile * (args.stride / 32) + chunk * 8) * (TILE_TOKENS / 2) + threadIdx.x % 4;
+    chunk_scales scales;
+#pragma unroll
+    for (int block = 0; block < 8; block++)
+        scales.blocks[block] = at[block * TILE_TOKENS / 2];
+    return scales;
+}
+
+/* c: the sums of the chunk, whose record is w, for a tile of tokens. */
+static __device__ __forceinline__ void multiply_coded(const fr_cuda_matrix &matrix, const uint4 *w,
+                                                      const chunk_acts &acts,
+                                                      const chunk_scales &acts_scales, float c[4])
+{
+    uint4 scales[2], shifts[2]; /* f16, 8 blocks, of rows lane / 4 and lane / 4 + 8 */
+#pragma unroll
+    for (int side = 0; side < 2; side++) {
+        const uint4 *of_row = w + 8 * 32 + threadIdx.x % 32 / 4 + 8 * side;
+        scales[side] = of_row[0];
+        shifts[side] = matrix.has_shifts ? of_row[TILE_ROWS] : make_uint4(0, 0, 0, 0);
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++)
         c[i] = 0;
@@ -59,56 +64,57 @@ static __device__ __forceinline__ void multiply_coded(const fr_cuda_matrix &matr
     for (int block = 0; block < 8; block++) {
         uint32_t a[4], b[2];
         int dots[4] = {};
-        take_block(&w->codes, block, next, a);
+        block_codes<8>(w, block, a);
         block_acts(acts, block, b);
         mma_32(dots, a, b);
-        const float4 of_tokens = acts_scales[block * TILE_TOKENS / 2 + threadIdx.x % 4];
+        const float4 of_tokens = acts_scales.blocks[block];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float scale = block_f16(w->scales[i / 2], block);
+            float scale = block_f16(scales[i / 2], block);
             float shift =
-                matrix.has_shifts ? block_f16(w->shifts[i / 2], block) : scale * matrix.offset;
+                matrix.has_shifts ? block_f16(shifts[i / 2], block) : scale * matrix.offset;
             c[i] = fmaf((float)dots[i], scale * (i % 2 ? of_tokens.z : of_tokens.x), c[i]);
             c[i] = fmaf(shift, i % 2 ? of_tokens.w : of_tokens.y, c[i]);
         }
     }
-    load_scales(matrix, next, w);
 }
 
-/* A chunk of M tiles of rows, the first of which is row_tile, for tile `tile` of tokens. The last
- * tile of tokens loads chunk `next`. */
+/* A chunk of M tiles of rows, the first of which is row_tile, for tile `tile` of tokens; records: the tiles'. The first
+ * tile of tokens awaits them, the last one begins to load those of chunk `next` in their place. */
 template <int M>
-static __device__ __forceinline__ void multiply_tokens(const fr_cuda_matmul_args &args,
-                                                       const fr_cuda_matrix &matrix, int row_tile,
-                                                       int tile, bool last, int chunk, int next,
-                                                       coded_tile w[M], float c[M][4])
+static __device__ __forceinline__ void
+multiply_tokens(const fr_cuda_matmul_args &args, const fr_cuda_matrix &matrix, int row_tile, int tile, bool first,
+                bool last, int chunk, int next, uint4 (*records)[MOST_BYTES / LANE_BYTES], float c[M][4])
 {
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS, chunks = args.stride / CHUNK;
+    const int chunks = args.stride / CHUNK;
     const chunk_acts acts = load_acts(args, tile, chunk);
-    const float4 *scales =
-        (const float4 *)((const uint8_t *)args.acts + FR_CUDA_ACTS_CODES(tiles, args.stride)) +
-        ((int64_t)tile * (args.stride / 32) + chunk * 8) * (TILE_TOKENS / 2);
+    const chunk_scales scales = load_scales(args, tile, chunk);
 #pragma unroll
     for (int m = 0; m < M; m++) {
-        record then = coded_record(matrix, row_tile + m, next, chunks);
-        then.wanted = then.wanted && last;
-        multiply_coded(matrix, &w[m], then, acts, scales, c[m]);
+        if (first)
+            await_record<M>(last);
+        multiply_coded(matrix, records[m], acts, scales, c[m]);
+        if (last)
+            replace_record<MOST_BYTES>(coded_record(matrix, row_tile + m, next, chunks),
+                                       record_bytes(matrix), records[m]);
     }
 }
 
 /* As matmul_plain.cu's matmul_narrow. */
-template <int M, int N> FR_KERNEL(WARPS * 32) void codes_narrow(const fr_cuda_matmul_args args)
+template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda_matmul_args args)
 {
     __shared__ partial_tile<M> partials[2][WARPS];
+    FR_DYNAMIC_SHARED(record_ring<MOST_BYTES>, rings);
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK,
               row_tile = first_row / TILE_ROWS;
     const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
-    coded_tile w[M];
+    record_ring<MOST_BYTES> *ring = &rings[warp];
 #pragma unroll
-    for (int m = 0; m < M; m++)
-        w[m] = first_coded(matrix, coded_record(matrix, row_tile + m, warp, chunks));
+    for (int i = 0; i < RECORDS; i++)
+        copy_record<MOST_BYTES>(coded_record(matrix, row_tile + i % M, warp + i / M * WARPS, chunks),
+                                record_bytes(matrix), ring->at[i]);
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
     for (int first = 0; first < chunks; first += WARPS) {
@@ -117,8 +123,8 @@ template <int M, int N> FR_KERNEL(WARPS * 32) void codes_narrow(const fr_cuda_ma
         for (int tile = 0; tile < N; tile++, buffer ^= 1) {
             float c[M][4] = {};
             if (chunk < chunks && tile < tiles)
-                multiply_tokens<M>(args, matrix, row_tile, tile, tile + 1 == tiles, chunk,
-                                   chunk + WARPS, w, c);
+                multiply_tokens<M>(args, matrix, row_tile, tile, tile == 0, tile + 1 == tiles, chunk,
+                                   chunk + RECORDS / M * WARPS, &ring->at[chunk / WARPS * M % RECORDS], c);
 #pragma unroll
             for (int m = 0; m < M; m++)
                 put_partial<M>(&partials[buffer][warp], m, c[m]);
@@ -138,7 +144,9 @@ template <int M> static void launch_narrow(cudaStream_t stream, const fr_cuda_ma
         codes_narrow_kernel = codes_narrow<M, 1>;
     else if (args->n <= 2 * TILE_TOKENS)
         codes_narrow_kernel = codes_narrow<M, 2>;
-    FR_LAUNCH(codes_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
+    const int bytes = WARPS * (int)sizeof(record_ring<MOST_BYTES>);
+    cudaFuncSetAttribute(codes_narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    FR_LAUNCH(codes_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, bytes, stream, *args);
 }
 
 extern "C" void fr_cuda_matmul_codes(cudaStream_t stream, const void *p)
@@ -154,6 +162,8 @@ extern "C" void fr_cuda_matmul_codes(cudaStream_t stream, const void *p)
 FR_KERNEL(WIDE_WARPS * 32)
 void codes_wide(const fr_cuda_matmul_args args)
 {
+    static_assert((int)WIDE_M == (int)RECORDS, "a warp has one chunk");
+    __shared__ record_ring<MOST_BYTES> rings[WIDE_WARPS];
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK;
@@ -163,18 +173,18 @@ void codes_wide(const fr_cuda_matmul_args args)
     if (first_tile >= tiles)
         return;
     const int row_tile = first_row / TILE_ROWS, last = min(first_tile + WIDE_N, tiles) - 1;
-    coded_tile w[WIDE_M];
+    record_ring<MOST_BYTES> *ring = &rings[warp];
 #pragma unroll
     for (int m = 0; m < WIDE_M; m++)
-        w[m] = first_coded(matrix, coded_record(matrix, row_tile + m, 0, chunks));
+        copy_record<MOST_BYTES>(coded_record(matrix, row_tile + m, 0, chunks), record_bytes(matrix), ring->at[m]);
     float sums[WIDE_M][WIDE_N][4] = {};
     for (int chunk = 0; chunk < chunks; chunk++)
 #pragma unroll
         for (int tile = 0; tile < WIDE_N; tile++) {
             float c[WIDE_M][4] = {};
             if (first_tile + tile <= last)
-                multiply_tokens<WIDE_M>(args, matrix, row_tile, first_tile + tile,
-                                        first_tile + tile == last, chunk, chunk + 1, w, c);
+                multiply_tokens<WIDE_M>(args, matrix, row_tile, first_tile + tile, tile == 0,
+                                        first_tile + tile == last, chunk, chunk + 1, ring->at, c);
 #pragma unroll
             for (int i = 0; i < WIDE_M * 4; i++)
                 sums[i / 4][tile][i % 4] += c[i / 4][i % 4];

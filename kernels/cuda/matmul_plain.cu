@@ -1,14 +1,16 @@
 /* matmul_plain.cu: F32, and BF16 and F16 for up to 32 tokens (matmul.h): decoding and verification.
  *
  * A block owns 32 (few rows: 16) rows, its 8 warps take every eighth chunk of 256 columns. A warp
- * walks a chunk by steps of 64 columns: its lanes' 8 loads of 16 bytes for the next step, 4 KiB,
- * are under way while it multiplies this one, also over the barrier where the partial results of
- * eight chunks are added up.
+ * walks its chunks by steps of 64 columns: the next two (four) steps, 8 KiB, are on their way into
+ * its ring of shared memory while it multiplies, also over the barrier where the partial results of
+ * eight chunks are added up. Copies can be awaited by number. Loads into registers cannot: those of
+ * a warp share few counters, and whoever waits for its activations waits for all weights too.
  *
  * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes
- * a cycle, and 0.7 us of latency want 18 KiB under way on each; a block has 32 KiB, two fit (128
- * registers a thread). In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3 instructions
- * of 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations,
+ * a cycle, and 0.7 us of latency want 18 KiB under way on each (4.8 TB/s: 28 KiB). A block has 32 to
+ * 64 KiB, and two fit; by that, one would do for a matrix of 2048 or 4096 rows, which gives no
+ * multiprocessor a second. In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3
+ * instructions of 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations,
  * half of that with two tiles of rows) of a quarter cycle. Activations come from the second cache,
  * 4 n bytes for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks
  * on the same multiprocessor follow each other, since weights pass by the first cache. 32 tokens
@@ -16,28 +18,47 @@
  *
  * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two
  * a row, and y with its inverse. */
+#include <cuda_pipeline.h>
+
 #include "matmul_terms.cuh"
 #include "silu.cuh"
 
-enum { STEP = 64, BLOCKS = STEP / 32 }; /* columns a warp has in registers */
+enum { STEP = 64, BLOCKS = STEP / 32 }; /* columns of a step */
 
+/* A lane's 16 bytes of each piece are copied and read by that lane. */
 template <int M> struct step_weights {
-    uint4 rows[M][BLOCKS][2]; /* [..][0]: row lane / 4 of the tile, [..][1]: row lane / 4 + 8 */
+    uint4 rows[M][BLOCKS][2][32]; /* [..][0]: row lane / 4 of the tile, [..][1]: row lane / 4 + 8 */
 };
 
+/* A warp's step s lies at s % STEPS. */
+template <int M> struct weights_ring {
+    enum { STEPS = 4 / M };
+    step_weights<M> at[STEPS];
+};
+
+/* The columns of the step that comes `ahead` after step `step` of a warp's chunk. */
+static __device__ __forceinline__ int column_of(int chunk, int step, int ahead)
+{
+    const int s = step + ahead, per_chunk = CHUNK / STEP;
+    return (chunk + s / per_chunk * WARPS) * CHUNK + s % per_chunk * STEP;
+}
+
+/* Begins to copy a step, if there is one: a group of copies, maybe empty. */
 template <int M>
-static __device__ __forceinline__ void load_step(const uint16_t *const at[M][2], int col,
+static __device__ __forceinline__ void copy_step(const uint16_t *const at[M][2], int col,
                                                  int stride, step_weights<M> *to)
 {
-    if (col >= stride)
-        return;
+    const int lane = threadIdx.x % 32;
+    if (col < stride) {
 #pragma unroll
-    for (int m = 0; m < M; m++)
+        for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int b = 0; b < BLOCKS; b++)
+            for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-            for (int side = 0; side < 2; side++)
-                to->rows[m][b][side] = load_once(at[m][side] + col + 32 * b);
+                for (int side = 0; side < 2; side++)
+                    __pipeline_memcpy_async(&to->rows[m][b][side][lane], at[m][side] + col + 32 * b, 16);
+    }
+    __pipeline_commit();
 }
 
 /* The lane's activations of a step: instruction s of block b at [..][2 * b + s]. */
@@ -77,56 +98,62 @@ template <int TYPE, int M, int N>
 static __device__ __forceinline__ void multiply_step(const step_acts<N> &acts, const float up[N],
                                                      const step_weights<M> &w, float c[M][N][4])
 {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < BLOCKS * 2; i++)
+    for (int i = 0; i < BLOCKS * 2; i++) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            weights_of(w.rows[m][i / 2][0][lane], w.rows[m][i / 2][1][lane], i % 2, a[m]);
 #pragma unroll
         for (int tile = 0; tile < N; tile++) {
             float4 part = acts.x[tile][i];
             uint32_t b[terms<TYPE>::COUNT][2];
             split_terms<TYPE>(TYPE == MMA_F16 ? scale_x(part, up[tile]) : part, b);
 #pragma unroll
-            for (int m = 0; m < M; m++) {
-                uint32_t a[4];
-                weights_of(w.rows[m][i / 2][0], w.rows[m][i / 2][1], i % 2, a);
+            for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int term = 0; term < terms<TYPE>::COUNT; term++)
-                    mma_16<TYPE>(c[m][tile], a, b[term]);
-            }
+                    mma_16<TYPE>(c[m][tile], a[m], b[term]);
         }
-}
-
-/* The sums of one chunk, and the weights of the first step of the warp's next one into `ahead`,
- * which has those of this one. */
-template <int TYPE, int M, int N>
-static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args &args,
-                                                      const uint16_t *const at[M][2], int chunk,
-                                                      const float up[N], step_weights<M> *ahead,
-                                                      float c[M][N][4])
-{
-#pragma unroll
-    for (int step = 0; step < CHUNK / STEP; step++) {
-        int col = chunk * CHUNK + step * STEP;
-        int next = step + 1 < CHUNK / STEP ? col + STEP : (chunk + WARPS) * CHUNK;
-        if (col >= args.stride)
-            return;
-        const step_weights<M> now = *ahead;
-        const step_acts<N> acts = load_acts<N>(args, col);
-        load_step<M>(at, next, args.stride, ahead);
-        multiply_step<TYPE, M, N>(acts, up, now, c);
     }
 }
 
-/* The block's M tiles of rows, which the lanes read from `at` on, with N tiles of tokens: each thread's share of y. */
+/* The sums of one chunk. A step that has been multiplied makes room for the one that follows those in the ring. */
+template <int TYPE, int M, int N>
+static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args &args,
+                                                      const uint16_t *const at[M][2], int chunk,
+                                                      const float up[N], weights_ring<M> *ring,
+                                                      float c[M][N][4])
+{
+    const int ahead = weights_ring<M>::STEPS;
+#pragma unroll
+    for (int step = 0; step < CHUNK / STEP; step++) {
+        const int col = column_of(chunk, step, 0);
+        if (col >= args.stride)
+            return;
+        step_weights<M> *w = &ring->at[step % ahead];
+        const step_acts<N> acts = load_acts<N>(args, col);
+        __pipeline_wait_prior(ahead - 1); /* this step's copies have arrived */
+        __syncwarp();                     /* and are read after that */
+        multiply_step<TYPE, M, N>(acts, up, *w, c);
+        copy_step<M>(at, column_of(chunk, step, ahead), args.stride, w);
+    }
+}
+
+/* The block's M tiles of rows, which the lanes read from `at` on, with N tiles of tokens: each thread's share of y.
+ * ring: the warp's. */
 template <int TYPE, int M, int N>
 static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &args,
                                                     const uint16_t *const at[M][2],
+                                                    weights_ring<M> *ring,
                                                     float sums[N][elements<M>::MINE])
 {
     __shared__ partial_tile<M> partials[2][WARPS];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int chunks = (args.stride + CHUNK - 1) / CHUNK;
-    step_weights<M> ahead = {};
-    load_step<M>(at, warp * CHUNK, args.stride, &ahead);
+    for (int step = 0; step < weights_ring<M>::STEPS; step++)
+        copy_step<M>(at, column_of(warp, 0, step), args.stride, &ring->at[step]);
     float up[N];
     for (int tile = 0; tile < N; tile++)
         up[tile] =
@@ -135,7 +162,7 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
     for (int first = 0; first < chunks; first += WARPS) {
         float c[M][N][4] = {};
         if (first + warp < chunks)
-            multiply_chunk<TYPE, M, N>(args, at, first + warp, up, &ahead, c);
+            multiply_chunk<TYPE, M, N>(args, at, first + warp, up, ring, c);
 #pragma unroll
         for (int tile = 0; tile < N; tile++, buffer ^= 1) { /* two buffers: one barrier a tile */
 #pragma unroll
@@ -148,9 +175,10 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
 }
 
 template <int TYPE, int M, int N>
-FR_KERNEL(WARPS * 32)
+FR_KERNEL(WARPS * 32, M * N <= 4 ? 2 : 1)
 void matmul_narrow(const fr_cuda_matmul_args args)
 {
+    FR_DYNAMIC_SHARED(weights_ring<M>, rings);
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const uint16_t *at[M][2];
@@ -158,7 +186,7 @@ void matmul_narrow(const fr_cuda_matmul_args args)
         for (int side = 0; side < 2; side++)
             at[m][side] = lane_row(matrix, args.stride, first_row + m * TILE_ROWS, side);
     float sums[N][elements<M>::MINE] = {};
-    sum_products<TYPE, M, N>(args, at, sums);
+    sum_products<TYPE, M, N>(args, at, &rings[threadIdx.x / 32], sums);
 #pragma unroll
     for (int tile = 0; tile < N; tile++)
         write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
@@ -167,22 +195,26 @@ void matmul_narrow(const fr_cuda_matmul_args args)
 template <int TYPE, int M>
 static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
-    const int blocks = row_blocks(args, M * TILE_ROWS);
+    const int blocks = row_blocks(args, M * TILE_ROWS), ring_bytes = WARPS * (int)sizeof(weights_ring<M>);
     auto matmul_narrow_kernel = matmul_narrow<TYPE, M, 4>;
     if (args->n <= TILE_TOKENS)
         matmul_narrow_kernel = matmul_narrow<TYPE, M, 1>;
     else if (args->n <= 2 * TILE_TOKENS)
         matmul_narrow_kernel = matmul_narrow<TYPE, M, 2>;
-    FR_LAUNCH(matmul_narrow_kernel, blocks, WARPS * 32, 0, stream, *args);
+    cudaFuncSetAttribute(matmul_narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ring_bytes);
+    FR_LAUNCH(matmul_narrow_kernel, blocks, WARPS * 32, ring_bytes, stream, *args);
 }
+
+enum { GATED = 2 }; /* tiles of rows */
 
 /* A tile of the gate's rows over one of the same rows of `up`: lane r of a warp has row r of the gate for a token, lane
  * r + 16 that of up. */
 template <int TYPE, int N>
-FR_KERNEL(WARPS * 32)
+FR_KERNEL(WARPS * 32, GATED * N <= 4 ? 2 : 1)
 void matmul_gated(const fr_cuda_matmul_args args)
 {
-    enum { M = 2 };
+    enum { M = GATED };
+    FR_DYNAMIC_SHARED(weights_ring<M>, rings);
     static_assert(M * TILE_ROWS == 32 && elements<M>::MINE == 1, "a warp has the rows of a token");
     const int first_row = blockIdx.x * TILE_ROWS, lane = threadIdx.x % 32, row = first_row + lane % TILE_ROWS;
     const uint16_t *at[M][2];
@@ -190,7 +222,7 @@ void matmul_gated(const fr_cuda_matmul_args args)
         for (int side = 0; side < 2; side++)
             at[m][side] = lane_row(args.matrices[m], args.stride, first_row, side);
     float sums[N][elements<M>::MINE] = {};
-    sum_products<TYPE, M, N>(args, at, sums);
+    sum_products<TYPE, M, N>(args, at, &rings[threadIdx.x / 32], sums);
     const fr_cuda_matrix mine = lane < TILE_ROWS ? args.matrices[0] : args.matrices[1];
 #pragma unroll
     for (int tile = 0; tile < N; tile++) {
@@ -208,12 +240,15 @@ void matmul_gated(const fr_cuda_matmul_args args)
 
 template <int TYPE> static void launch_gated(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
+    const int blocks = blocks_of(args->matrices[0].rows, TILE_ROWS);
+    const int ring_bytes = WARPS * (int)sizeof(weights_ring<GATED>);
     auto matmul_gated_kernel = matmul_gated<TYPE, 4>;
     if (args->n <= TILE_TOKENS)
         matmul_gated_kernel = matmul_gated<TYPE, 1>;
     else if (args->n <= 2 * TILE_TOKENS)
         matmul_gated_kernel = matmul_gated<TYPE, 2>;
-    FR_LAUNCH(matmul_gated_kernel, blocks_of(args->matrices[0].rows, TILE_ROWS), WARPS * 32, 0, stream, *args);
+    cudaFuncSetAttribute(matmul_gated_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ring_bytes);
+    FR_LAUNCH(matmul_gated_kernel, blocks, WARPS * 32, ring_bytes, stream, *args);
 }
 
 extern "C" void fr_cuda_matmul_gated_bf16(cudaStream_t stream, const void *args)

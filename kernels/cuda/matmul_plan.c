@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "check.h"
 #include "cublas_lt.h"
 #include "matmul.h"
 
@@ -56,33 +57,47 @@ static fr_cublas_shape shape_of(const fr_weight *w, int n)
     return (fr_cublas_shape){w->rows, w->stride, n, w->kind == FR_CUDA_BF16};
 }
 
-/* What the i-th product needs of x beside an F16 matrix's scales; FORMS: x as it is. */
-static x_form find_form(const fr_cuda_matmul_request *r, int i, plan *p)
+/* FORMS: x as it is. */
+static x_form form_for(fr_cuda_kind kind, bool wide, bool by_cublas)
+{
+    switch (kind) {
+    case FR_CUDA_BF16:
+        return by_cublas ? ROUNDED_BF16 : wide ? TERMS_BF16 : FORMS;
+    case FR_CUDA_F16:
+        return by_cublas ? ROUNDED_F16 : wide ? TERMS_F16 : FORMS;
+    case FR_CUDA_CODES:
+        return ACTS_CODES;
+    case FR_CUDA_Q4_K:
+    case FR_CUDA_Q5_K:
+    case FR_CUDA_Q6_K:
+        return ACTS_SUPER;
+    case FR_CUDA_F32:
+    case FR_CUDA_KINDS:
+        break;
+    }
+    return FORMS;
+}
+
+static bool goes_to_cublas(const fr_cuda_matmul_request *r, int i, plan *p)
 {
     const fr_weight *w = r->products[i].w;
-    const bool bf16 = w->kind == FR_CUDA_BF16;
-    if (w->kind == FR_CUDA_F32)
-        return FORMS;
-    if (!bf16 && w->kind != FR_CUDA_F16)
-        return w->kind == FR_CUDA_CODES ? ACTS_CODES : ACTS_SUPER;
-    if (r->cublas && r->n >= FR_CUBLAS_TOKENS) {
-        const fr_cublas_shape shape = shape_of(w, r->n);
-        if (fr_cublas_choose(r->cublas, &shape, p->algorithms[i])) {
-            p->by_cublas |= 1u << i;
-            return bf16 ? ROUNDED_BF16 : ROUNDED_F16;
-        }
-    }
-    return !p->wide ? FORMS : bf16 ? TERMS_BF16 : TERMS_F16;
+    if (!r->cublas || r->n < FR_CUBLAS_TOKENS || (w->kind != FR_CUDA_BF16 && w->kind != FR_CUDA_F16))
+        return false;
+    const fr_cublas_shape shape = shape_of(w, r->n);
+    return fr_cublas_choose(r->cublas, &shape, p->algorithms[i]);
 }
 
 static void find_needs(const fr_cuda_matmul_request *r, plan *p)
 {
     for (int i = 0; i < r->n_products; i++) {
         const fr_weight *w = r->products[i].w;
-        const x_form form = find_form(r, i, p);
+        const bool by_cublas = goes_to_cublas(r, i, p);
+        const x_form form = form_for(w->kind, p->wide, by_cublas);
         if (w->kind == FR_CUDA_F16)
             p->forms |= 1u << SCALES;
-        if (!(p->by_cublas >> i & 1))
+        if (by_cublas)
+            p->by_cublas |= 1u << i;
+        else
             p->kinds |= 1u << w->kind;
         if (form == FORMS)
             continue;
@@ -120,6 +135,11 @@ static size_t form_bytes(x_form form, int32_t stride, int n)
     return 0;
 }
 
+static size_t form_room(x_form form, int32_t stride, int n)
+{
+    return (form_bytes(form, stride, n) + 255) / 256 * 256;
+}
+
 static void make_plan(const fr_cuda_matmul_request *r, plan *p)
 {
     p->wide = r->n > FR_CUDA_NARROW;
@@ -130,8 +150,28 @@ static void make_plan(const fr_cuda_matmul_request *r, plan *p)
         if (!(p->forms >> f & 1))
             continue;
         p->at[f] = p->bytes;
-        p->bytes += (form_bytes((x_form)f, f == SCALES ? 0 : p->strides[f], r->n) + 255) / 256 * 256;
+        p->bytes += form_room((x_form)f, f == SCALES ? 0 : p->strides[f], r->n);
     }
+}
+
+/* Fewer tokens take no more. Of one request cuBLASLt may take some products and own kernels the others. */
+fr_status fr_cuda_matmul_most_scratch(const fr_matrix *matrices, int n_matrices, int n, bool cublas, size_t *bytes_out)
+{
+    size_t most[FORMS + 1] = {0}, bytes = 0;
+    for (int i = 0; i < n_matrices; i++) {
+        fr_weight w;
+        FR_TRY(fr_cuda_weight_describe(&matrices[i], &w));
+        const x_form forms[] = {w.kind == FR_CUDA_F16 ? SCALES : FORMS, form_for(w.kind, n > FR_CUDA_NARROW, false),
+                                form_for(w.kind, n > FR_CUDA_NARROW, cublas)};
+        for (int k = 0; k < 3; k++) {
+            const size_t room = form_room(forms[k], w.stride, n);
+            most[forms[k]] = room > most[forms[k]] ? room : most[forms[k]];
+        }
+    }
+    for (int f = 0; f < FORMS; f++)
+        bytes += most[f];
+    *bytes_out = bytes;
+    return FR_OK;
 }
 
 size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r)

@@ -25,6 +25,9 @@ typedef struct fr_cuda_matmul_request {
 
 /* Whatever the request's scratch is. */
 size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r);
+/* The most that any request of up to n tokens takes whose weights are among these, with cuBLASLt or without.
+ * FR_EINVAL for a matrix that no weight can be made of. */
+fr_status fr_cuda_matmul_most_scratch(const fr_matrix *matrices, int n_matrices, int n, bool cublas, size_t *bytes_out);
 /* The number of commands in out, to be run in order. */
 int fr_cuda_matmul_plan(const fr_cuda_matmul_request *r,
                         fr_cuda_command out[FR_CUDA_MATMUL_COMMANDS]);

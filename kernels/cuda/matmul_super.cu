@@ -22,13 +22,15 @@ template <int TYPE> struct layout {
         SCALES = TYPE == Q6_K ? 16 : 8, /* a row and super-block */
         CODES = BITS * PAIR_BYTES,
         AT_SCALES = CODES + TILE_ROWS * 4,
-        BYTES = TYPE == Q4_K ? FR_CUDA_Q4_K_BYTES : FR_CUDA_Q8_K_BYTES
+        BYTES = TYPE == Q4_K ? FR_CUDA_Q4_K_BYTES : FR_CUDA_Q8_K_BYTES,
+        PIECES = BYTES / LANE_BYTES
     };
 };
 
-/* A tile of rows in a super-block, as a lane needs it: of rows lane / 4 and lane / 4 + 8. */
-template <int TYPE> struct super_tile {
-    chunk_codes<layout<TYPE>::BITS> codes;
+template <int TYPE> using super_ring = record_ring<layout<TYPE>::BYTES>;
+
+/* What a lane needs of a record beside the codes: of rows lane / 4 and lane / 4 + 8. */
+template <int TYPE> struct super_scales {
     uint32_t scales[2][layout<TYPE>::SCALES / 4]; /* bytes */
     uint32_t offsets[2]; /* mins (Q6_K: scales) as operand a: bytes 4t .. 4t + 3 of 16 */
     uint32_t d[2];       /* f16 d and dmin */
@@ -41,49 +43,39 @@ static __device__ __forceinline__ record super_record(const fr_cuda_matrix &matr
     return find_record(matrix, tile, super, supers, layout<TYPE>::BYTES);
 }
 
-/* Everything but the codes. */
-template <int TYPE>
-static __device__ __forceinline__ void load_scales(const record &from, super_tile<TYPE> *to)
+template <int TYPE> static __device__ __forceinline__ super_scales<TYPE> read_scales(const uint4 *from)
 {
     const int lane = threadIdx.x % 32, t = lane % 4;
-    if (!from.wanted)
-        return;
+    const uint8_t *bytes = (const uint8_t *)from;
+    super_scales<TYPE> w;
 #pragma unroll
     for (int side = 0; side < 2; side++) {
         const int row = lane / 4 + 8 * side;
         const uint32_t *scales =
-            (const uint32_t *)(from.at + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
-        to->d[side] = *(const uint32_t *)(from.at + layout<TYPE>::CODES + row * 4);
+            (const uint32_t *)(bytes + layout<TYPE>::AT_SCALES + row * layout<TYPE>::SCALES);
+        w.d[side] = *(const uint32_t *)(bytes + layout<TYPE>::CODES + row * 4);
 #pragma unroll
         for (int i = 0; i < layout<TYPE>::SCALES / 4; i++)
-            to->scales[side][i] = scales[i];
+            w.scales[side][i] = scales[i];
         if (TYPE == Q6_K)
-            to->offsets[side] = scales[t];
+            w.offsets[side] = scales[t];
         else /* mins lie behind the scales of all rows */
-            to->offsets[side] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0;
+            w.offsets[side] = t < 2 ? scales[TILE_ROWS * 2 + t] : 0;
     }
-}
-
-template <int TYPE>
-static __device__ __forceinline__ super_tile<TYPE> first_super(const record &from)
-{
-    super_tile<TYPE> w = {};
-    load_codes(from, &w.codes);
-    load_scales(from, &w);
     return w;
 }
 
 /* Scale s of row lane / 4 + 8 * side. */
 template <int TYPE>
-static __device__ __forceinline__ float scale_of(const super_tile<TYPE> &w, int side, int s)
+static __device__ __forceinline__ float scale_of(const super_scales<TYPE> &w, int side, int s)
 {
     uint32_t byte = w.scales[side][s / 4] >> s % 4 * 8 & 255;
     return TYPE == Q6_K ? (float)(int8_t)byte : (float)byte;
 }
 
-/* parts: of one tile of rows and one of tokens. Codes that have been multiplied are loaded anew. */
+/* parts: of one tile of rows and one of tokens. */
 template <int TYPE>
-static __device__ __forceinline__ void multiply_super(super_tile<TYPE> *w, const record &next,
+static __device__ __forceinline__ void multiply_super(const uint4 *codes, const super_scales<TYPE> &w,
                                                       const chunk_acts &acts, float parts[4])
 {
 #pragma unroll
@@ -92,7 +84,7 @@ static __device__ __forceinline__ void multiply_super(super_tile<TYPE> *w, const
 #pragma unroll
     for (int block = 0; block < SUPER_BLOCKS; block++) {
         uint32_t a[4], b[2];
-        take_block(&w->codes, block, next, a);
+        block_codes<layout<TYPE>::BITS>(codes, block, a);
         block_acts(acts, block, b);
 #pragma unroll
         for (int run = 0; run < (TYPE == Q6_K ? 2 : 1); run++) {
@@ -106,7 +98,7 @@ static __device__ __forceinline__ void multiply_super(super_tile<TYPE> *w, const
             for (int i = 0; i < 4; i++)
                 parts[i] =
                     fmaf((float)dots[i],
-                         scale_of(*w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
+                         scale_of(w, i / 2, TYPE == Q6_K ? 2 * block + run : block), parts[i]);
         }
     }
 }
@@ -117,7 +109,7 @@ struct super_sums {
 };
 
 template <int TYPE>
-static __device__ __forceinline__ void multiply_offsets(const super_tile<TYPE> &w, super_sums sums,
+static __device__ __forceinline__ void multiply_offsets(const super_scales<TYPE> &w, super_sums sums,
                                                         float offsets[4])
 {
     const uint32_t a[4] = {w.offsets[0], w.offsets[1], 0, 0};
@@ -175,31 +167,50 @@ template <int M> struct super_partial {
     float act_scales[TILE_TOKENS];
 };
 
-/* One tile of tokens of a super-block; `next`: where M tiles' records lie that are to be loaded. */
+/* Whose turn it is: a tile of tokens and a super-block; is it the first tile, which awaits the records, or the
+ * last, which replaces them by those of super-block `next`? */
+struct super_turn {
+    int row_tile, tile, super, next;
+    bool first, last;
+};
+
+template <int TYPE>
+static __device__ __forceinline__ void replace_super(const fr_cuda_matmul_args &args, const fr_cuda_matrix &matrix,
+                                                     const super_turn &turn, int m, uint4 *place)
+{
+    if (turn.last)
+        replace_record<layout<TYPE>::BYTES>(
+            super_record<TYPE>(matrix, turn.row_tile + m, turn.next, args.cols / SUPER), layout<TYPE>::BYTES, place);
+}
+
+/* records: of M tiles of rows. */
 template <int TYPE, int M>
-static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, int tile,
-                                                 int super, const record next[M],
-                                                 super_tile<TYPE> w[M], super_partial<M> *to)
+static __device__ __forceinline__ void put_super(const fr_cuda_matmul_args &args, const fr_cuda_matrix &matrix,
+                                                 const super_turn &turn,
+                                                 uint4 (*records)[layout<TYPE>::PIECES], super_partial<M> *to)
 {
     const int lane = threadIdx.x % 32;
-    const chunk_acts codes = load_acts(args, tile, super);
-    const super_acts acts = find_acts(args, tile, super);
+    const chunk_acts codes = load_acts(args, turn.tile, turn.super);
+    const super_acts acts = find_acts(args, turn.tile, turn.super);
     const super_sums sums = load_sums<TYPE>(acts);
     if (lane < TILE_TOKENS)
         to->act_scales[lane] = acts.scales[lane];
 #pragma unroll
     for (int m = 0; m < M; m++) {
         float parts[4], offsets[4];
-        multiply_super(&w[m], next[m], codes, parts);
-        multiply_offsets(w[m], sums, offsets);
+        if (turn.first)
+            await_record<M>(turn.last);
+        const super_scales<TYPE> w = read_scales<TYPE>(records[m]);
+        multiply_super(records[m], w, codes, parts);
+        multiply_offsets(w, sums, offsets);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int row = m * TILE_ROWS + lane / 4 + i / 2 * 8;
             to->at[lane % 4 * 2 + i % 2][row] = make_float2(parts[i], offsets[i]);
             if (lane % 4 == 0 && i % 2 == 0)
-                to->factors[row] = factors_of<TYPE>(w[m].d[i / 2]);
+                to->factors[row] = factors_of<TYPE>(w.d[i / 2]);
         }
-        load_scales(next[m], &w[m]);
+        replace_super<TYPE>(args, matrix, turn, m, records[m]);
     }
 }
 
@@ -220,34 +231,22 @@ static __device__ __forceinline__ void add_supers(const super_partial<M> *of_war
     }
 }
 
-/* Records of M tiles from row_tile on. */
-template <int TYPE, int M>
-static __device__ __forceinline__ void find_supers(const fr_cuda_matrix &matrix, int row_tile,
-                                                   int super, int supers, bool wanted,
-                                                   record out[M])
-{
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-        out[m] = super_record<TYPE>(matrix, row_tile + m, super, supers);
-        out[m].wanted = out[m].wanted && wanted;
-    }
-}
-
 template <int TYPE, int M, int N>
-FR_KERNEL(WARPS * 32)
+FR_KERNEL(WARPS * 32, 2)
 void super_narrow(const fr_cuda_matmul_args args)
 {
     __shared__ super_partial<M> partials[2][WARPS];
+    FR_DYNAMIC_SHARED(super_ring<TYPE>, rings);
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, supers = args.cols / SUPER, row_tile = first_row / TILE_ROWS;
     const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
-    record next[M];
-    super_tile<TYPE> w[M];
-    find_supers<TYPE, M>(matrix, row_tile, warp, supers, true, next);
+    super_ring<TYPE> *ring = &rings[warp];
 #pragma unroll
-    for (int m = 0; m < M; m++)
-        w[m] = first_super<TYPE>(next[m]);
+    for (int i = 0; i < RECORDS; i++)
+        copy_record<layout<TYPE>::BYTES>(
+            super_record<TYPE>(matrix, row_tile + i % M, warp + i / M * WARPS, supers), layout<TYPE>::BYTES,
+            ring->at[i]);
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
     for (int first = 0; first < supers; first += WARPS) {
@@ -256,9 +255,10 @@ void super_narrow(const fr_cuda_matmul_args args)
         for (int tile = 0; tile < N; tile++, buffer ^= 1) {
             if (tile >= tiles)
                 break;
-            find_supers<TYPE, M>(matrix, row_tile, super + WARPS, supers, tile + 1 == tiles, next);
+            const super_turn turn = {row_tile, tile, super, super + RECORDS / M * WARPS, tile == 0, tile + 1 == tiles};
             if (super < supers)
-                put_super<TYPE, M>(args, tile, super, next, w, &partials[buffer][warp]);
+                put_super<TYPE, M>(args, matrix, turn, &ring->at[super / WARPS * M % RECORDS],
+                                   &partials[buffer][warp]);
             __syncthreads();
             add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
         }
@@ -276,7 +276,9 @@ static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
         super_narrow_kernel = super_narrow<TYPE, M, 1>;
     else if (args->n <= 2 * TILE_TOKENS)
         super_narrow_kernel = super_narrow<TYPE, M, 2>;
-    FR_LAUNCH(super_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, 0, stream, *args);
+    const int bytes = WARPS * (int)sizeof(super_ring<TYPE>);
+    cudaFuncSetAttribute(super_narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    FR_LAUNCH(super_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, bytes, stream, *args);
 }
 
 template <int TYPE> static void launch(cudaStream_t stream, const void *p)
@@ -290,31 +292,36 @@ template <int TYPE> static void launch(cudaStream_t stream, const void *p)
 
 /* One tile of tokens of a warp of a wide kernel: the chain goes on in registers. */
 template <int TYPE>
-static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, int tile,
-                                                int super, const record next[WIDE_M],
-                                                super_tile<TYPE> w[WIDE_M], float sums[WIDE_M][4])
+static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args, const fr_cuda_matrix &matrix,
+                                                const super_turn &turn,
+                                                uint4 (*records)[layout<TYPE>::PIECES], float sums[WIDE_M][4])
 {
-    const chunk_acts codes = load_acts(args, tile, super);
-    const super_acts acts = find_acts(args, tile, super);
+    const chunk_acts codes = load_acts(args, turn.tile, turn.super);
+    const super_acts acts = find_acts(args, turn.tile, turn.super);
     const super_sums act_sums = load_sums<TYPE>(acts);
     const float2 act_scales = *(const float2 *)(acts.scales + threadIdx.x % 4 * 2);
 #pragma unroll
     for (int m = 0; m < WIDE_M; m++) {
         float parts[4], offsets[4];
-        multiply_super(&w[m], next[m], codes, parts);
-        multiply_offsets(w[m], act_sums, offsets);
+        if (turn.first)
+            await_record<WIDE_M>(turn.last);
+        const super_scales<TYPE> w = read_scales<TYPE>(records[m]);
+        multiply_super(records[m], w, codes, parts);
+        multiply_offsets(w, act_sums, offsets);
 #pragma unroll
         for (int i = 0; i < 4; i++)
             sums[m][i] =
-                add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w[m].d[i / 2]),
+                add_super(sums[m][i], parts[i], offsets[i], factors_of<TYPE>(w.d[i / 2]),
                           i % 2 ? act_scales.y : act_scales.x);
-        load_scales(next[m], &w[m]);
+        replace_super<TYPE>(args, matrix, turn, m, records[m]);
     }
 }
 
 /* 64 rows by 64 tokens a block, 32 by 32 a warp; activations come through the first cache. */
 template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_matmul_args args)
 {
+    static_assert((int)WIDE_M == (int)RECORDS, "a warp has one super-block");
+    __shared__ super_ring<TYPE> rings[WIDE_WARPS];
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
@@ -324,21 +331,20 @@ template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_mat
     if (first_tile >= tiles)
         return;
     const int row_tile = first_row / TILE_ROWS, last = min(first_tile + WIDE_N, tiles) - 1;
-    record next[WIDE_M];
-    super_tile<TYPE> w[WIDE_M];
-    find_supers<TYPE, WIDE_M>(matrix, row_tile, 0, supers, true, next);
+    super_ring<TYPE> *ring = &rings[warp];
 #pragma unroll
     for (int m = 0; m < WIDE_M; m++)
-        w[m] = first_super<TYPE>(next[m]);
+        copy_record<layout<TYPE>::BYTES>(super_record<TYPE>(matrix, row_tile + m, 0, supers), layout<TYPE>::BYTES,
+                                         ring->at[m]);
     float sums[WIDE_N][WIDE_M][4] = {};
     for (int super = 0; super < supers; super++)
 #pragma unroll
         for (int tile = 0; tile < WIDE_N; tile++) {
             if (first_tile + tile > last)
                 break;
-            find_supers<TYPE, WIDE_M>(matrix, row_tile, super + 1, supers,
-                                      first_tile + tile == last, next);
-            add_wide<TYPE>(args, first_tile + tile, super, next, w, sums[tile]);
+            const super_turn turn = {row_tile, first_tile + tile, super, super + 1,
+                                     tile == 0, first_tile + tile == last};
+            add_wide<TYPE>(args, matrix, turn, ring->at, sums[tile]);
         }
 #pragma unroll
     for (int i = 0; i < WIDE_M * WIDE_N; i++)

@@ -1,5 +1,5 @@
-/* matmul_tile.cuh: what the matmul kernels share (matmul.h): where a block works, how weights are
- * read, and how the partial results of a block's warps are added up in order. */
+/* matmul_tile.cuh: what the matmul kernels share (matmul.h): where a block works, and how the partial results of a
+ * block's warps are added up in order. */
 #ifndef FR_CUDA_MATMUL_TILE_CUH
 #define FR_CUDA_MATMUL_TILE_CUH
 
@@ -54,34 +54,6 @@ static __device__ __forceinline__ fr_cuda_matrix find_rows(const fr_cuda_matmul_
     }
     *first_row = block * rows;
     return matrix;
-}
-
-/* Weights are read once a pass: not through the first cache, which holds the activations. */
-static __device__ __forceinline__ uint4 load_once(const void *at)
-{
-#ifdef __CUDA_ARCH__
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(at));
-    return v;
-#else
-    return *(const uint4 *)at;
-#endif
-}
-
-/* The same into *v, if it is wanted; a place that has been used can so be loaded anew at once. */
-static __device__ __forceinline__ void load_if(bool wanted, const void *at, uint4 *v)
-{
-#ifdef __CUDA_ARCH__
-    asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0;"
-                 "@p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4]; }"
-                 : "+r"(v->x), "+r"(v->y), "+r"(v->z), "+r"(v->w)
-                 : "l"(at), "r"((int)wanted));
-#else
-    if (wanted)
-        *v = *(const uint4 *)at;
-#endif
 }
 
 /* Partial results of M tiles of 16 rows by 8 tokens lie [token][row]; the 4 rows more keep the

@@ -2,7 +2,8 @@
  *
  * Easy to get wrong: the pinned block may not be written again before the copy that reads it is done
  * (two blocks take turns, each with an event); a graph holds the addresses of the device block, so the
- * graphs go when the block grows; and a capture that fails must leave no capture open on the stream. */
+ * graphs go when the block grows; a capture that fails must leave no capture open on the stream; and a rank
+ * may not wait for commands in which it meets others before these could start theirs (start_meetings). */
 #include "queue.h"
 
 #include <sched.h>
@@ -12,6 +13,7 @@
 #include "check.h"
 #include "cuda_error.h"
 #include "grow.h"
+#include "log.h"
 
 enum {
     BLOCKS = 2,
@@ -45,6 +47,8 @@ typedef struct graph {
     uint64_t *commands; /* as in the queue */
     size_t n_words;
     cudaGraphExec_t exec; /* NULL: not captured yet */
+    int64_t captured_at;  /* with other ranks': the number of the meeting, the same on all */
+    bool cannot_be;       /* a capture failed */
 } graph;
 
 struct fr_cuda_queue {
@@ -63,8 +67,8 @@ struct fr_cuda_queue {
     graph graphs[GRAPHS];
     int n_graphs;
     uint64_t clock;
-    fr_status (*check)(void *ctx);
-    void *check_ctx;
+    fr_device_peers peers; /* zeros: none */
+    int64_t n_meetings, n_met; /* pushed in all; of those, started */
 };
 
 static void drop_graph(graph *g)
@@ -266,6 +270,11 @@ fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void
     return FR_OK;
 }
 
+void fr_cuda_queue_note_meeting(fr_cuda_queue *q)
+{
+    q->n_meetings++;
+}
+
 const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch)
 {
     if (q->n == 0 || q->last == NO_COMMAND)
@@ -289,7 +298,7 @@ static fr_status run_commands(fr_cuda_queue *q)
         c->launch(q->stream, c->args);
         at = behind(c);
     }
-    return fr_cuda_status(cudaGetLastError(), "starting %d kernels", q->n);
+    return fr_cuda_status(cudaGetLastError(), "starting %d commands", q->n);
 }
 
 /* ---- graphs */
@@ -339,7 +348,23 @@ static fr_status note_commands(fr_cuda_queue *q, uint64_t hash)
     return FR_OK;
 }
 
-static fr_status capture(fr_cuda_queue *q, graph *g)
+/* The graph of the commands at hand. NULL: they are few, or seen for the first time, or cannot be captured. */
+static fr_status look_up_graph(fr_cuda_queue *q, graph **out)
+{
+    *out = NULL;
+    if (q->n < GRAPH_MIN)
+        return FR_OK;
+    const uint64_t hash = hash_commands(q->commands, q->n);
+    graph *g = find_graph(q, hash);
+    q->clock++;
+    if (!g)
+        return note_commands(q, hash);
+    g->last_used = q->clock;
+    *out = g->cannot_be ? NULL : g;
+    return FR_OK;
+}
+
+static fr_status record(fr_cuda_queue *q, graph *g)
 {
     cudaGraph_t captured = NULL;
     FR_TRY_CUDA(cudaStreamBeginCapture(q->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
@@ -354,21 +379,96 @@ static fr_status capture(fr_cuda_queue *q, graph *g)
     return st;
 }
 
+static void forget_capture(graph *g)
+{
+    if (g->exec)
+        cudaGraphExecDestroy(g->exec);
+    g->exec = NULL;
+}
+
+/* A graph only saves time: without one the commands are started one by one. */
+static void capture(fr_cuda_queue *q, graph *g)
+{
+    forget_capture(g);
+    if (record(q, g) == FR_OK)
+        return;
+    fr_log(FR_LOG_WARN, "passes of %d commands are started without a graph: %s", q->n, fr_cause());
+    g->cannot_be = true;
+}
+
+static fr_status launch(fr_cuda_queue *q, const graph *g)
+{
+    if (!g->exec)
+        return run_commands(q);
+    return fr_cuda_status(cudaGraphLaunch(g->exec, q->stream), "a graph of %d commands", q->n);
+}
+
+/* ---- meetings */
+
+/* What ranks compare: how many meetings they have pushed, and what they have of the commands at hand. */
+enum { AT, HAS };
+enum { NOTHING = -1, NOT_CAPTURED = 0 }; /* HAS; else captured_at */
+
+typedef struct comparison {
+    int64_t mine[2], least[2], greatest[2];
+} comparison;
+
+static fr_status compare(fr_cuda_queue *q, int64_t has, comparison *c)
+{
+    *c = (comparison){.mine = {[AT] = q->n_meetings, [HAS] = has}};
+    return q->peers.compare(q->peers.ctx, c->mine, c->least, c->greatest);
+}
+
+/* Some ranks are at more meetings than others: a block of commands was full, or memory had to grow. None has a graph for
+ * that. Those who are ahead compare again until the others have come up with them: these may have to wait for the GPUs
+ * where they are, and so need ours to start, but not to know more of us. */
+static fr_status start_apart(fr_cuda_queue *q, comparison *c)
+{
+    FR_TRY(run_commands(q));
+    while (c->mine[AT] > c->least[AT])
+        FR_TRY(compare(q, NOTHING, c));
+    return FR_OK;
+}
+
+/* All ranks come here with the same number of meetings. */
+static fr_status capture_together(fr_cuda_queue *q, graph *g)
+{
+    comparison c;
+    capture(q, g);
+    FR_TRY(compare(q, g->cannot_be ? NOTHING : q->n_meetings, &c));
+    g->captured_at = q->n_meetings;
+    if (c.least[HAS] == NOTHING) {
+        forget_capture(g);
+        g->cannot_be = true;
+    }
+    return launch(q, g);
+}
+
+static fr_status start_meetings(fr_cuda_queue *q, graph *g)
+{
+    comparison c;
+    FR_TRY(compare(q, !g ? NOTHING : g->exec ? g->captured_at : NOT_CAPTURED, &c));
+    q->n_met = q->n_meetings;
+    if (c.least[AT] != c.greatest[AT])
+        return start_apart(q, &c);
+    if (c.least[HAS] == NOTHING)
+        return run_commands(q);
+    if (c.least[HAS] == NOT_CAPTURED || c.least[HAS] != c.greatest[HAS])
+        return capture_together(q, g);
+    return launch(q, g);
+}
+
 static fr_status start_commands(fr_cuda_queue *q)
 {
-    if (q->n < GRAPH_MIN || q->check)
+    graph *g = NULL;
+    FR_TRY(look_up_graph(q, &g));
+    if (q->peers.compare && q->n_meetings > q->n_met)
+        return start_meetings(q, g);
+    if (!g)
         return run_commands(q);
-    uint64_t hash = hash_commands(q->commands, q->n);
-    graph *g = find_graph(q, hash);
-    q->clock++;
-    if (!g) {
-        FR_TRY(note_commands(q, hash));
-        return run_commands(q);
-    }
-    g->last_used = q->clock;
     if (!g->exec)
-        FR_TRY(capture(q, g));
-    return fr_cuda_status(cudaGraphLaunch(g->exec, q->stream), "a graph of %d commands", q->n);
+        capture(q, g);
+    return launch(q, g);
 }
 
 static fr_status send_block(fr_cuda_queue *q)
@@ -409,10 +509,10 @@ fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out)
     return FR_OK;
 }
 
-void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx)
+void fr_cuda_queue_set_peers(fr_cuda_queue *q, const fr_device_peers *peers)
 {
-    q->check = check;
-    q->check_ctx = ctx;
+    drop_graphs(q);
+    q->peers = peers ? *peers : (fr_device_peers){0};
 }
 
 /* Until the event, or with NULL all of the stream, is done. A pass takes milliseconds: giving the core away between two
@@ -420,8 +520,8 @@ void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *
 static fr_status wait_for(fr_cuda_queue *q, cudaEvent_t event)
 {
     for (;;) {
-        if (q->check)
-            FR_TRY(q->check(q->check_ctx));
+        if (q->peers.check)
+            FR_TRY(q->peers.check(q->peers.ctx));
         cudaError_t e = event ? cudaEventQuery(event) : cudaStreamQuery(q->stream);
         if (e != cudaErrorNotReady)
             return fr_cuda_status(e, "a pass");

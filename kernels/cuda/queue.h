@@ -8,9 +8,9 @@
  * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they
  * are staged in the same order. One thread uses a queue at a time.
  *
- * Where somebody watches the waits there are other ranks, whose collectives are among the commands: NCCL wants them in
- * graphs on all ranks or on none, and each rank has passes of its own shape (heads, tokens it holds). So then there are
- * no graphs. */
+ * Where ranks meet in their commands (NCCL's collectives), those must be in graphs on all ranks or on none, and recorded
+ * together. But each rank sees passes of its own shape (heads, tokens it holds, blocks that fill up), so the ranks compare
+ * what they have before they start such commands: one exchange between the hosts a pass. */
 #ifndef FR_CUDA_QUEUE_H
 #define FR_CUDA_QUEUE_H
 
@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #include "command.h"
-#include "status.h"
+#include "ops.h"
 
 typedef struct fr_cuda_queue fr_cuda_queue;
 
@@ -38,6 +38,8 @@ fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, 
 
 /* args [bytes <= FR_CUDA_ARGS] are copied. What was staged before is this command's. */
 fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes);
+/* In the command pushed last, this device meets others. */
+void fr_cuda_queue_note_meeting(fr_cuda_queue *q);
 /* Arguments of the command pushed last, if it is `launch`, else NULL: one that does more may then replace it. They are
  * valid until the next call. */
 const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch);
@@ -46,7 +48,7 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q);
 
 /* Starts everything pushed so far. */
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
-/* Flushes and waits until the stream is idle. FR_EIO when the GPU failed; what a watch returns. */
+/* Flushes and waits until the stream is idle. FR_EIO when the GPU failed; what a check of the peers returns. */
 fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
 /* Waits, and has then copied device [bytes <= FR_CUDA_FETCH] to host_out. The copy is one of the pass's commands:
  * with a graph it costs the host neither a call nor a second wait. */
@@ -54,7 +56,7 @@ fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
 fr_status fr_cuda_queue_fetch(fr_cuda_queue *q, const void *device, size_t bytes, void *host_out);
 /* Milliseconds on the GPU from the start of the last flush that started something to its end; waits for it. */
 fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out);
-/* check(ctx) is called in every wait, at least once; an error of it ends the wait. NULL: no more. */
-void fr_cuda_queue_watch(fr_cuda_queue *q, fr_status (*check)(void *ctx), void *ctx);
+/* As fr_ops.set_peers says. */
+void fr_cuda_queue_set_peers(fr_cuda_queue *q, const fr_device_peers *peers);
 
 #endif

@@ -10,9 +10,10 @@
 
 enum { THREADS = 256 };
 
-FR_KERNEL(NORM_THREADS) void norm(fr_cuda_norm_args a)
+/* A block of STEP threads a row. */
+template <int STEP> FR_KERNEL(STEP) void norm(fr_cuda_norm_args a)
 {
-    norm_row(a, blockIdx.x);
+    norm_row<STEP, STEP>(a, blockIdx.x);
 }
 
 /* ---- elementwise */
@@ -174,7 +175,10 @@ FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
 extern "C" void fr_cuda_norm(cudaStream_t stream, const void *args)
 {
     const fr_cuda_norm_args *a = (const fr_cuda_norm_args *)args;
-    FR_LAUNCH(norm, a->n, norm_threads(a->dim), 0, stream, *a);
+    if (norm_threads(a->dim) == NORM_THREADS)
+        FR_LAUNCH(norm<NORM_THREADS>, a->n, NORM_THREADS, 0, stream, *a);
+    else
+        FR_LAUNCH(norm<WARP>, a->n, WARP, 0, stream, *a);
 }
 
 extern "C" void fr_cuda_add(cudaStream_t stream, const void *args)

@@ -8,6 +8,8 @@
 #include "silu.cuh"
 
 enum { WARP = 32, NORM_THREADS = 256, BLOCK_WARPS_MAX = 32 };
+/* Values of a thread that are under way together: the store of one would hold up the load of the next. */
+enum { NORM_BATCH = 16 };
 
 /* The sum over the lanes of a warp, in every lane; a tree of fixed shape. */
 static __device__ float warp_sum(float x)
@@ -36,24 +38,71 @@ static __host__ __device__ inline int norm_threads(int dim)
     return dim >= 4 * NORM_THREADS ? NORM_THREADS : WARP;
 }
 
-/* By a block of at least norm_threads() threads; those beyond only scale. */
-static __device__ void norm_row(const fr_cuda_norm_args &a, int64_t row)
+/* batch[k] = from[k * STEP], 0 from `count` on. Loads without a condition, which would be put off to where the value is
+ * used: they go out together. */
+template <int STEP, int BATCH>
+static __device__ __forceinline__ void load_batch(const float *from, int count, float batch[BATCH])
 {
-    const int64_t at = row * a.dim;
-    float *x = a.x + at;
-    float sum = 0;
-    const int threads = norm_threads(a.dim);
-    for (int i = threadIdx.x; (int)threadIdx.x < threads && i < a.dim; i += threads) {
-        float value = x[i];
-        if (a.added) {
-            value += a.added[at + i];
-            x[i] = value;
+#pragma unroll
+    for (int k = 0; k < BATCH; k++)
+        batch[k] = from[k * STEP < count ? k * STEP : 0];
+#pragma unroll
+    for (int k = 1; k < BATCH; k++)
+        batch[k] = k * STEP < count ? batch[k] : 0.0f;
+}
+
+/* A thread's part of the sum of squares of a row [dim] of x, to which `added` goes first unless it is NULL: of every
+ * STEP-th value. */
+template <int STEP> static __device__ __forceinline__ float add_squares(float *row, const float *added, int dim)
+{
+    float sum = 0, values[NORM_BATCH], others[NORM_BATCH];
+    for (int first = threadIdx.x; first < dim; first += NORM_BATCH * STEP) {
+        const int count = dim - first;
+        float *x = row + first;
+        load_batch<STEP, NORM_BATCH>(x, count, values);
+        if (added) {
+            load_batch<STEP, NORM_BATCH>(added + first, count, others);
+#pragma unroll
+            for (int k = 0; k < NORM_BATCH; k++) {
+                values[k] += others[k];
+                if (k * STEP < count)
+                    x[k * STEP] = values[k];
+            }
         }
-        sum = fmaf(value, value, sum);
+#pragma unroll
+        for (int k = 0; k < NORM_BATCH; k++)
+            sum = fmaf(values[k], values[k], sum);
     }
-    float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
-    for (int i = threadIdx.x; i < a.dim; i += blockDim.x)
-        a.y[at + i] = x[i] * scale * a.weight[i];
+    return sum;
+}
+
+/* y [dim] = x * scale * weight, by STEP threads. */
+template <int STEP, int BATCH>
+static __device__ __forceinline__ void scale_row(float *y, const float *x, const float *weight, float scale, int dim)
+{
+    float values[BATCH], weights[BATCH];
+    for (int first = threadIdx.x; first < dim; first += BATCH * STEP) {
+        const int count = dim - first;
+        load_batch<STEP, BATCH>(x + first, count, values);
+        load_batch<STEP, BATCH>(weight + first, count, weights);
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+            if (k * STEP < count)
+                y[first + k * STEP] = values[k] * scale * weights[k];
+    }
+}
+
+/* By a block of THREADS, of which the first STEP = norm_threads() sum up and all scale: as many values at a time as STEP
+ * would, or one each. */
+template <int STEP, int THREADS> static __device__ __forceinline__ void norm_row(const fr_cuda_norm_args &a, int64_t row)
+{
+    enum { BATCH = NORM_BATCH * STEP > THREADS ? NORM_BATCH * STEP / THREADS : 1 };
+    const int64_t at = row * a.dim;
+    float sum = 0;
+    if (threadIdx.x < STEP)
+        sum = add_squares<STEP>(a.x + at, a.added ? a.added + at : nullptr, a.dim);
+    const float scale = 1.0f / sqrtf(block_sum(sum) / (float)a.dim + (float)a.eps);
+    scale_row<THREADS, BATCH>(a.y + at, a.x + at, a.weight, scale, a.dim);
 }
 
 static __device__ void silu_mul_value(const fr_cuda_silu_args &a, int64_t i)

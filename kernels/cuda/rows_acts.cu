@@ -11,8 +11,11 @@ enum { NORM_ACTS_THREADS = BLOCK_WARPS_MAX * WARP };
 template <int COLS> static __device__ __forceinline__ void norm_and_quantise(const fr_cuda_norm_acts_args &a)
 {
     const int token = blockIdx.x;
-    if (token < a.acts.n)
-        norm_row(a.norm, token);
+    const bool many = norm_threads(a.norm.dim) == NORM_THREADS;
+    if (token < a.acts.n && many)
+        norm_row<NORM_THREADS, NORM_ACTS_THREADS>(a.norm, token);
+    else if (token < a.acts.n)
+        norm_row<WARP, NORM_ACTS_THREADS>(a.norm, token);
     __syncthreads();
     for (int part = threadIdx.x / WARP; part < a.acts.stride / COLS; part += BLOCK_WARPS_MAX)
         quantise_part<COLS>(a.acts, gridDim.x / TILE_TOKENS, token, part);

@@ -171,7 +171,9 @@ import json, sys
 one, two = (json.load(open(p)) for p in sys.argv[1:])
 assert one["chunks"] == two["chunks"] > 2 and abs(one["perplexity"] / two["perplexity"] - 1) < 0.01, (one, two)
 END
-code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --threads 1 --runs 1 --context 300 --json
+code 2 "$F" model perf "$TINY_TARGET" --batch-invariant perhaps
+grep -q -- "--batch-invariant perhaps: there are on and off" "$T/err.log" || fail "--batch-invariant perhaps: $(cat "$T/err.log")"
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --threads 1 --runs 1 --context 300 --batch-invariant off --json
 python3 - "$T/out" <<'END' || fail "perf JSON"
 import json, sys
 d = json.load(open(sys.argv[1]))

@@ -283,7 +283,9 @@ static const char *check_operand(const operand &o)
     const size_t size = value_bytes(o.layout.type);
     if (fake_owner(o.data, ((outer - 1) * uint64_t(o.layout.ld) + inner) * size) < 0)
         return "a matrix does not lie in device memory";
-    if (reinterpret_cast<uintptr_t>(o.data) % 16 != 0 || uint64_t(o.layout.ld) * size % 16 != 0)
+    if (reinterpret_cast<uintptr_t>(o.data) % 256 != 0)
+        return "a matrix is not 256-byte aligned, which the heuristic counts on where its preference does not say less";
+    if (uint64_t(o.layout.ld) * size % 16 != 0)
         return "matrices whose rows are not 16-byte aligned have no fast algorithm: pad them";
     return nullptr;
 }

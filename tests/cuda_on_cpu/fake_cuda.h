@@ -57,10 +57,14 @@ void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 
 void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
+/* Dynamic shared memory that a kernel may ask for at most; default 227 KiB. */
+void fake_cuda_set_shared_memory(int bytes);
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does
  * nothing else. One such order at a time; nth 0 takes it back. */
 void fake_cuda_fail(const char *name, int nth, int code);
+/* The same of calls by threads whose current device is this one. */
+void fake_cuda_fail_on(int device, const char *name, int nth, int code);
 /* The nth NCCL operation from now (1 = the next) that runs on `rank` hangs, and with it all later
  * ones; unless code is 0 (ncclSuccess), ncclCommGetAsyncError then says so on that rank. nth 0: none. */
 void fake_nccl_trouble(int rank, int nth, int code);

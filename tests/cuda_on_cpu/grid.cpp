@@ -425,7 +425,7 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute at
     FAKE_CALL("cudaFuncSetAttribute");
     if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize)
         return cudaSuccess;
-    if (value < 0 || value > 227 << 10)
+    if (value < 0 || value > fake_shared_memory())
         return fake_misuse(cudaErrorInvalidValue, "cudaFuncSetAttribute",
                            "%d bytes of shared memory", value);
     table_guard guard(fake_table_lock);

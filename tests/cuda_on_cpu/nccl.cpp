@@ -204,9 +204,13 @@ struct held_rank {
     std::shared_ptr<nccl_rank> rank;
 };
 
-static ncclResult_t push(const std::shared_ptr<nccl_rank> &r, const transfers &calls,
-                         cudaStream_t stream)
+static ncclResult_t push(const std::shared_ptr<nccl_rank> &r, transfers calls, cudaStream_t stream)
 {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    cudaStreamIsCapturing(stream, &capture);
+    const uint64_t captured = capture == cudaStreamCaptureStatusActive ? ++r->n_captured : 0;
+    for (transfer &t : calls)
+        t.captured = captured;
     const auto held = std::make_shared<held_rank>(r);
     const cudaError_t error = fake_push(
         stream, "NCCL", [held, calls](work_run *run) { return nccl_run(held->rank, calls, run); });
@@ -309,7 +313,7 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
         return misuse(ncclInvalidArgument, "ncclAllReduce", "only sums of floats are known here");
     return call(
         "ncclAllReduce", comm, stream,
-        {ALL_REDUCE, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
+        {ALL_REDUCE, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0, 0});
 }
 
 ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type,
@@ -317,7 +321,7 @@ ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataTyp
 {
     return call(
         "ncclAllGather", comm, stream,
-        {ALL_GATHER, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0});
+        {ALL_GATHER, static_cast<const char *>(from), static_cast<char *>(to), count, type, 0, 0});
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
@@ -325,21 +329,21 @@ ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataTyp
 {
     return call(
         "ncclBroadcast", comm, stream,
-        {BROADCAST, static_cast<const char *>(from), static_cast<char *>(to), count, type, root});
+        {BROADCAST, static_cast<const char *>(from), static_cast<char *>(to), count, type, root, 0});
 }
 
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,
                       ncclComm_t comm, cudaStream_t stream)
 {
     return call("ncclSend", comm, stream,
-                {SEND, static_cast<const char *>(from), nullptr, count, type, peer});
+                {SEND, static_cast<const char *>(from), nullptr, count, type, peer, 0});
 }
 
 ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream)
 {
     return call("ncclRecv", comm, stream,
-                {RECV, nullptr, static_cast<char *>(to), count, type, peer});
+                {RECV, nullptr, static_cast<char *>(to), count, type, peer, 0});
 }
 
 /* Leaving */
@@ -349,6 +353,7 @@ static void forget(ncclComm_t comm)
     nccl_guard guard(nccl_lock);
     comm->rank->later = nullptr;
     nccl_group &group = *comm->rank->group;
+    group.ranks[size_t(comm->rank->rank)] = nullptr;
     if (--group.n_joined == 0)
         for (auto g = groups.begin(); g != groups.end();)
             g = g->second.get() == &group ? groups.erase(g) : std::next(g);
@@ -379,21 +384,25 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     return ncclSuccess;
 }
 
+/* When all that was started is over, only graphs hold it. */
+static void check_not_held(const char *call, const std::shared_ptr<nccl_rank> &r)
+{
+    while (has_work(r.get()))
+        std::this_thread::yield();
+    if (r->holders == 0)
+        return;
+    fprintf(stderr, "cuda_on_cpu: %s: rank %d's communicator is held by a graph: NCCL would wait for ever\n", call,
+            r->rank);
+    abort();
+}
+
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     NCCL_CALL("ncclCommDestroy");
     const std::shared_ptr<nccl_rank> r = rank_of(comm);
     if (!r)
         return misuse(ncclInvalidArgument, "ncclCommDestroy", "no communicator");
-    while (has_work(r.get()))
-        std::this_thread::yield();
-    if (r->holders > 0) {
-        fprintf(stderr,
-                "cuda_on_cpu: ncclCommDestroy: rank %d's communicator is held by a graph: "
-                "NCCL would wait for ever\n",
-                r->rank);
-        abort();
-    }
+    check_not_held("ncclCommDestroy", r);
     forget(comm);
     return ncclSuccess;
 }
@@ -411,6 +420,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
         r->group->broken = true;
         nccl_changed.notify_all();
     }
+    check_not_held("ncclCommAbort", r);
     forget(comm);
     return ncclSuccess;
 }

@@ -51,8 +51,9 @@ static void die(int rank_a, const transfers &a, int rank_b, const transfers &b)
     fprintf(stderr, "cuda_on_cpu: NCCL: ranks do not do the same:\n");
     for (const auto &side : {std::make_pair(rank_a, &a), std::make_pair(rank_b, &b)})
         for (const transfer &t : *side.second)
-            fprintf(stderr, "  rank %d: %s of %zu values of type %d, root or peer %d\n", side.first,
-                    kind_names[t.kind], t.count, t.type, t.peer);
+            fprintf(stderr, "  rank %d: %s of %zu values of type %d, root or peer %d, captured as number %llu\n",
+                    side.first, kind_names[t.kind], t.count, t.type, t.peer,
+                    static_cast<unsigned long long>(t.captured));
     abort();
 }
 
@@ -152,8 +153,17 @@ static void move_collective(const std::vector<const transfer *> &ranks)
         memcpy(t->to, result.data(), result.size());
 }
 
+/* "Whether an operation is captured must be uniform across ranks", and what was captured apart is of other buffers. */
+static void check_captured(const nccl_meeting &m)
+{
+    for (size_t r = 1; r < m.calls.size(); r++)
+        if ((*m.calls[r])[0].captured != (*m.calls[0])[0].captured)
+            die(0, *m.calls[0], int(r), *m.calls[r]);
+}
+
 static void move_data(const nccl_group &group, const nccl_meeting &m)
 {
+    check_captured(m);
     std::lock_guard<std::mutex> kernel(fake_kernel_lock);
     std::vector<std::unique_ptr<device_access>> accesses;
     for (const nccl_rank *r : group.ranks)
@@ -188,6 +198,24 @@ static std::shared_ptr<nccl_meeting> arrive(nccl_rank *r, const transfers &calls
     return m;
 }
 
+/* The other ranks' GPUs get on while their hosts do something else. */
+static void advance_others(const nccl_rank &r, std::unique_lock<std::mutex> *guard)
+{
+    static thread_local bool at_it; /* their work may be an operation, too */
+    std::vector<std::pair<int, cudaStream_t>> streams;
+    for (const nccl_rank *other : r.group->ranks)
+        for (cudaStream_t s : other && other != &r ? other->used : std::vector<cudaStream_t>())
+            streams.emplace_back(other->device, s);
+    if (at_it)
+        return;
+    at_it = true;
+    guard->unlock();
+    for (const auto &s : streams)
+        fake_poke_of(s.first, s.second);
+    guard->lock();
+    at_it = false;
+}
+
 bool nccl_run(const std::shared_ptr<nccl_rank> &r, const transfers &calls, work_run *run)
 {
     std::unique_lock<std::mutex> guard(nccl_lock);
@@ -198,5 +226,7 @@ bool nccl_run(const std::shared_ptr<nccl_rank> &r, const transfers &calls, work_
     };
     if (!over() && run->may_wait)
         nccl_changed.wait_for(guard, std::chrono::milliseconds(5), over);
+    if (!over())
+        advance_others(*r, &guard);
     return over();
 }

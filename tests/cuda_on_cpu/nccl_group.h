@@ -19,6 +19,7 @@ struct transfer {
     size_t count;
     ncclDataType_t type;
     int peer; /* or the root of a broadcast */
+    uint64_t captured; /* as a rank's how manieth call that went into a graph; 0: it did not */
 };
 typedef std::vector<transfer> transfers;
 
@@ -32,7 +33,7 @@ struct nccl_meeting {
 };
 
 struct nccl_group {
-    std::vector<nccl_rank *> ranks; /* NULL: has not joined */
+    std::vector<nccl_rank *> ranks; /* NULL: has not joined, or has left */
     int n_joined;
     bool broken; /* a rank aborted: no operation completes any more */
     std::map<uint64_t, std::shared_ptr<nccl_meeting>> meetings;
@@ -48,6 +49,7 @@ struct nccl_rank {
     std::function<void()> later;    /* what a non-blocking call has still to do */
     std::vector<cudaStream_t> used; /* streams */
     uint64_t n_met;                 /* operations that ran, the one under way included */
+    uint64_t n_captured;            /* operations that went into graphs */
     std::atomic<int> holders;       /* work in queues and graphs */
 };
 

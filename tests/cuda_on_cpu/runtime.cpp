@@ -17,8 +17,9 @@ static const int multiprocessors = 132; /* as many as an H200 has */
 static struct {
     int devices = 1;
     size_t total_memory = default_memory;
+    int shared_memory = 227 << 10;
     const char *fail_name = nullptr;
-    int fail_nth = 0, fail_code = 0;
+    int fail_nth = 0, fail_code = 0, fail_device = -1; /* -1: any */
 } knobs;
 
 static thread_local cudaError_t last_error = cudaSuccess;
@@ -29,7 +30,9 @@ static thread_local int current_device = 0;
 bool fake_told_to_fail(const char *name, int *code)
 {
     std::lock_guard<std::recursive_mutex> guard(fake_table_lock);
-    if (knobs.fail_nth == 0 || strcmp(name, knobs.fail_name) != 0 || --knobs.fail_nth > 0)
+    if (knobs.fail_nth == 0 || strcmp(name, knobs.fail_name) != 0)
+        return false;
+    if ((knobs.fail_device >= 0 && knobs.fail_device != fake_current_device()) || --knobs.fail_nth > 0)
         return false;
     *code = knobs.fail_code;
     return true;
@@ -125,7 +128,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
     FAKE_CALL("cudaDeviceGetAttribute");
     if (!is_device(device))
         return fake_error(cudaErrorInvalidDevice);
-    static const struct {
+    const struct {
         enum cudaDeviceAttr attr;
         int value;
     } values[] = {
@@ -140,7 +143,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
         {cudaDevAttrComputeCapabilityMajor, capability_major},
         {cudaDevAttrComputeCapabilityMinor, capability_minor},
         {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, 227 << 10},
+        {cudaDevAttrMaxSharedMemoryPerBlockOptin, knobs.shared_memory},
     };
     for (const auto &v : values) {
         if (v.attr == attr) {
@@ -162,7 +165,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     prop->uuid.bytes[0] = static_cast<char>(device + 1);
     prop->totalGlobalMem = knobs.total_memory;
     prop->sharedMemPerBlock = 48 << 10;
-    prop->sharedMemPerBlockOptin = 227 << 10;
+    prop->sharedMemPerBlockOptin = size_t(knobs.shared_memory);
     prop->sharedMemPerMultiprocessor = 228 << 10;
     prop->regsPerBlock = 65536;
     prop->warpSize = 32;
@@ -278,6 +281,16 @@ void fake_cuda_set_total_memory(size_t bytes)
     knobs.total_memory = bytes;
 }
 
+void fake_cuda_set_shared_memory(int bytes)
+{
+    knobs.shared_memory = bytes;
+}
+
+int fake_shared_memory()
+{
+    return knobs.shared_memory;
+}
+
 size_t fake_total_memory()
 {
     return knobs.total_memory;
@@ -285,7 +298,13 @@ size_t fake_total_memory()
 
 void fake_cuda_fail(const char *name, int nth, int code)
 {
-    std::lock_guard<std::recursive_mutex> guard(fake_table_lock);
+    fake_cuda_fail_on(-1, name, nth, code);
+}
+
+void fake_cuda_fail_on(int device, const char *name, int nth, int code)
+{
+    table_guard guard(fake_table_lock);
+    knobs.fail_device = device;
     knobs.fail_name = name;
     knobs.fail_nth = nth;
     knobs.fail_code = code;

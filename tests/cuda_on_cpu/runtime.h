@@ -48,6 +48,7 @@ cudaError_t fake_misuse(cudaError_t error, const char *call, const char *what, .
     __attribute__((format(printf, 3, 4)));
 int fake_current_device();
 size_t fake_total_memory();
+int fake_shared_memory();
 
 #define FAKE_CALL(name)                                              \
     do {                                                             \
@@ -81,6 +82,8 @@ int fake_stream_device(cudaStream_t stream);
 cudaError_t fake_forbidden_in_capture(const char *call);
 /* Runs one piece of a stream's work without waiting. False: there is none left. */
 bool fake_poke(cudaStream_t stream);
+/* The same of a stream of another thread, which may be gone; not while a thread is at work for its device. */
+void fake_poke_of(int device, cudaStream_t stream);
 /* Runs all the work of a device: of every stream, or only of those that block the default one. */
 void fake_drain_device(int device, bool non_blocking_too);
 

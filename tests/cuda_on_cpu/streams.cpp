@@ -150,6 +150,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     if (!stream)
         return fake_misuse(cudaErrorInvalidResourceHandle, "cudaStreamDestroy", "default stream");
     drain(s);
+    std::lock_guard<std::recursive_mutex> run(run_locks[s->device]); /* no other thread is at it (fake_poke_of) */
     table_guard guard(fake_table_lock);
     fake_streams.erase(s);
     fake_counts.streams--;
@@ -189,6 +190,19 @@ bool fake_poke(cudaStream_t stream)
     return has_work(s);
 }
 
+void fake_poke_of(int device, cudaStream_t stream)
+{
+    std::unique_lock<std::recursive_mutex> run(run_locks[device], std::try_to_lock);
+    if (!run.owns_lock())
+        return;
+    {
+        table_guard guard(fake_table_lock);
+        if (!fake_streams.count(stream))
+            return;
+    }
+    step(stream, false);
+}
+
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     FAKE_CALL("cudaStreamQuery");
@@ -206,6 +220,7 @@ struct event_state {
     cudaStream_t stream;
     uint64_t recorded, done; /* how often; done follows when the stream gets there */
     bool captured;
+    bool timed;
     double ms;
 };
 
@@ -226,11 +241,12 @@ static cudaError_t no_event(const char *call, cudaEvent_t event)
     return fake_misuse(cudaErrorInvalidResourceHandle, call, "no event %p", (void *)event);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags)
 {
     FAKE_CALL("cudaEventCreateWithFlags");
     table_guard guard(fake_table_lock);
     *event = new CUevent_st{std::make_shared<event_state>()};
+    (*event)->state->timed = !(flags & cudaEventDisableTiming);
     events.insert(*event);
     fake_counts.events++;
     return cudaSuccess;
@@ -327,8 +343,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
 {
     FAKE_CALL("cudaEventElapsedTime");
     const std::shared_ptr<event_state> a = find_event(start), b = find_event(end);
-    if (!a || !b || a->recorded == 0 || b->recorded == 0)
-        return fake_misuse(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime", "not recorded");
+    if (!a || !b || !a->timed || !b->timed || a->recorded == 0 || b->recorded == 0)
+        return fake_misuse(cudaErrorInvalidResourceHandle, "cudaEventElapsedTime", "not recorded, or not timed");
     if (!is_done(a.get(), a->recorded) || !is_done(b.get(), b->recorded))
         return fake_error(cudaErrorNotReady);
     *ms = float(b->ms - a->ms);

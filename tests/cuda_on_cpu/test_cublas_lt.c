@@ -159,7 +159,7 @@ static void test_what_is_refused(void **state)
     fixture *f = *state;
     cublasLtMatmulHeuristicResult_t chosen = choose(f), result;
     cublasLtMatmulAlgo_t unknown = {{0}};
-    uint16_t *w = f->w;
+    uint16_t *w = f->w, *x = f->x;
     int found;
     assert_int_equal(multiply(f, &chosen.algo, 0), CUBLAS_STATUS_INVALID_VALUE);
     assert_int_equal(multiply(f, &unknown, WORKSPACE), CUBLAS_STATUS_INVALID_VALUE);
@@ -168,6 +168,12 @@ static void test_what_is_refused(void **state)
     f->w = w + 8; /* its end lies outside */
     assert_int_equal(multiply(f, &chosen.algo, WORKSPACE), CUBLAS_STATUS_INVALID_VALUE);
     f->w = w;
+    set_tokens(f, MOST - 1);
+    chosen = choose(f);
+    f->x = x + 8; /* aligned for 16-byte loads only, which the choice does not know */
+    assert_int_equal(multiply(f, &chosen.algo, WORKSPACE), CUBLAS_STATUS_INVALID_VALUE);
+    f->x = x;
+    assert_int_equal(multiply(f, &chosen.algo, WORKSPACE), CUBLAS_STATUS_SUCCESS);
     const uint64_t wrong = ROWS + 1;
     OK(cublasLtMatrixLayoutSetAttribute(f->w_layout, CUBLASLT_MATRIX_LAYOUT_COLS, &wrong,
                                         sizeof wrong));

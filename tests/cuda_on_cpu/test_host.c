@@ -111,7 +111,7 @@ static void test_who_waits_for_whom(void **state)
 
 static void test_queries_and_events(void **state)
 {
-    cudaEvent_t first, last;
+    cudaEvent_t first, last, untimed;
     float ms = -1;
     (void)state;
     OK(cudaEventCreate(&first));
@@ -126,7 +126,13 @@ static void test_queries_and_events(void **state)
     OK(cudaEventSynchronize(last));
     OK(cudaEventElapsedTime(&ms, first, last));
     assert_true(ms >= 0);
-    OK(cudaStreamQuery(stream)); /* the second memset, the only work left */
+    OK(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming));
+    OK(cudaEventRecord(untimed, stream));
+    OK(cudaEventSynchronize(untimed));
+    assert_int_equal(cudaEventElapsedTime(&ms, first, untimed), cudaErrorInvalidResourceHandle);
+    OK(cudaEventDestroy(untimed));
+    OK(cudaMemsetAsync(mem, 2, N, stream));
+    OK(cudaStreamQuery(stream)); /* the last memset, the only work left */
     OK(cudaMemsetAsync(mem, 2, N, stream));
     OK(cudaMemsetAsync(mem, 2, N, stream));
     assert_int_equal(cudaStreamQuery(stream), cudaErrorNotReady);

@@ -265,6 +265,38 @@ static void keep_a_graph(rank *r)
     cudaStreamEndCapture(r->stream, &graph);
 }
 
+static void abort_with_a_graph(rank *r)
+{
+    keep_a_graph(r);
+    ncclCommAbort(r->comm);
+}
+
+static void run_aborting(void)
+{
+    run_ranks(abort_with_a_graph, 0);
+}
+
+/* Rank 1 does by itself what the others do by a graph. */
+static void capture_apart(rank *r)
+{
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    if (r->rank != 1)
+        cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal);
+    ncclAllReduce(r->x, r->x, N, ncclFloat, ncclSum, r->comm, r->stream);
+    if (r->rank != 1) {
+        cudaStreamEndCapture(r->stream, &graph);
+        cudaGraphInstantiate(&exec, graph, 0);
+        cudaGraphLaunch(exec, r->stream);
+    }
+    cudaStreamSynchronize(r->stream);
+}
+
+static void run_capturing_apart(void)
+{
+    run_ranks(capture_apart, 0);
+}
+
 static void run_keeping(void)
 {
     run_ranks(keep_a_graph, 0);
@@ -275,6 +307,8 @@ static void test_broken_rules(void **state)
     (void)state;
     assert_true(dies_saying(run_differing, "ncclAllReduce of 9 values"));
     assert_true(dies_saying(run_keeping, "held by a graph"));
+    assert_true(dies_saying(run_aborting, "held by a graph"));
+    assert_true(dies_saying(run_capturing_apart, "captured as number 0"));
 }
 
 int main(void)

@@ -16,8 +16,7 @@ struct fr_device {
     std::vector<command> commands; /* not run yet */
     bool record;
     cudaGraphExec_t graph;
-    fr_status (*check)(void *ctx);
-    void *ctx;
+    fr_device_peers peers;
 };
 
 static fr_status check_cuda(cudaError_t error, const char *what)
@@ -75,7 +74,7 @@ static fr_status await(fr_device *dev)
 {
     for (;;) {
         const cudaError_t error = cudaStreamQuery(dev->stream);
-        const fr_status st = dev->check ? dev->check(dev->ctx) : FR_OK;
+        const fr_status st = dev->peers.check ? dev->peers.check(dev->peers.ctx) : FR_OK;
         if (st != FR_OK)
             return st;
         if (error != cudaErrorNotReady)
@@ -178,12 +177,10 @@ static fr_status device_add(fr_device *dev, float *x, const float *y, int n, int
     return device_enqueue(dev, launch_add, &args, sizeof args);
 }
 
-static void device_watch(fr_device *dev, fr_status (*check)(void *ctx), void *ctx)
+static void device_set_peers(fr_device *dev, const fr_device_peers *peers)
 {
-    dev->check = check;
-    dev->ctx = ctx;
-    if (!check)
-        forget_graph(dev);
+    dev->peers = peers ? *peers : fr_device_peers();
+    forget_graph(dev);
 }
 
 static fr_ops make_ops()
@@ -199,7 +196,7 @@ static fr_ops make_ops()
     o.add = device_add;
     o.sync = device_sync;
     o.enqueue = device_enqueue;
-    o.watch = device_watch;
+    o.set_peers = device_set_peers;
     return o;
 }
 

@@ -159,12 +159,44 @@ static void test_sums_as_nccl_likes(void **state)
     rank_thread_ended(&ranks[0], FR_EMISMATCH, "want");
 }
 
+/* The device has room for the largest sum from the beginning. */
+static fr_status sum_in_reserved(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    void *x = NULL;
+    FR_TRY(ops->mem_alloc(dev, LARGEST * sizeof(float), &x));
+    FR_TRY(c->ops->agree(c, FR_OK));
+    const size_t before = fake_cuda_count().device_bytes;
+    FR_TRY(c->ops->agree(c, FR_OK));
+    for (int i = 0; i < N_SIZES; i++)
+        FR_TRY(c->ops->all_reduce_sum(c, x, sizes[i]));
+    FR_TRY(ops->sync(dev));
+    FR_TRY(c->ops->agree(c, FR_OK));
+    const size_t after = fake_cuda_count().device_bytes;
+    FR_TRY(c->ops->agree(c, after == before ? FR_OK
+                                            : fr_fail(FR_EMISMATCH, "rank %d: %zu bytes became %zu", r->options.rank,
+                                                      before, after)));
+    ops->mem_free(dev, x);
+    return FR_OK;
+}
+
+static void test_room_for_the_largest(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST}, .use = sum_in_reserved};
+    for (int n = 2; n <= MOST_RANKS; n++) {
+        rank_thread ranks[MOST_RANKS];
+        run(&p, ranks, n);
+        for (int i = 0; i < n; i++)
+            rank_thread_ended(&ranks[i], FR_OK, "");
+    }
+}
+
 /* What is in host memory goes through the communicator below, and its limits hold. */
 static fr_status pass_on(rank_thread *r, fr_comm *c, fr_device *dev)
 {
     (void)dev;
     int mine = r->options.rank, all[MOST_RANKS] = {0}, told = mine == 0 ? 42 : 0;
-    FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all));
+    FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all, 0));
     FR_TRY(c->ops->broadcast(c, &told, sizeof told));
     for (int i = 0; i < c->size; i++)
         if (all[i] != i || told != 42)
@@ -368,6 +400,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_sums_in_rank_order, set_up),
         cmocka_unit_test_setup(test_sums_as_nccl_likes, set_up),
+        cmocka_unit_test_setup(test_room_for_the_largest, set_up),
         cmocka_unit_test_setup(test_passes_on, set_up),
         cmocka_unit_test_setup(test_stalled_rank, set_up),
         cmocka_unit_test_setup(test_stalled_stream, set_up),

@@ -91,7 +91,7 @@ static fr_status gather_or_agree(rank_thread *m)
     uint8_t x = 0, all[2];
     if (m->options.rank == 0)
         return m->comm->ops->agree(m->comm, FR_OK);
-    return m->comm->ops->all_gather(m->comm, &x, 1, all);
+    return m->comm->ops->all_gather(m->comm, &x, 1, all, 0);
 }
 
 static void test_apart(void **state)

@@ -15,7 +15,10 @@
 
 typedef struct fr_comm fr_comm;
 
-enum { FR_COMM_WHY = 200 }; /* bytes of a reason in a roll call, its end included */
+enum {
+    FR_COMM_WHY = 200,       /* bytes of a reason in a roll call, its end included */
+    FR_COMM_LEAVE_MS = 2000, /* for the others to notice that this rank gives up, and to say a word */
+};
 
 typedef struct fr_comm_ops {
     const char *name; /* "self", "mpi", "staged", "nccl" */
@@ -24,8 +27,9 @@ typedef struct fr_comm_ops {
     fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
     /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
     fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
-    /* out [size][bytes] on every rank. */
-    fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
+    /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: it waits for ever, or as long as
+     * this communicator does for anything. */
+    fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
     /* The leader's `bytes` bytes to every rank; all know the size. */
     fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
     /* How the work that each rank does alone went: status and cause of the first rank that failed, on every rank, so
@@ -35,11 +39,14 @@ typedef struct fr_comm_ops {
      * sleep until the leader's command wakes them; an idle rank uses no CPU. */
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
     fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out); /* followers; valid until the next wait */
-    /* After a failure that leaves the ranks no common way on; no collective, since ranks may be lost. Every rank calls it
-     * once: when it notices the failure, or when alarmed() says that another rank has called. Sets heard_out [size] for
-     * those that called within wait_ms, this one included. why [FR_COMM_WHY]: what this rank noticed; when that is "", it
-     * becomes what another one did. From then on the group can only be closed. Both are NULL where ranks cannot be lost,
-     * and in communicators over another. */
+    /* This rank cannot go on, for the cause of the last error. The others end with that cause what they wait for, but for a
+     * sum of comm_mpi: those ranks end with their mpirun. From then on the group can only be closed. No collective; does
+     * nothing when the group was given up already. NULL in a group of one rank. */
+    void (*give_up)(fr_comm *c);
+    /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed() says
+     * that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one included. why
+     * [FR_COMM_WHY]: what this rank noticed; when that is "", it becomes what another one did. Both are NULL in a group of
+     * one rank, and in communicators over another. */
     fr_status (*roll_call)(fr_comm *c, int wait_ms, char *why, bool *heard_out);
     bool (*alarmed)(fr_comm *c);
     void (*close)(fr_comm **c);

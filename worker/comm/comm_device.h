@@ -16,9 +16,14 @@
 
 enum { FR_COMM_TIMEOUT_MS = 30000 };
 
+/* What NCCL takes of a GPU's memory for a communicator, about: an estimate, for advice to who has none yet. It has
+ * buffers of 4 MiB (NCCL_BUFFSIZE) and those of other protocols for each channel to a peer, and tens of channels. */
+#define FR_COMM_DEVICE_BYTES ((int64_t)512 << 20)
+
 typedef struct fr_comm_device_options {
     bool share_gpu;       /* ranks may share a GPU: sums are staged */
     bool batch_invariant; /* sums in rank order, not as NCCL's choice for the size has it */
+    size_t max_sum;       /* floats of the largest sum to come: what it needs is allocated at once. 0: as sums come */
     int timeout_ms;       /* of connecting the ranks, and of each wait for a sum; 0: FR_COMM_TIMEOUT_MS */
 } fr_comm_device_options;
 

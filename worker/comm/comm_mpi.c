@@ -11,9 +11,10 @@
  * leader rings or IDLE_WAKE_MS are over (rings can be lost). Order matters: the leader starts the send before it rings,
  * and the follower takes old rings before it probes the last time, so a command is seen or its ring is still to come.
  *
- * Roll calls. Each rank sends a word to all others and listens until its time is over; nothing waits for a send. A rank
- * that was lost would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun end what is left of a group
- * in which a rank ended without it.
+ * Giving up. A rank that cannot go on calls the roll: each sends a word to all others and listens until its time is over;
+ * nothing waits for a send. Waits of all collectives but sums look for such words. A rank that was lost, or a collective
+ * that was left under way, would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun end what is left
+ * of a group in which a rank ended without it.
  *
  * MPI exists once a process and cannot start twice, hence the one static below. All calls come from one thread. */
 #include "comm.h"
@@ -45,6 +46,11 @@ enum {
 
 static int n_open; /* communicators; the close of the last one finalises MPI */
 
+typedef struct verdict {
+    int32_t status;
+    char cause[500];
+} verdict;
+
 typedef struct mpi_comm {
     fr_comm base;
     MPI_Comm mpi;
@@ -52,13 +58,19 @@ typedef struct mpi_comm {
     fr_buf scratch;
     int *counts, *offsets, *tile_counts,
         *tile_offsets;  /* [size] each, of one allocation at counts */
+    fr_buf exchange;    /* of the collective under way: an abandoned one may still write there */
     MPI_Request *sends; /* [size] leader */
     fr_doorbell *bell;
     fr_doorbell_address *bells; /* [size] leader: where each rank sleeps */
     uint64_t key, n_commands;
     fr_buf command; /* the last one received */
-    bool lost;      /* a rank did not answer the roll call */
+    int vote, first; /* of agree, as is what a rank that failed tells */
+    verdict told;
+    bool rolled;    /* this rank has given up */
+    bool unfinished; /* a rank did not answer the roll call, or a collective is still under way */
+    bool *heard;    /* [size] who has given up */
     char roll_word[FR_COMM_WHY];
+    char heard_why[FR_COMM_WHY]; /* of the first that had a reason */
 } mpi_comm;
 
 static fr_status mpi_check(int rc, const char *what)
@@ -76,12 +88,106 @@ static mpi_comm *of(fr_comm *c)
     return (mpi_comm *)c;
 }
 
+/* ---- other ranks that give up */
+
+/* Takes in a word of a roll call if there is one. */
+static fr_status hear(mpi_comm *m, int *found_out)
+{
+    MPI_Status status;
+    char word[FR_COMM_WHY] = "";
+    FR_TRY(mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, m->mpi, found_out, &status), "roll_call"));
+    if (!*found_out)
+        return FR_OK;
+    FR_TRY(mpi_check(MPI_Recv(word, sizeof word, MPI_BYTE, status.MPI_SOURCE, ROLL_TAG, m->mpi,
+                              MPI_STATUS_IGNORE),
+                     "roll_call"));
+    m->heard[status.MPI_SOURCE] = true;
+    if (!m->heard_why[0])
+        memcpy(m->heard_why, word, sizeof word);
+    return FR_OK;
+}
+
+static bool mpi_alarmed(fr_comm *c)
+{
+    mpi_comm *m = of(c);
+    int found = 0;
+    if (!m->heard) /* the group is not formed yet */
+        return false;
+    return hear(m, &found) != FR_OK || memchr(m->heard, true, (size_t)m->base.size) != NULL;
+}
+
+static fr_status look_for_alarm(mpi_comm *m)
+{
+    if (!m->rolled && !mpi_alarmed(&m->base))
+        return FR_OK;
+    return fr_fail(FR_EPEER, "%s", m->heard_why[0] ? m->heard_why : "a rank gave the group up");
+}
+
+/* Until a collective is over. wait_ms 0: for ever. */
+static fr_status await(mpi_comm *m, MPI_Request *request, int wait_ms, const char *what)
+{
+    const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
+    int done = 0;
+    FR_TRY(mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what));
+    while (!done) {
+        fr_status st = look_for_alarm(m);
+        if (st == FR_OK && wait_ms > 0 && fr_now_ns() > end)
+            st = fr_fail(FR_EPEER, "rank %d: %s: not all ranks were there in %d ms", m->base.rank, what, wait_ms);
+        m->unfinished = m->unfinished || st != FR_OK;
+        FR_TRY(st);
+        if (m->yield)
+            sched_yield();
+        FR_TRY(mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what));
+    }
+    return FR_OK;
+}
+
+static fr_status mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
+{
+    mpi_comm *m = of(c);
+    const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
+    m->rolled = true;
+    m->heard[m->base.rank] = true;
+    memcpy(m->roll_word, why, sizeof m->roll_word);
+    for (int r = 0; r < m->base.size; r++) {
+        MPI_Request send;
+        if (r == m->base.rank)
+            continue;
+        FR_TRY(mpi_check(MPI_Isend(m->roll_word, sizeof m->roll_word, MPI_BYTE, r, ROLL_TAG, m->mpi,
+                                   &send),
+                         "roll_call"));
+        FR_TRY(mpi_check(MPI_Request_free(&send), "roll_call"));
+    }
+    while (memchr(m->heard, false, (size_t)m->base.size) && fr_now_ns() < end) {
+        int found = 0;
+        FR_TRY(hear(m, &found));
+        if (!found)
+            fr_sleep_ms(1);
+    }
+    m->unfinished = m->unfinished || memchr(m->heard, false, (size_t)m->base.size);
+    if (!why[0])
+        memcpy(why, m->heard_why, sizeof m->heard_why);
+    if (heard_out)
+        memcpy(heard_out, m->heard, (size_t)m->base.size * sizeof *heard_out);
+    return FR_OK;
+}
+
+static void mpi_give_up(fr_comm *c)
+{
+    char why[FR_COMM_WHY];
+    snprintf(why, sizeof why, "%s", fr_cause());
+    if (!of(c)->rolled && mpi_roll_call(c, FR_COMM_LEAVE_MS, why, NULL) != FR_OK)
+        of(c)->unfinished = true;
+}
+
 static fr_status check_bytes(const mpi_comm *m, size_t bytes, const char *what)
 {
     if (bytes > (size_t)INT_MAX / (size_t)m->base.size)
         return fr_fail(FR_ELIMIT, "%s: a message of %zu bytes is too large", what, bytes);
     return FR_OK;
 }
+
+/* ---- collectives */
 
 /* Room for `bytes`, contents undefined. Grown, never shrunk: the largest pass of a session comes first or soon. */
 static fr_status make_room(fr_buf *b, size_t bytes)
@@ -168,41 +274,74 @@ static fr_status mpi_all_reduce_sum(fr_comm *c, float *x, size_t n)
 static fr_status mpi_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
 {
     mpi_comm *m = of(c);
+    const size_t n_out = c->rank == 0 ? bytes * (size_t)c->size : 0;
+    MPI_Request request;
     FR_TRY(check_bytes(m, bytes, "gather"));
-    return mpi_check(MPI_Gather(mine, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, 0, m->mpi),
-                     "gather");
+    FR_TRY(make_room(&m->exchange, bytes + n_out));
+    uint8_t *in = m->exchange.data, *all = in + bytes;
+    memcpy(in, mine, bytes);
+    FR_TRY(mpi_check(MPI_Igather(in, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, m->mpi, &request), "gather"));
+    FR_TRY(await(m, &request, 0, "gather"));
+    if (n_out > 0)
+        memcpy(out, all, n_out);
+    return FR_OK;
 }
 
-static fr_status mpi_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+static fr_status mpi_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     mpi_comm *m = of(c);
+    const size_t n_out = bytes * (size_t)c->size;
+    MPI_Request request;
     FR_TRY(check_bytes(m, bytes, "all_gather"));
-    return mpi_check(MPI_Allgather(mine, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, m->mpi),
-                     "all_gather");
+    FR_TRY(make_room(&m->exchange, bytes + n_out));
+    uint8_t *in = m->exchange.data, *all = in + bytes;
+    memcpy(in, mine, bytes);
+    FR_TRY(mpi_check(MPI_Iallgather(in, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->mpi, &request),
+                     "all_gather"));
+    FR_TRY(await(m, &request, wait_ms, "all_gather"));
+    memcpy(out, all, n_out);
+    return FR_OK;
 }
 
 static fr_status mpi_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     mpi_comm *m = of(c);
+    MPI_Request request;
     FR_TRY(check_bytes(m, bytes, "broadcast"));
-    return mpi_check(MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, m->mpi), "broadcast");
+    FR_TRY(make_room(&m->exchange, bytes));
+    if (c->rank == 0)
+        memcpy(m->exchange.data, data, bytes);
+    FR_TRY(mpi_check(MPI_Ibcast(m->exchange.data, (int)bytes, MPI_BYTE, 0, m->mpi, &request), "broadcast"));
+    FR_TRY(await(m, &request, 0, "broadcast"));
+    memcpy(data, m->exchange.data, bytes);
+    return FR_OK;
+}
+
+/* Which rank is the first that failed; the number of ranks when none did. */
+static fr_status find_first_failure(mpi_comm *m, fr_status mine, int *first_out)
+{
+    MPI_Request request;
+    m->vote = mine == FR_OK ? m->base.size : m->base.rank;
+    FR_TRY(mpi_check(MPI_Iallreduce(&m->vote, &m->first, 1, MPI_INT, MPI_MIN, m->mpi, &request), "agree"));
+    FR_TRY(await(m, &request, 0, "agree"));
+    *first_out = m->first;
+    return FR_OK;
 }
 
 static fr_status mpi_agree(fr_comm *c, fr_status mine)
 {
     mpi_comm *m = of(c);
-    int failed = mine == FR_OK ? m->base.size : m->base.rank, first = 0;
-    struct {
-        int32_t status;
-        char cause[500];
-    } verdict = {.status = mine};
-    FR_TRY(mpi_check(MPI_Allreduce(&failed, &first, 1, MPI_INT, MPI_MIN, m->mpi), "agree"));
-    if (first == m->base.size)
-        return FR_OK;
+    int first = 0;
+    MPI_Request request;
+    m->told = (verdict){.status = mine};
     if (mine != FR_OK)
-        snprintf(verdict.cause, sizeof verdict.cause, "%s", fr_cause());
-    FR_TRY(mpi_check(MPI_Bcast(&verdict, sizeof verdict, MPI_BYTE, first, m->mpi), "agree: cause"));
-    return fr_fail((fr_status)verdict.status, "%s", verdict.cause);
+        snprintf(m->told.cause, sizeof m->told.cause, "%s", fr_cause());
+    FR_TRY(find_first_failure(m, mine, &first));
+    if (first == c->size)
+        return FR_OK;
+    FR_TRY(mpi_check(MPI_Ibcast(&m->told, sizeof m->told, MPI_BYTE, first, m->mpi, &request), "agree: cause"));
+    FR_TRY(await(m, &request, 0, "agree: cause"));
+    return fr_fail((fr_status)m->told.status, "%s", m->told.cause);
 }
 
 static fr_status mpi_command_send(fr_comm *c, const void *data, size_t bytes)
@@ -210,6 +349,7 @@ static fr_status mpi_command_send(fr_comm *c, const void *data, size_t bytes)
     mpi_comm *m = of(c);
     if (m->base.rank != 0)
         return fr_fail(FR_EINVAL, "command_send: rank %d is not the leader", m->base.rank);
+    FR_TRY(look_for_alarm(m));
     FR_TRY(check_bytes(m, bytes, "command_send"));
     m->n_commands++;
     const int n_followers = m->base.size - 1;
@@ -243,6 +383,7 @@ static fr_status await_command(mpi_comm *m, MPI_Status *status_out)
     FR_TRY(probe(m, SPIN_NS, &found, status_out));
     uint64_t rung = found ? 0 : fr_doorbell_wait(m->bell, m->key, 0);
     while (!found) {
+        FR_TRY(look_for_alarm(m));
         FR_TRY(probe(m, rung > m->n_commands ? RUNG_SPIN_NS : 0, &found, status_out));
         if (!found)
             rung = fr_doorbell_wait(m->bell, m->key, IDLE_WAKE_MS);
@@ -270,73 +411,35 @@ static fr_status mpi_command_wait(fr_comm *c, const void **data_out, size_t *byt
     return FR_OK;
 }
 
-/* A word of the roll call, taken in if there is one. */
-static fr_status hear(mpi_comm *m, char *why, bool *heard, int *found_out)
+static void free_comm(mpi_comm *m)
 {
-    MPI_Status status;
-    char word[FR_COMM_WHY] = "";
-    FR_TRY(mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, m->mpi, found_out, &status), "roll_call"));
-    if (!*found_out)
-        return FR_OK;
-    FR_TRY(mpi_check(MPI_Recv(word, sizeof word, MPI_BYTE, status.MPI_SOURCE, ROLL_TAG, m->mpi,
-                              MPI_STATUS_IGNORE),
-                     "roll_call"));
-    heard[status.MPI_SOURCE] = true;
-    if (!why[0])
-        memcpy(why, word, sizeof word);
-    return FR_OK;
-}
-
-static fr_status mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
-{
-    mpi_comm *m = of(c);
-    const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
-    memcpy(m->roll_word, why, sizeof m->roll_word);
-    for (int r = 0; r < m->base.size; r++) {
-        MPI_Request send;
-        heard_out[r] = r == m->base.rank;
-        if (r == m->base.rank)
-            continue;
-        FR_TRY(mpi_check(MPI_Isend(m->roll_word, sizeof m->roll_word, MPI_BYTE, r, ROLL_TAG, m->mpi,
-                                   &send),
-                         "roll_call"));
-        FR_TRY(mpi_check(MPI_Request_free(&send), "roll_call"));
-    }
-    while (memchr(heard_out, false, (size_t)m->base.size) && fr_now_ns() < end) {
-        int found = 0;
-        FR_TRY(hear(m, why, heard_out, &found));
-        if (!found)
-            fr_sleep_ms(1);
-    }
-    m->lost = memchr(heard_out, false, (size_t)m->base.size) != NULL;
-    return FR_OK;
-}
-
-static bool mpi_alarmed(fr_comm *c)
-{
-    int found = 0;
-    return MPI_Iprobe(MPI_ANY_SOURCE, ROLL_TAG, of(c)->mpi, &found, MPI_STATUS_IGNORE) ==
-               MPI_SUCCESS &&
-           found;
-}
-
-static void mpi_close(fr_comm **c)
-{
-    if (!c || !*c)
-        return;
-    mpi_comm *m = of(*c);
-    const bool lost = m->lost;
-    if (m->mpi != MPI_COMM_NULL && !lost)
-        MPI_Comm_free(&m->mpi);
     fr_doorbell_close(&m->bell);
     fr_buf_free(&m->scratch);
+    fr_buf_free(&m->exchange);
     fr_buf_free(&m->command);
     free(m->counts);
     free(m->sends);
     free(m->bells);
+    free(m->heard);
     free(m);
+}
+
+static void mpi_close(fr_comm **c)
+{
+    static mpi_comm *unfinished; /* MPI may write there until the process ends */
+    if (!c || !*c)
+        return;
+    mpi_comm *m = of(*c);
     *c = NULL;
-    if (--n_open == 0 && !lost)
+    n_open--;
+    if (m->unfinished) {
+        unfinished = m;
+        return;
+    }
+    if (m->mpi != MPI_COMM_NULL)
+        MPI_Comm_free(&m->mpi);
+    free_comm(m);
+    if (n_open == 0 && !unfinished)
         MPI_Finalize();
 }
 
@@ -349,6 +452,7 @@ static const fr_comm_ops mpi_ops = {
     .agree = mpi_agree,
     .command_send = mpi_command_send,
     .command_wait = mpi_command_wait,
+    .give_up = mpi_give_up,
     .roll_call = mpi_roll_call,
     .alarmed = mpi_alarmed,
     .close = mpi_close,
@@ -446,7 +550,8 @@ static fr_status prepare(mpi_comm *m, int local)
     m->counts = calloc(4 * size, sizeof *m->counts);
     m->sends = calloc(size, sizeof *m->sends);
     m->bells = calloc(size, sizeof *m->bells);
-    if (!m->counts || !m->sends || !m->bells)
+    m->heard = calloc(size, sizeof *m->heard);
+    if (!m->counts || !m->sends || !m->bells || !m->heard)
         return fr_no_memory();
     m->offsets = m->counts + size;
     m->tile_counts = m->offsets + size;
@@ -457,7 +562,7 @@ static fr_status prepare(mpi_comm *m, int local)
 static fr_status exchange_bells(mpi_comm *m)
 {
     const fr_doorbell_address where = fr_doorbell_where(m->bell);
-    FR_TRY(mpi_all_gather(&m->base, &where, sizeof where, m->bells));
+    FR_TRY(mpi_all_gather(&m->base, &where, sizeof where, m->bells, 0));
     if (m->base.rank == 0 && getrandom(&m->key, sizeof m->key, 0) != (ssize_t)sizeof m->key)
         m->key = fr_now_ns(); /* the key only keeps other groups' rings apart */
     return mpi_broadcast(&m->base, &m->key, sizeof m->key);

@@ -7,18 +7,24 @@
  *   large messages            each rank adds its piece for all (all to all), then the pieces are brought to everyone.
  * What that costs beside ncclAllReduce: size - 1 small kernels a sum, and for small messages size / 2 times the bytes.
  *
- * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed. Scratch grows only after a
- * sync, when nothing recorded is under way; what is recorded later holds the new address.
+ * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed, on all ranks or on none
+ * (NCCL User Guide, "Using NCCL with CUDA Graphs"): the devices see to that through compare(). Scratch grows only after a
+ * sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum is known
+ * at opening, it does not grow later.
+ *
+ * What is in host memory, plans and answers, stays with the host communicator: a collective that waits in the GPU's queue
+ * for the next plan would keep an idle GPU busy.
  *
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began. A
  * sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while the
  * host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when the
- * host has waited for timeout_ms since its last call here. Giving up: ncclCommAbort, which lets the kernels leave; then a
+ * host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort, which lets the kernels leave; then a
  * roll call over the host communicator, so that all ranks leave at once and the cause names those not heard of.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call looks
- * there first, also those that are only passed on: an answer must not travel when its sums did not. ncclCommDestroy waits
- * until no recorded pass holds the communicator: the device must have dropped them by then (watch with NULL). */
+ * there first, also those that are only passed on: an answer must not travel when its sums did not. ncclCommDestroy and
+ * ncclCommAbort wait until no recorded pass holds the communicator: the device must have forgotten them by then
+ * (set_peers). */
 #include "comm_device.h"
 
 #include <nccl.h>
@@ -34,7 +40,6 @@
 enum {
     SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
     PIECE = 64,            /* floats: pieces of large sums are multiples, so that kernels find them aligned */
-    ROLL_CALL_MS = 2000,   /* for the others to look, and to say a word */
 };
 
 typedef struct nccl_comm {
@@ -48,6 +53,8 @@ typedef struct nccl_comm {
     uint64_t n_sums; /* enqueued */
     uint64_t waiting_since; /* clock of the first look since the last call; 0: none yet */
     ncclResult_t launched;  /* the first error of a launch */
+    fr_device_peers peers;
+    int64_t (*compared)[2]; /* [size] */
     char cause[400];        /* of giving up; "": not given up */
 } nccl_comm;
 
@@ -106,10 +113,11 @@ static fr_status give_up(nccl_comm *m, const char *why)
     char word[FR_COMM_WHY], silent[128] = "";
     bool *heard = calloc((size_t)host->size, sizeof *heard);
     snprintf(word, sizeof word, "%s", why);
+    m->over.ops->set_peers(m->over.dev, &m->peers); /* forget what was recorded */
     if (m->nccl)
         ncclCommAbort(m->nccl);
     m->nccl = NULL;
-    if (heard && host->ops->roll_call && host->ops->roll_call(host, ROLL_CALL_MS, word, heard) == FR_OK)
+    if (heard && host->ops->roll_call && host->ops->roll_call(host, FR_COMM_LEAVE_MS, word, heard) == FR_OK)
         name_silent(m, heard, silent, sizeof silent);
     free(heard);
     snprintf(m->cause, sizeof m->cause, "%s%s", word[0] ? word : "a rank gave the group up", silent);
@@ -144,7 +152,7 @@ static fr_status look_for_errors(nccl_comm *m)
     return FR_OK;
 }
 
-/* For ops->watch: while the host waits for the device. */
+/* While the host waits for the device. */
 static fr_status look(void *ctx)
 {
     nccl_comm *m = ctx;
@@ -167,6 +175,35 @@ static fr_status before(fr_comm_over *o)
     nccl_comm *m = of(&o->base);
     m->waiting_since = 0;
     return look_for_errors(m);
+}
+
+static fr_status compare(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2])
+{
+    nccl_comm *m = ctx;
+    fr_comm *host = m->over.host;
+    FR_TRY(before(&m->over));
+    if (host->ops->all_gather(host, mine, sizeof *m->compared, m->compared, m->timeout_ms) != FR_OK) {
+        char why[FR_COMM_WHY];
+        snprintf(why, sizeof why, "%s", fr_cause());
+        return give_up(m, why);
+    }
+    for (int i = 0; i < 2; i++) {
+        least[i] = greatest[i] = mine[i];
+        for (int r = 0; r < host->size; r++) {
+            const int64_t theirs = m->compared[r][i];
+            least[i] = theirs < least[i] ? theirs : least[i];
+            greatest[i] = theirs > greatest[i] ? theirs : greatest[i];
+        }
+    }
+    return FR_OK;
+}
+
+static void nccl_give_up(fr_comm *c)
+{
+    char why[FR_COMM_WHY];
+    snprintf(why, sizeof why, "%s", fr_cause());
+    if (!of(c)->cause[0])
+        give_up(of(c), why);
 }
 
 /* ---- sums */
@@ -277,23 +314,20 @@ static void launch_collect(void *stream, const void *args)
     exchange(args, stream, collected);
 }
 
-/* Room for n floats of scratch, rounded up so that it grows a few times only. */
+/* Room for n floats of scratch. */
 static fr_status make_room(nccl_comm *m, size_t n)
 {
     fr_comm_over *o = &m->over;
-    size_t cap = PIECE;
     void *mem = NULL;
     if (n <= m->cap_parts)
         return FR_OK;
-    while (cap < n)
-        cap *= 2;
     FR_TRY(o->ops->sync(o->dev)); /* earlier sums may still use it */
     o->ops->mem_free(o->dev, m->parts);
     m->parts = NULL;
     m->cap_parts = 0;
-    FR_TRY(o->ops->mem_alloc(o->dev, cap * sizeof *m->parts, &mem));
+    FR_TRY(o->ops->mem_alloc(o->dev, n * sizeof *m->parts, &mem));
     m->parts = mem;
-    m->cap_parts = cap;
+    m->cap_parts = n;
     return FR_OK;
 }
 
@@ -359,13 +393,14 @@ static void nccl_close(fr_comm **c)
     if (!c || !*c)
         return;
     nccl_comm *m = of(*c);
-    m->over.ops->watch(m->over.dev, NULL, NULL);
+    m->over.ops->set_peers(m->over.dev, NULL);
     if (m->nccl && m->connected && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
         ncclCommDestroy(m->nccl);
     else if (m->nccl)
         ncclCommAbort(m->nccl);
     m->nccl = NULL; /* freeing flushes what is pending, perhaps launches of this */
     m->over.ops->mem_free(m->over.dev, m->parts);
+    free(m->compared);
     free(m);
     *c = NULL;
 }
@@ -379,6 +414,7 @@ static const fr_comm_ops nccl_ops = {
     .agree = fr_comm_over_agree,
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
+    .give_up = nccl_give_up,
     .close = nccl_close,
 };
 
@@ -426,16 +462,18 @@ static fr_status sum_ones(nccl_comm *m, float *x, size_t n)
     return FR_OK;
 }
 
-/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded. And a rank that
- * cannot hear the others is known before the model is loaded. */
-static fr_status prove(nccl_comm *m)
+/* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded, nor take
+ * memory that the model was given. And a rank that cannot hear the others is known before the model is loaded. The
+ * largest sums of both kinds need most scratch. */
+static fr_status prove(nccl_comm *m, size_t max_sum)
 {
-    static const size_t sizes[] = {1, SMALL_SUM + 1};
+    const size_t small = max_sum < SMALL_SUM ? max_sum : SMALL_SUM, large = SMALL_SUM + 1,
+                 sizes[] = {1, large, small, max_sum}, n_sizes = max_sum > 0 ? 4 : 2;
     const fr_comm_over *o = &m->over;
     void *x = NULL;
-    fr_status st = o->ops->mem_alloc(o->dev, sizes[1] * sizeof(float), &x);
+    fr_status st = o->ops->mem_alloc(o->dev, (max_sum > large ? max_sum : large) * sizeof(float), &x);
     FR_TRY_GOTO(st, o->host->ops->agree(o->host, st), done);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && st == FR_OK; i++)
+    for (size_t i = 0; i < n_sizes && st == FR_OK; i++)
         st = sum_ones(m, x, sizes[i]);
     /* A group that was given up has ranks that do not come here. */
     if (!m->cause[0])
@@ -457,6 +495,12 @@ static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, cons
     nccl_comm *m = calloc(1, sizeof *m);
     if (!m)
         return fr_no_memory();
+    m->compared = calloc((size_t)host->size, sizeof *m->compared);
+    if (!m->compared) {
+        free(m);
+        return fr_no_memory();
+    }
+    m->peers = (fr_device_peers){.ctx = m, .check = look, .compare = compare};
     fr_comm_over_init(&m->over, &nccl_ops, host, ops, dev);
     m->over.before = before;
     m->in_rank_order = o->batch_invariant;
@@ -473,8 +517,8 @@ fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, co
     FR_TRY_GOTO(st, host->ops->agree(host, new_comm(host, ops, dev, o, &m)), fail);
     FR_TRY_GOTO(st, connect_ranks(m), fail);
     m->connected = true;
-    ops->watch(dev, look, m);
-    FR_TRY_GOTO(st, prove(m), fail);
+    ops->set_peers(dev, &m->peers);
+    FR_TRY_GOTO(st, prove(m, o->max_sum), fail);
     *out = &m->over.base;
     return FR_OK;
 fail:

@@ -37,10 +37,10 @@ fr_status fr_comm_over_gather(fr_comm *c, const void *mine, size_t bytes, void *
     return of(c)->host->ops->gather(of(c)->host, mine, bytes, out);
 }
 
-fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     FR_TRY(before(c));
-    return of(c)->host->ops->all_gather(of(c)->host, mine, bytes, out);
+    return of(c)->host->ops->all_gather(of(c)->host, mine, bytes, out, wait_ms);
 }
 
 fr_status fr_comm_over_broadcast(fr_comm *c, void *data, size_t bytes)
@@ -65,4 +65,10 @@ fr_status fr_comm_over_command_wait(fr_comm *c, const void **data_out, size_t *b
 {
     FR_TRY(before(c));
     return of(c)->host->ops->command_wait(of(c)->host, data_out, bytes_out);
+}
+
+void fr_comm_over_give_up(fr_comm *c)
+{
+    if (of(c)->host->ops->give_up)
+        of(c)->host->ops->give_up(of(c)->host);
 }

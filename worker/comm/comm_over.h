@@ -21,10 +21,11 @@ fr_status fr_comm_over_check(const fr_comm_over *o, size_t n);
 
 /* For the tables: passed on. */
 fr_status fr_comm_over_gather(fr_comm *c, const void *mine, size_t bytes, void *out);
-fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out);
+fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
 fr_status fr_comm_over_broadcast(fr_comm *c, void *data, size_t bytes);
 fr_status fr_comm_over_agree(fr_comm *c, fr_status mine);
 fr_status fr_comm_over_command_send(fr_comm *c, const void *data, size_t bytes);
 fr_status fr_comm_over_command_wait(fr_comm *c, const void **data_out, size_t *bytes_out);
+void fr_comm_over_give_up(fr_comm *c);
 
 #endif

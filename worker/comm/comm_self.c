@@ -19,6 +19,12 @@ static fr_status self_gather(fr_comm *c, const void *mine, size_t bytes, void *o
     return FR_OK;
 }
 
+static fr_status self_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
+{
+    (void)wait_ms;
+    return self_gather(c, mine, bytes, out);
+}
+
 static fr_status self_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     (void)c, (void)data, (void)bytes;
@@ -55,7 +61,7 @@ static const fr_comm_ops self_ops = {
     .name = "self",
     .all_reduce_sum = self_all_reduce_sum,
     .gather = self_gather,
-    .all_gather = self_gather,
+    .all_gather = self_all_gather,
     .broadcast = self_broadcast,
     .agree = self_agree,
     .command_send = self_command_send,

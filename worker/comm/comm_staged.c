@@ -48,6 +48,7 @@ static const fr_comm_ops staged_ops = {
     .agree = fr_comm_over_agree,
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
+    .give_up = fr_comm_over_give_up,
     .close = staged_close,
 };
 

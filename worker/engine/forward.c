@@ -18,19 +18,15 @@ static int n_local(fr_range r)
     return r.hi - r.lo;
 }
 
-static fr_status alloc_f32(fr_forward *f, int64_t rows, int64_t cols, float **out)
+size_t fr_forward_pages_bytes(const fr_config *c, const fr_slice *s, int n_pages)
 {
-    void *mem = NULL;
-    FR_TRY(f->model->ops->mem_alloc(f->model->dev, (size_t)(rows * cols) * sizeof(float), &mem));
-    *out = mem;
-    return FR_OK;
+    return (size_t)n_pages * FR_PAGE * (size_t)n_local(s->kv_heads) * (size_t)c->head_dim * sizeof(uint16_t);
 }
 
 static fr_status alloc_pages(fr_forward *f, int n_pages)
 {
     const fr_model *m = f->model;
-    size_t bytes = (size_t)n_pages * FR_PAGE * (size_t)n_local(m->slice.kv_heads) * (size_t)m->config.head_dim *
-                   sizeof(uint16_t);
+    size_t bytes = fr_forward_pages_bytes(&m->config, &m->slice, n_pages);
     f->kv = calloc((size_t)m->config.n_layers, sizeof *f->kv);
     if (!f->kv)
         return fr_no_memory();
@@ -46,22 +42,39 @@ static fr_status alloc_pages(fr_forward *f, int n_pages)
     return FR_OK;
 }
 
+/* In the order of fr_forward_floats(). */
+static void list_arrays(fr_forward *f, float **out[FR_FORWARD_ARRAYS])
+{
+    float **const all[FR_FORWARD_ARRAYS] = {&f->x, &f->h, &f->q, &f->attn, &f->k, &f->v, &f->gate, &f->up,
+                                            &f->head_x, &f->logits, &f->recent_logits};
+    memcpy(out, all, sizeof all);
+}
+
+void fr_forward_floats(const fr_config *c, const fr_slice *s, int head_rows, int max_rows,
+                       size_t out[FR_FORWARD_ARRAYS])
+{
+    const size_t n = (size_t)max_rows, dim = (size_t)c->dim, hd = (size_t)c->head_dim,
+                 q = (size_t)n_local(s->heads) * hd, kv = (size_t)n_local(s->kv_heads) * hd,
+                 ff = (size_t)n_local(s->ff);
+    const size_t all[FR_FORWARD_ARRAYS] = {n * dim, n * dim, n * q, n * q, n * kv, n * kv, n * ff, n * ff,
+                                           FR_HEAD_ROWS * dim, FR_HEAD_ROWS * (size_t)head_rows,
+                                           FR_HEAD_ROWS * FR_RECENT};
+    memcpy(out, all, sizeof all);
+}
+
 static fr_status alloc_scratch(fr_forward *f)
 {
     const fr_model *m = f->model;
-    int n = f->max_rows, dim = m->config.dim, hd = m->config.head_dim;
-    int q = n_local(m->slice.heads) * hd, kv = n_local(m->slice.kv_heads) * hd, ff = n_local(m->slice.ff);
-    FR_TRY(alloc_f32(f, n, dim, &f->x));
-    FR_TRY(alloc_f32(f, n, dim, &f->h));
-    FR_TRY(alloc_f32(f, n, q, &f->q));
-    FR_TRY(alloc_f32(f, n, q, &f->attn));
-    FR_TRY(alloc_f32(f, n, kv, &f->k));
-    FR_TRY(alloc_f32(f, n, kv, &f->v));
-    FR_TRY(alloc_f32(f, n, ff, &f->gate));
-    FR_TRY(alloc_f32(f, n, ff, &f->up));
-    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, dim, &f->head_x));
-    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, m->head.n > m->rough_head.n ? m->head.n : m->rough_head.n, &f->logits));
-    FR_TRY(alloc_f32(f, FR_HEAD_ROWS, FR_RECENT, &f->recent_logits));
+    const int n = f->max_rows;
+    float **arrays[FR_FORWARD_ARRAYS];
+    size_t floats[FR_FORWARD_ARRAYS];
+    list_arrays(f, arrays);
+    fr_forward_floats(&m->config, &m->slice, m->head.n > m->rough_head.n ? m->head.n : m->rough_head.n, n, floats);
+    for (int i = 0; i < FR_FORWARD_ARRAYS; i++) {
+        void *mem = NULL;
+        FR_TRY(m->ops->mem_alloc(m->dev, floats[i] * sizeof(float), &mem));
+        *arrays[i] = mem;
+    }
     FR_TRY(fr_recent_head_open(&f->recent, m));
     f->tokens = calloc((size_t)n, sizeof *f->tokens);
     f->pos = calloc((size_t)n, sizeof *f->pos);
@@ -99,10 +112,10 @@ void fr_forward_close(fr_forward *f)
         ops->mem_free(dev, f->kv[l].k);
         ops->mem_free(dev, f->kv[l].v);
     }
-    float *scratch[] = {f->x, f->h, f->q, f->attn, f->k, f->v, f->gate, f->up, f->head_x, f->logits,
-                        f->recent_logits};
-    for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
-        ops->mem_free(dev, scratch[i]);
+    float **arrays[FR_FORWARD_ARRAYS];
+    list_arrays(f, arrays);
+    for (int i = 0; i < FR_FORWARD_ARRAYS; i++)
+        ops->mem_free(dev, *arrays[i]);
     free(f->kv);
     free(f->tokens);
     free(f->pos);

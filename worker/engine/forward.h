@@ -10,6 +10,7 @@
 
 /* Rows asked about are put through the vocabulary head so many at a time, which bounds the logits' memory. */
 #define FR_HEAD_ROWS 32
+#define FR_FORWARD_ARRAYS 11 /* of floats in device memory */
 
 typedef struct fr_forward {
     fr_model *model;   /* borrowed */
@@ -34,6 +35,12 @@ typedef struct fr_forward {
     void (*progress)(void *ctx);   /* called after every layer; NULL: not */
     void *progress_ctx;
 } fr_forward;
+
+/* Sizes of the device memory that is allocated for a rank's slice: bytes of the pages of a layer's keys, or of its
+ * values; floats of every array, where the larger head has `head_rows` rows on this rank. */
+size_t fr_forward_pages_bytes(const fr_config *c, const fr_slice *s, int n_pages);
+void fr_forward_floats(const fr_config *c, const fr_slice *s, int head_rows, int max_rows,
+                       size_t out[FR_FORWARD_ARRAYS]);
 
 /* Allocates the scratch and n_pages cache pages a layer. */
 fr_status fr_forward_open(fr_forward *f, fr_model *model, fr_comm *comm, int max_rows, int n_pages);

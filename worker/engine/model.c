@@ -69,10 +69,11 @@ static fr_status to_q4_0(const fr_matrix *src, fr_matrix *out)
 }
 
 /* What Q4_0 would not make smaller stays as it is, and so does a slice that ends within a block. */
-static int shrinks(const fr_matrix *src)
+fr_dtype fr_model_held_type(fr_dtype t, int64_t cols, fr_draft_weights weights)
 {
-    return src->cols % fr_dtype_find(FR_Q4_0)->block_values == 0 &&
-           fr_dtype_row_bytes(FR_Q4_0, src->cols) < fr_dtype_row_bytes(src->dtype, src->cols);
+    const int shrinks = weights == FR_DRAFT_WEIGHTS_Q4_0 && cols % fr_dtype_find(FR_Q4_0)->block_values == 0 &&
+                        fr_dtype_row_bytes(FR_Q4_0, cols) < fr_dtype_row_bytes(t, cols);
+    return shrinks ? FR_Q4_0 : t;
 }
 
 /* Gives src to the device, held as wanted. *bytes_out: of the matrix that the device was given. */
@@ -80,7 +81,7 @@ static fr_status bind_matrix(fr_model *m, const fr_matrix *src, fr_draft_weights
                              int64_t *bytes_out)
 {
     fr_matrix quantised = {0};
-    if (weights == FR_DRAFT_WEIGHTS_Q4_0 && shrinks(src)) {
+    if (fr_model_held_type(src->dtype, src->cols, weights) != src->dtype) {
         FR_TRY(to_q4_0(src, &quantised));
         src = &quantised;
     }

@@ -52,6 +52,8 @@ typedef struct fr_model_load_options {
     fr_draft_weights weights;
 } fr_model_load_options;
 
+/* The type in which rows of `cols` values of a type are held. */
+fr_dtype fr_model_held_type(fr_dtype t, int64_t cols, fr_draft_weights weights);
 /* file and dev stay the caller's and outlive the model. FR_EINVAL when the rough tokens are too few for the ranks. */
 fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
                         const fr_model_load_options *options, fr_model **out);

@@ -1,8 +1,8 @@
 /* session.c: the engine's door. The leader turns appends, branches and questions into a plan (plan.h), sends it to the
  * followers, and runs it with them (forward.h). Followers only obey.
  *
- * A pass that fails leaves the group unusable for the other ranks (they may be waiting inside a sum), so the caller is
- * expected to give the group up; the leader's own sequences are put back as they were. */
+ * A pass that fails on one rank ends the group: the others may be waiting for it, and are told why. The caller can only
+ * close the session then. The leader's own sequences are put back as they were. */
 #include "session.h"
 
 #include <stdio.h>
@@ -38,6 +38,8 @@ struct fr_session {
     rank_device *devices;   /* [ranks] */
     bool shares;            /* two ranks have one device */
     fr_model_file *file;
+    fr_config config;
+    fr_ids rough_tokens;    /* of the rough head, on all ranks together; empty: there is none */
     fr_model *model;
     fr_tokenizer *tokenizer;
     fr_forward forward;
@@ -59,19 +61,6 @@ struct fr_session {
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
-static fr_status load_model(fr_session *s, const char *path, const fr_session_options *o)
-{
-    fr_ids rough = {0};
-    int size = fr_draft_vocab_size(s->tokenizer, o->draft_vocab);
-    fr_status st = size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &rough) : FR_OK;
-    const fr_model_load_options how = {.rank = s->comm->rank, .n_ranks = s->comm->size, .rough_tokens = &rough,
-                                       .weights = o->draft_weights};
-    if (st == FR_OK)
-        st = fr_model_load(s->file, s->ops, s->dev, &how, &s->model);
-    fr_ids_free(&rough);
-    return st;
-}
-
 /* Before the device is opened: its threads inherit the place, and all memory from there on, weights and KV cache too, is
  * touched first by them or this thread. Ranks that the launcher bound apart have their places already. */
 static void enter_place(fr_session *s, const fr_session_options *o)
@@ -90,12 +79,35 @@ static uint64_t digest_of(const fr_model_file *file, fr_draft_weights weights)
     return weights == FR_DRAFT_WEIGHTS_FILE ? digest : fr_hash(digest, &held, 1);
 }
 
+static fr_status cache_positions(const fr_session_options *o, int context, int64_t *out)
+{
+    int64_t positions = o->kv_positions;
+    if (positions <= 0)
+        positions = 2 * (int64_t)context < DEFAULT_KV_POSITIONS ? 2 * (int64_t)context : DEFAULT_KV_POSITIONS;
+    if (positions > INT32_MAX / 2)
+        return fr_fail(FR_EINVAL, "a KV cache of %lld positions is too large", (long long)positions);
+    *out = (positions + FR_PAGE - 1) / FR_PAGE * FR_PAGE;
+    return FR_OK;
+}
+
+/* How large everything will be. */
+static fr_status size_up(fr_session *s, const char *path, const fr_session_options *o)
+{
+    FR_TRY(fr_config_read(s->file, &s->config));
+    const int context = s->config.context, size = fr_draft_vocab_size(s->tokenizer, o->draft_vocab);
+    s->info.max_context = o->max_context > 0 && o->max_context < context ? o->max_context : context;
+    s->info.max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
+    FR_TRY(cache_positions(o, s->info.max_context, &s->info.kv_positions));
+    return size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &s->rough_tokens) : FR_OK;
+}
+
 /* What each rank does by itself: there is no collective in it, nor in load(). */
 static fr_status open_device(fr_session *s, const char *path, const fr_session_options *o)
 {
     FR_TRY(fr_ops_choose(o->backend, &s->ops));
     FR_TRY(fr_model_file_open(path, &s->file));
     FR_TRY(fr_tokenizer_from_model(s->file, &s->tokenizer));
+    FR_TRY(size_up(s, path, o));
     enter_place(s, o);
     const fr_device_options dev = {.threads = s->place.threads, .local_rank = s->comm->here,
                                    .batch_dependent = o->batch_dependent};
@@ -113,7 +125,7 @@ static fr_status compare_devices(fr_session *s, bool may_share, bool *shared_out
 {
     static const uint8_t none[FR_DEVICE_ID];
     const rank_device mine = s->devices[s->comm->rank];
-    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices));
+    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices, 0));
     *shared_out = false;
     for (int r = 1; r < s->comm->size; r++) {
         const rank_device *d = &s->devices[r];
@@ -137,6 +149,7 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
     FR_TRY(compare_devices(s, o->share_gpu, &s->shares));
     const fr_comm_device_options options = {.share_gpu = s->shares, .batch_invariant = !o->batch_dependent,
+                                            .max_sum = (size_t)s->info.max_rows * (size_t)s->config.dim,
                                             .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
@@ -144,19 +157,16 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     return FR_OK;
 }
 
-static fr_status cache_positions(const fr_session_options *o, int context, int64_t *out)
+static fr_memory_load load_of(const fr_session *s, const fr_session_options *o)
 {
-    int64_t positions = o->kv_positions;
-    if (positions <= 0)
-        positions = 2 * (int64_t)context < DEFAULT_KV_POSITIONS ? 2 * (int64_t)context : DEFAULT_KV_POSITIONS;
-    if (positions > INT32_MAX / 2)
-        return fr_fail(FR_EINVAL, "a KV cache of %lld positions is too large", (long long)positions);
-    *out = positions;
-    return FR_OK;
+    return (fr_memory_load){.file = s->file, .config = &s->config, .ops = s->ops, .n_ranks = s->comm->size,
+                            .n_rough = (int)s->rough_tokens.len, .weights = o->draft_weights,
+                            .kv_positions = s->info.kv_positions, .max_rows = s->info.max_rows,
+                            .max_context = s->info.max_context};
 }
 
 /* Before anything is loaded. Ranks that share a device share what is free there. */
-static fr_status check_memory(const fr_session *s, const fr_config *c, int64_t positions, int max_rows)
+static fr_status check_memory(const fr_session *s, const fr_memory_load *l)
 {
     size_t room = 0, total = 0;
     if (!s->ops->mem_info)
@@ -165,28 +175,25 @@ static fr_status check_memory(const fr_session *s, const fr_config *c, int64_t p
     for (int r = 0; r < s->comm->size; r++)
         sharing += memcmp(s->devices[r].id, s->devices[s->comm->rank].id, FR_DEVICE_ID) == 0;
     FR_TRY(s->ops->mem_info(s->dev, &room, &total));
-    return fr_memory_check(s->file, c, s->ops, s->comm->size, positions, max_rows, (int64_t)room / sharing);
+    return fr_memory_check(l, (int64_t)room / sharing);
 }
 
-/* How large everything will be, and whether there is room for it. */
-static fr_status size_up(fr_session *s, const fr_session_options *o)
+/* No rank looks at what is free before all have reserved, nor loads before all have looked: they may share it. */
+static fr_status make_room(fr_session *s, const fr_session_options *o)
 {
-    fr_config c;
-    int64_t positions = 0;
-    FR_TRY(fr_config_read(s->file, &c));
-    s->info.max_context = o->max_context > 0 && o->max_context < c.context ? o->max_context : c.context;
-    s->info.max_rows = o->max_rows > 0 ? o->max_rows : DEFAULT_MAX_ROWS;
-    FR_TRY(cache_positions(o, s->info.max_context, &positions));
-    s->info.kv_positions = (positions + FR_PAGE - 1) / FR_PAGE * FR_PAGE;
-    return check_memory(s, &c, s->info.kv_positions, s->info.max_rows);
+    const fr_memory_load l = load_of(s, o);
+    FR_TRY(s->comm->ops->agree(s->comm, fr_memory_reserve(&l, s->dev, s->comm->rank)));
+    return s->comm->ops->agree(s->comm, check_memory(s, &l));
 }
 
-static fr_status load(fr_session *s, const char *path, const fr_session_options *o)
+static fr_status load(fr_session *s, const fr_session_options *o)
 {
     fr_comm *comm = s->comm;
+    const fr_model_load_options how = {.rank = comm->rank, .n_ranks = comm->size, .rough_tokens = &s->rough_tokens,
+                                       .weights = o->draft_weights};
     const int context = s->info.max_context, max_rows = s->info.max_rows;
     const int n_pages = (int)(s->info.kv_positions / FR_PAGE);
-    FR_TRY(load_model(s, path, o));
+    FR_TRY(fr_model_load(s->file, s->ops, s->dev, &how, &s->model));
     const fr_config *c = &s->model->config;
     FR_TRY(fr_forward_open(&s->forward, s->model, comm, max_rows, n_pages));
     if (comm->rank == 0)
@@ -217,9 +224,8 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
     }
     FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
     FR_TRY_GOTO(st, enter_group(s, options), fail);
-    /* No rank loads before all have looked: they may share what is free. */
-    FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, size_up(s, options)), fail);
-    FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, model_path, options)), fail);
+    FR_TRY_GOTO(st, make_room(s, options), fail);
+    FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, options)), fail);
     s->info.load_s = fr_now_s() - start;
     *out = s;
     return FR_OK;
@@ -244,6 +250,7 @@ void fr_session_close(fr_session **p)
     if (s->dev)
         s->ops->close(&s->dev);
     fr_place_leave(&s->place);
+    fr_ids_free(&s->rough_tokens);
     fr_tokenizer_free(&s->tokenizer);
     fr_model_file_close(&s->file);
     fr_kv_cache_free(&s->cache);
@@ -257,17 +264,34 @@ void fr_session_close(fr_session **p)
     *p = NULL;
 }
 
+/* The other ranks learn why this one ends. A cause that came from another rank names that one. */
+static fr_status give_up(fr_session *s, fr_status st)
+{
+    char cause[512];
+    if (s->comm->size == 1)
+        return st;
+    snprintf(cause, sizeof cause, "%s", fr_cause());
+    if (st != FR_EPEER)
+        fr_fail(st, "rank %d: %s", s->comm->rank, cause);
+    s->comm->ops->give_up(s->comm);
+    return st;
+}
+
 fr_status fr_session_follow(fr_session *s)
 {
     for (;;) {
         const void *data = NULL;
         size_t n = 0;
         fr_command command = 0;
-        FR_TRY(s->comm->ops->command_wait(s->comm, &data, &n));
-        FR_TRY(fr_plan_decode(data, n, &command, &s->plan));
-        if (command == FR_COMMAND_CLOSE)
+        fr_status st = s->comm->ops->command_wait(s->comm, &data, &n);
+        if (st == FR_OK)
+            st = fr_plan_decode(data, n, &command, &s->plan);
+        if (st == FR_OK && command == FR_COMMAND_CLOSE)
             return FR_OK;
-        FR_TRY(fr_forward_run(&s->forward, &s->plan, NULL));
+        if (st == FR_OK)
+            st = fr_forward_run(&s->forward, &s->plan, NULL);
+        if (st != FR_OK)
+            return give_up(s, st);
     }
 }
 
@@ -478,7 +502,9 @@ static fr_status run(fr_session *s)
         FR_TRY(fr_plan_encode(FR_COMMAND_PASS, &s->plan, &s->command));
         FR_TRY(s->comm->ops->command_send(s->comm, s->command.data, s->command.len));
     }
-    FR_TRY(fr_forward_run(&s->forward, &s->plan, s->answers));
+    fr_status st = fr_forward_run(&s->forward, &s->plan, s->answers);
+    if (st != FR_OK)
+        return give_up(s, st);
     fr_kv_copies_clear(s->cache);
     return FR_OK;
 }

@@ -1,7 +1,7 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
  * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3"); with
- * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend. All
- * ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
+ * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend; with a
+ * moment instead, what becomes of the group when a rank fails then. All ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
  * others. "suite no-mpi": what a build without MPI says. */
 #include <sched.h>
 #include <stdio.h>
@@ -130,7 +130,7 @@ static void check_gathers(fr_comm *c)
         for (int r = 0; c->rank == 0 && r < c->size; r++)
             check_filled(all + (size_t)r * n, n, r);
         memset(all, 0, (size_t)c->size * n);
-        OK(c->ops->all_gather(c, mine, n, all));
+        OK(c->ops->all_gather(c, mine, n, all, 0));
         for (int r = 0; r < c->size; r++)
             check_filled(all + (size_t)r * n, n, r);
     }
@@ -149,7 +149,7 @@ static void check_here(fr_comm *c)
     int here = 0, before = 0, alike = 0;
     gethostname(mine->name, sizeof mine->name - 1);
     CHECK(sched_getaffinity(0, sizeof mine->cores, &mine->cores) == 0, "sched_getaffinity");
-    OK(c->ops->all_gather(c, mine, sizeof *mine, all));
+    OK(c->ops->all_gather(c, mine, sizeof *mine, all, 0));
     for (int r = 0; r < c->size; r++) {
         int is_here = strcmp(all[r].name, mine->name) == 0;
         here += is_here;
@@ -414,6 +414,56 @@ static void check_lost(void)
     CHECK(!c, "close leaves the pointer");
 }
 
+/* How a rank that waits learns that another gave up: in a gather, idle, or, when it waits for too long, by its own clock. */
+typedef enum { IN_A_PASS, BETWEEN_PASSES, LATE } moment;
+
+static const char *const moments[] = {"in-a-pass", "between-passes", "late"};
+
+enum { PATIENCE_MS = 200 };
+
+/* The last rank fails in a pass, or the leader while the others are idle, or the last rank is late. */
+static fr_status wait_in_vain(fr_comm *c, moment when)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    uint8_t all[64] = {0}, mine = 1;
+    const int failing = when == BETWEEN_PASSES ? 0 : c->size - 1;
+    if (c->rank == failing && when != LATE)
+        return fr_fail(FR_EIO, "rank %d: out of order", failing);
+    fr_status st = FR_OK;
+    if (when == LATE) {
+        fr_sleep_ms(c->rank == failing ? 3 * PATIENCE_MS : 0);
+        st = c->ops->all_gather(c, &mine, 1, all, PATIENCE_MS); /* the late one may find all that it needs */
+    } else if (when == IN_A_PASS) {
+        st = c->ops->gather(c, &mine, 1, all);
+    }
+    return st != FR_OK || c->rank == 0 ? st : c->ops->command_wait(c, &data, &bytes);
+}
+
+static void check_give_up(fr_comm *c, moment when)
+{
+    fr_status st = wait_in_vain(c, when);
+    char cause[300];
+    snprintf(cause, sizeof cause, "%s", fr_cause());
+    c->ops->give_up(c);
+    c->ops->give_up(c); /* does nothing more */
+    CHECK(st == FR_EPEER || st == FR_EIO, "status %d: %s", st, cause);
+    CHECK(strstr(cause, when == LATE ? " in 200 ms" : ": out of order"), "%s", cause);
+    CHECK(c->ops->command_send(c, "x", 1) != FR_OK, "the group goes on");
+    if (c->rank == 0)
+        printf("ended: %s\n", cause);
+}
+
+/* MPI is not finalised then: mpirun sees to it that all ranks end. */
+static void check_mpi_give_up(moment when)
+{
+    fr_comm *c = NULL;
+    OK(fr_comm_mpi_open(0, &c));
+    check_give_up(c, when);
+    c->ops->close(&c);
+    CHECK(!c, "close leaves the pointer");
+}
+
 static void check_self(bool staged)
 {
     fr_comm *c = NULL;
@@ -441,20 +491,25 @@ static void check_mpi(int n_ranks, bool staged)
     CHECK(fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
 }
 
-static void check_link_rank(const fr_ranks_options *o, bool staged)
+/* moment -1: no rank gives up. */
+static void check_link_rank(const fr_ranks_options *o, bool staged, int when)
 {
     fr_comm *c = NULL;
     OK(fr_comm_link_open(o, &c));
     CHECK(c->rank == o->rank && c->size == o->size, "rank %d of %d", c->rank, c->size);
-    staged ? check_staged(c) : check_all(c);
-    if (c->size > 1)
-        check_roll_call(c);
+    if (when >= 0) {
+        check_give_up(c, (moment)when);
+    } else {
+        staged ? check_staged(c) : check_all(c);
+        if (c->size > 1)
+            check_roll_call(c);
+    }
     c->ops->close(&c);
     CHECK(!c, "close leaves the pointer");
 }
 
 /* Each rank is a process of its own; the first is this one. */
-static void check_link(int n_ranks, bool staged)
+static void check_link(int n_ranks, bool staged, int when)
 {
     char folder[] = "/tmp/forerun-comm-XXXXXX", endpoint[64];
     CHECK(mkdtemp(folder), "mkdtemp");
@@ -465,11 +520,11 @@ static void check_link(int n_ranks, bool staged)
         CHECK(child >= 0, "fork");
         if (child == 0) {
             o.rank = r;
-            check_link_rank(&o, staged);
+            check_link_rank(&o, staged, when);
             exit(0);
         }
     }
-    check_link_rank(&o, staged);
+    check_link_rank(&o, staged, when);
     for (int r = 1, status = 0; r < n_ranks; r++) {
         CHECK(wait(&status) > 0, "wait");
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a rank ended with status %d", status);
@@ -478,9 +533,18 @@ static void check_link(int n_ranks, bool staged)
     CHECK(rmdir(folder) == 0, "%s", folder);
 }
 
-/* suite self [staged] | mpi [RANKS [staged]] | lost | link RANKS [staged] */
+static int moment_named(const char *name)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, moments[i]) == 0)
+            return i;
+    return -1;
+}
+
+/* suite self [staged] | mpi [RANKS [staged]] | lost | MOMENT | link RANKS [staged | MOMENT] */
 int main(int argc, char **argv)
 {
+    const int when = moment_named(argv[argc - 1]);
     const bool staged = argc > 2 && strcmp(argv[argc - 1], "staged") == 0;
     if (argc < 2 || strcmp(argv[1], "self") == 0)
         check_self(staged);
@@ -489,7 +553,9 @@ int main(int argc, char **argv)
     else if (strcmp(argv[1], "lost") == 0)
         check_lost();
     else if (strcmp(argv[1], "link") == 0)
-        check_link(argc > 2 ? atoi(argv[2]) : 1, staged);
+        check_link(argc > 2 ? atoi(argv[2]) : 1, staged, when);
+    else if (when >= 0)
+        check_mpi_give_up((moment)when);
     else
         check_mpi(argc > 2 ? atoi(argv[2]) : 0, staged);
     return 0;

@@ -146,6 +146,17 @@ static fr_cuda_attention_args arguments(const sequence *s, const float *q, int n
                                     .scale = 0.2f};
 }
 
+/* The plan is within what is reserved for such passes. */
+static void check_most(const sequence *s, const fr_attn_view *views, int n, const fr_cuda_attention_plan *plan)
+{
+    int most = 0;
+    for (int i = 0; i < n; i++)
+        most = views[i].n_trunk + views[i].n_branch > most ? views[i].n_trunk + views[i].n_branch : most;
+    assert_true(fr_cuda_attention_scratch_bytes(plan, s->heads, s->head_dim) <=
+                fr_cuda_attention_most_scratch(n, most, s->heads, s->head_dim));
+    assert_true((size_t)plan->n_words <= fr_cuda_attention_most_words(n, most, s->heads));
+}
+
 /* One pass over n rows. */
 static void launch(const sequence *s, const fr_attn_view *views, const float *q, int n, float *out)
 {
@@ -154,6 +165,7 @@ static void launch(const sequence *s, const fr_attn_view *views, const float *q,
     assert_int_equal(
         fr_cuda_attention_plan_make(&plan, views, n, s->kv_of_head, s->heads, s->head_dim), FR_OK);
     size_t scratch_bytes = fr_cuda_attention_scratch_bytes(&plan, s->heads, s->head_dim);
+    check_most(s, views, n, &plan);
     fr_cuda_attention_args args = arguments(s, make_device(q, bytes), n, make_device(NULL, bytes));
     int32_t *staged = make_device(plan.words, (size_t)plan.n_words * sizeof *staged);
     if (scratch_bytes > 0)

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -215,16 +216,16 @@ static fr_status refuse(void *ctx)
     return fr_fail(FR_EPEER, "rank 1 is gone");
 }
 
-static void test_watch_ends_a_wait(void **state)
+static void test_peers_end_a_wait(void **state)
 {
     (void)state;
     fr_device *dev = open_device();
     float *x = device_array(dev, 1);
-    ops->watch(dev, refuse, NULL);
+    ops->set_peers(dev, &(fr_device_peers){.check = refuse});
     assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
     assert_int_equal(ops->sync(dev), FR_EPEER);
     assert_string_equal(fr_cause(), "rank 1 is gone");
-    ops->watch(dev, NULL, NULL);
+    ops->set_peers(dev, NULL);
     assert_int_equal(ops->sync(dev), FR_OK);
     ops->mem_free(dev, x);
     close_device(&dev);
@@ -242,13 +243,10 @@ static void test_failures(void **state)
     assert_non_null(strstr(fr_cause(), "GPU: "));
     (void)pass(dev, x, one, 1);
     fake_cuda_fail("cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
-    int32_t token = 2;
-    float out[DIM];
-    assert_int_equal(ops->embed(dev, x, table(), &token, 1), FR_OK);
-    for (int l = 0; l < LAYERS; l++)
-        assert_int_equal(ops->add(dev, x, one, 1, DIM), FR_OK);
-    assert_int_equal(ops->download(dev, out, x, sizeof out), FR_ENOMEM);
-    assert_true(pass(dev, x, one, 3) == (float)(3 + LAYERS)); /* nothing is left of it */
+    for (int32_t t = 2; t < 5; t++) /* a graph only saves time */
+        assert_true(pass(dev, x, one, t) == (float)(t + LAYERS));
+    assert_int_equal(fake_cuda_count().graph_launches, 0);
+    assert_int_equal(fake_cuda_count().graph_execs, 0);
     ops->mem_free(dev, one);
     ops->mem_free(dev, x);
     close_device(&dev);
@@ -290,6 +288,10 @@ static void test_which_gpu(void **state)
     assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNSUPPORTED);
     assert_null(dev);
     fake_cuda_set_devices(2);
+    fake_cuda_set_shared_memory(99 << 10); /* of a graphics card */
+    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_EUNSUPPORTED);
+    assert_non_null(strstr(fr_cause(), "158 KiB of shared memory"));
+    fake_cuda_set_shared_memory(163 << 10); /* of an A100 */
     uint8_t ids[3][FR_DEVICE_ID];
     for (int rank = 0; rank < 3; rank++) { /* in turn: the third has the first one's */
         assert_int_equal(ops->open(&(fr_device_options){.local_rank = rank}, &dev), FR_OK);
@@ -321,14 +323,187 @@ static void test_memory(void **state)
     fake_cuda_reset();
 }
 
+enum { WIDE = 512, HIGH = 48, MOST_ROWS = 130, N_TYPES = 5 };
+
+/* Matrices [HIGH, WIDE] of all kinds, of zeros. */
+static void list_matrices(fr_matrix out[N_TYPES])
+{
+    static const uint8_t zeros[HIGH * WIDE * sizeof(float)];
+    static const fr_dtype types[N_TYPES] = {FR_F32, FR_BF16, FR_F16, FR_Q8_0, FR_Q6_K};
+    for (int i = 0; i < N_TYPES; i++)
+        out[i] = (fr_matrix){types[i], zeros, HIGH, WIDE, fr_dtype_row_bytes(types[i], WIDE)};
+}
+
+/* Products with each by itself and with all, of more and more rows. Bytes that the device took for itself meanwhile. */
+static size_t multiply_all(fr_device *dev, const fr_matrix *matrices, int n_matrices)
+{
+    fr_product products[N_TYPES] = {{0}};
+    void *x = NULL;
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * WIDE, &x), FR_OK);
+    for (int i = 0; i < n_matrices; i++) {
+        fr_weight *w = NULL;
+        void *y = NULL;
+        assert_int_equal(ops->weight_new(dev, &matrices[i], &w), FR_OK);
+        assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * HIGH, &y), FR_OK);
+        products[i] = (fr_product){y, w};
+    }
+    const size_t before = fake_cuda_count().device_bytes;
+    for (int n = 1; n <= MOST_ROWS; n = n < 64 ? 2 * n : n + 66) {
+        for (int i = 0; i < n_matrices; i++)
+            assert_int_equal(ops->matmul(dev, &products[i], 1, x, n), FR_OK);
+        assert_int_equal(ops->matmul(dev, products, n_matrices, x, n), FR_OK);
+    }
+    assert_int_equal(ops->sync(dev), FR_OK);
+    const size_t after = fake_cuda_count().device_bytes;
+    for (int i = 0; i < n_matrices; i++) {
+        fr_weight *w = (fr_weight *)(uintptr_t)products[i].w;
+        ops->weight_free(dev, &w);
+        ops->mem_free(dev, products[i].y);
+    }
+    ops->mem_free(dev, x);
+    return after - before;
+}
+
+static size_t reserve(fr_device *dev, const fr_pass_bounds *bounds)
+{
+    const size_t before = fake_cuda_count().device_bytes;
+    assert_int_equal(ops->reserve(dev, bounds), FR_OK);
+    return fake_cuda_count().device_bytes - before;
+}
+
+static void check_products(const fr_matrix *matrices, int n_matrices, bool batch_dependent)
+{
+    const fr_device_options o = {.batch_dependent = batch_dependent};
+    const fr_pass_bounds bounds = {.rows = MOST_ROWS, .context = 1, .heads = 1, .head_dim = 8, .head_rows = 1,
+                                   .vocab = 1, .table = table(), .matrices = matrices, .n_matrices = n_matrices};
+    fr_device *dev = NULL;
+    fake_cuda_reset();
+    assert_int_equal(ops->open(&o, &dev), FR_OK);
+    const size_t taken = multiply_all(dev, matrices, n_matrices);
+    close_device(&dev);
+    assert_int_equal(ops->open(&o, &dev), FR_OK);
+    const size_t reserved = reserve(dev, &bounds);
+    assert_int_equal(multiply_all(dev, matrices, n_matrices), 0);
+    close_device(&dev);
+    if (!batch_dependent && matrices[0].dtype != FR_F32)
+        assert_int_equal(reserved, taken); /* no more than the largest product takes */
+}
+
+/* After reserve() products allocate nothing, whatever the types; nor do rows of a table, questions and long views. */
+static void test_reserve(void **state)
+{
+    (void)state;
+    fr_matrix matrices[N_TYPES];
+    list_matrices(matrices);
+    for (int by_cublas = 0; by_cublas < 2; by_cublas++) {
+        for (int i = 0; i < N_TYPES; i++)
+            check_products(&matrices[i], 1, by_cublas);
+        check_products(matrices, N_TYPES, by_cublas);
+    }
+}
+
+/* Of two products that share x, cuBLASLt has no algorithm for the first: x is made ready in two forms. */
+static void test_reserve_for_both_ways(void **state)
+{
+    (void)state;
+    fr_matrix all[N_TYPES], matrices[2];
+    fr_product products[2];
+    void *x = NULL;
+    fr_device *dev = NULL;
+    list_matrices(all);
+    matrices[0] = matrices[1] = all[1];
+    matrices[1].rows = HIGH / 2;
+    const fr_pass_bounds bounds = {.rows = MOST_ROWS, .context = 1, .heads = 1, .head_dim = 8, .head_rows = 1,
+                                   .vocab = 1, .table = table(), .matrices = matrices, .n_matrices = 2};
+    fake_cuda_reset();
+    assert_int_equal(ops->open(&(fr_device_options){.batch_dependent = true}, &dev), FR_OK);
+    assert_true(reserve(dev, &bounds) > 0);
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * WIDE, &x), FR_OK);
+    fr_weight *w[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        void *y = NULL;
+        assert_int_equal(ops->weight_new(dev, &matrices[i], &w[i]), FR_OK);
+        assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * HIGH, &y), FR_OK);
+        products[i] = (fr_product){y, w[i]};
+    }
+    const size_t before = fake_cuda_count().device_bytes;
+    fake_cuda_fail("cublasLtMatmulAlgoGetHeuristic", 1, 15);
+    assert_int_equal(ops->matmul(dev, products, 2, x, MOST_ROWS), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    assert_int_equal(fake_cuda_count().device_bytes, before);
+    for (int i = 0; i < 2; i++) {
+        ops->weight_free(dev, &w[i]);
+        ops->mem_free(dev, products[i].y);
+    }
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+enum { ROWS = 40, CONTEXT = 4000, VOCAB = 3000, BIG = 30000, HEAD = 8, HEADS = 2 };
+
+static void test_reserve_for_rows(void **state)
+{
+    (void)state;
+    static float rows[2 * BIG];
+    static int32_t pages[ROWS][CONTEXT / FR_PAGE], tokens[ROWS], ids[VOCAB];
+    static fr_row_query queries[ROWS];
+    static fr_row_answer answers[ROWS];
+    const fr_matrix big = {FR_F32, rows, 2, BIG, BIG * sizeof(float)};
+    const fr_pass_bounds bounds = {.rows = ROWS, .context = CONTEXT, .heads = HEADS, .head_dim = HEAD,
+                                   .head_rows = ROWS, .vocab = VOCAB, .table = &big};
+    const int32_t kv_of_head[HEADS] = {0, 0};
+    const size_t cache = (size_t)ROWS * CONTEXT * HEAD * sizeof(uint16_t);
+    fr_attn_view views[ROWS];
+    void *x = NULL, *k = NULL, *v = NULL;
+    fr_device *dev = open_device();
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < CONTEXT / FR_PAGE; i++)
+            pages[r][i] = r * (CONTEXT / FR_PAGE) + i;
+        views[r] = (fr_attn_view){.trunk_pages = pages[r], .n_trunk = CONTEXT};
+    }
+    for (int i = 0; i < VOCAB; i++)
+        ids[i] = i;
+    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * BIG, &x), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, cache, &k), FR_OK);
+    assert_int_equal(ops->mem_alloc(dev, cache, &v), FR_OK);
+    assert_true(reserve(dev, &bounds) > (size_t)ROWS * (CONTEXT / 256) * HEADS * HEAD * sizeof(float));
+    const fr_kv kv = {k, v, 1, HEAD};
+    const size_t before = fake_cuda_count().device_bytes;
+    assert_int_equal(ops->embed(dev, x, &big, tokens, ROWS), FR_OK);
+    assert_int_equal(ops->attention(dev, x, x, &kv, views, kv_of_head, ROWS, HEADS, 1), FR_OK);
+    assert_int_equal(ops->candidates(dev, x, ROWS, VOCAB, 0, ids, queries, answers), FR_OK);
+    assert_int_equal(fake_cuda_count().device_bytes, before);
+    ops->mem_free(dev, v);
+    ops->mem_free(dev, k);
+    ops->mem_free(dev, x);
+    close_device(&dev);
+}
+
+static void test_reserve_refuses(void **state)
+{
+    (void)state;
+    fr_pass_bounds bounds = {.rows = 1, .context = 1, .heads = 1, .head_dim = 12, .head_rows = 1, .vocab = 1,
+                             .table = table()};
+    fr_device *dev = open_device();
+    assert_int_equal(ops->reserve(dev, &bounds), FR_EUNSUPPORTED);
+    bounds.head_dim = 8;
+    bounds.head_rows = 1 << 14;
+    fake_cuda_set_total_memory((size_t)8 << 20);
+    assert_int_equal(ops->reserve(dev, &bounds), FR_ENOMEM);
+    fake_cuda_reset();
+    close_device(&dev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reserve), cmocka_unit_test(test_reserve_for_both_ways),
+        cmocka_unit_test(test_reserve_for_rows), cmocka_unit_test(test_reserve_refuses),
         cmocka_unit_test(test_graph_of_a_pass), cmocka_unit_test(test_graphs_in_turn),
         cmocka_unit_test(test_result_comes_with_the_graph),
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
-        cmocka_unit_test(test_watch_ends_a_wait), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_peers_end_a_wait), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,80 +3,190 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "fake_cuda.h"
+#include "hf_writer.h"
+#include "memory_need.h"
 #include "session.h"
 
 #define TARGET FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-target.gguf"
+#define DRAFT FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
 
-static fr_status open_session(const char *backend, fr_session **out)
+enum {
+    MAX_ROWS = 16,
+    CONTEXT = 528,  /* three chunks of attention, whose partial results are merged */
+    QUESTIONS = 33, /* one more than go through the head at a time */
+};
+
+static fr_comm *self;
+static fr_session *session;
+
+static fr_status open_session(const char *model, const fr_session_options *o)
 {
-    fr_comm *self = NULL;
     assert_int_equal(fr_comm_self_open(&self), FR_OK);
-    const fr_session_options o = {.backend = backend, .threads = 1, .max_context = 512, .kv_positions = 512};
-    fr_status st = fr_session_open(TARGET, self, &o, out);
-    if (st == FR_OK)
-        fr_session_close(out);
-    self->ops->close(&self);
+    fr_status st = fr_session_open(model, self, o, &session);
+    if (st != FR_OK)
+        self->ops->close(&self);
     return st;
+}
+
+static void close_session(void)
+{
+    fr_session_close(&session);
+    self->ops->close(&self);
 }
 
 /* What it needs is told with the number of ranks that would do; with as much it opens. */
 static void test_too_little_memory(void **state)
 {
     (void)state;
-    fr_session *s = NULL;
-    double need = 0;
-    int ranks = 0, open = 0;
-    for (size_t mib = 1; mib < 64 && !open; mib++) {
-        fake_cuda_reset();
-        fake_cuda_set_total_memory(mib << 20);
-        fr_status st = open_session("cuda", &s);
-        if (st == FR_OK) {
-            open = (int)mib;
-        } else if (strstr(fr_cause(), "GPU memory (weights")) {
-            assert_int_equal(st, FR_ENOMEM);
-            const char *says = strstr(fr_cause(), "needs ");
-            assert_int_equal(sscanf(says, "needs %lf MiB", &need), 1);
-            const char *advice = strstr(fr_cause(), "are free: ");
-            assert_non_null(advice);
-            ranks = sscanf(advice, "are free: %d ranks, each with a GPU like this, fit", &ranks) == 1 ? ranks : 0;
-        }
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_rows = MAX_ROWS, .kv_positions = 1 << 20};
+    double need = 0, free_mib = 0;
+    int ranks = 0;
+    fake_cuda_reset();
+    fake_cuda_set_total_memory((size_t)2 << 30);
+    assert_int_equal(open_session(TARGET, &o), FR_ENOMEM);
+    const char *says = strstr(fr_cause(), "a rank of 1 needs"), *advice = strstr(fr_cause(), "), and ");
+    assert_true(says && advice);
+    assert_int_equal(sscanf(says, "a rank of 1 needs %lf MiB of GPU memory (weights ", &need), 1);
+    assert_int_equal(sscanf(advice, "), and %lf are free: %d ranks, each with a GPU like this", &free_mib, &ranks), 2);
+    assert_true(need > free_mib && free_mib > 2000); /* 6 layers of a million keys and values of 128 halves: 3 GiB */
+    assert_int_equal(ranks, 4);                      /* two would do, were there nothing but the cache */
+    assert_true(fake_cuda_all_freed());
+}
+
+/* Opens on a GPU of so much memory; closed again. */
+static fr_status try_memory(const char *model, const fr_session_options *o, size_t total)
+{
+    fake_cuda_reset();
+    fake_cuda_set_total_memory(total);
+    fr_status st = open_session(model, o);
+    if (st == FR_OK)
+        close_session();
+    assert_true(fake_cuda_all_freed());
+    return st;
+}
+
+/* The least total memory with which it opens, to the kilobyte. With a little less the check refuses it. */
+static size_t least_memory(const char *model, const fr_session_options *o)
+{
+    size_t too_little = 0, enough = (size_t)1 << 30;
+    while (enough - too_little > 1024) {
+        const size_t middle = too_little + (enough - too_little) / 2;
+        if (try_memory(model, o, middle) == FR_OK)
+            enough = middle;
+        else
+            too_little = middle;
     }
-    assert_true(ranks == 2 && need > 2); /* the last one that was refused */
-    assert_true(open >= need && open <= need + 12); /* the queue's blocks and the pass's scratch come on top */
+    assert_int_equal(try_memory(model, o, too_little), FR_ENOMEM);
+    assert_non_null(strstr(fr_cause(), "MiB of GPU memory (weights"));
+    return enough;
+}
+
+/* As many rows as a pass may have, at the end of as long a context as there may be, and questions to every head. */
+static void run_largest_pass(void)
+{
+    int32_t tokens[MAX_ROWS];
+    int seq = 0, row = 0, answer = 0;
+    const int context = fr_session_info_of(session)->max_context, n_vocab = fr_session_info_of(session)->n_vocab;
+    const fr_row_query query = {.n_top = 1};
+    assert_int_equal(context % MAX_ROWS, 0);
+    assert_int_equal(fr_seq_new(session, &seq), FR_OK);
+    for (int at = 0; at < context; at += MAX_ROWS) {
+        for (int i = 0; i < MAX_ROWS; i++)
+            tokens[i] = (at + i) % n_vocab;
+        fr_pass_begin(session);
+        assert_int_equal(fr_pass_append(session, seq, tokens, MAX_ROWS, &row), FR_OK);
+        for (int i = 0; i < QUESTIONS && at + MAX_ROWS == context; i++) {
+            assert_int_equal(fr_pass_ask(session, row, &query, &answer), FR_OK);
+            assert_int_equal(fr_pass_ask_rough(session, row, &query, &answer), FR_OK);
+        }
+        assert_int_equal(fr_pass_run(session), FR_OK);
+    }
+}
+
+/* What the check takes for enough is enough, also without what it leaves to the driver; and it is hardly more than is
+ * used: by `spare` bytes of the recent head, which fills while passes run. */
+static void run_in_least_memory(const char *model, const fr_session_options *o, size_t spare)
+{
+    const size_t least = least_memory(model, o), counted = least - (size_t)FR_MEMORY_DRIVER;
+    fake_cuda_reset();
+    fake_cuda_set_total_memory(least);
+    assert_int_equal(open_session(model, o), FR_OK);
+    fake_cuda_set_total_memory(counted);
+    const size_t opened = fake_cuda_count().device_bytes;
+    run_largest_pass();
+    const size_t used = fake_cuda_count().device_bytes;
+    assert_true(spare > 0 ? used > opened : used == opened);
+    assert_in_range(used, counted - 4096 - spare, counted); /* small allocations are rounded up */
+    close_session();
     fake_cuda_reset();
     assert_true(fake_cuda_all_freed());
+}
+
+static void test_least_memory(void **state)
+{
+    (void)state;
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_rows = MAX_ROWS, .max_context = CONTEXT,
+                                  .kv_positions = CONTEXT};
+    run_in_least_memory(DRAFT, &o, 0);
+}
+
+static void test_least_memory_with_a_rough_head(void **state)
+{
+    (void)state;
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_rows = MAX_ROWS, .max_context = CONTEXT,
+                                  .kv_positions = CONTEXT, .draft_vocab = 300};
+    run_in_least_memory(DRAFT, &o, 16 << 10); /* of 256 rows of 256 bytes all but 44 are filled */
+}
+
+/* Its weights in other bits than the file's. */
+static void test_least_memory_of_a_draft(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/fr-cuda-session-XXXXXX", path[sizeof folder + 16];
+    const hf_model f16 = {.family = "llama", .dtype = FR_F16};
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_rows = MAX_ROWS, .max_context = CONTEXT,
+                                  .kv_positions = CONTEXT, .draft_vocab = 260, .draft_weights = FR_DRAFT_WEIGHTS_Q4_0};
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/f16.gguf", folder);
+    hf_write_gguf(path, &f16);
+    run_in_least_memory(path, &o, 256 * HF_HIDDEN * sizeof(uint16_t)); /* of 256 rows it fills a few */
+    hf_remove_folder(folder);
 }
 
 static void test_no_gpu(void **state)
 {
     (void)state;
-    fr_session *s = NULL;
+    fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
     fake_cuda_reset();
     fake_cuda_set_devices(0);
-    assert_int_equal(open_session("cuda", &s), FR_EUNSUPPORTED);
+    assert_int_equal(open_session(TARGET, &o), FR_EUNSUPPORTED);
     assert_string_equal(fr_cause(), "this machine cannot run backend cuda: it has no GPU, or no driver for one");
-    assert_int_equal(open_session(NULL, &s), FR_OK); /* on the CPU */
+    o.backend = NULL;
+    assert_int_equal(open_session(TARGET, &o), FR_OK); /* on the CPU */
+    close_session();
     fake_cuda_reset();
 }
 
 /* Kernels of a pass that appends n tokens and asks about all of them. */
-static int kernels_of_a_pass(fr_session *s, int seq, int n)
+static int kernels_of_a_pass(int seq, int n)
 {
     const int32_t tokens[8] = {11, 48, 85, 122, 159, 196, 233, 270};
     const fr_row_query greedy = {0};
     int row = 0, answer = 0;
     const int before = fake_cuda_count().kernels_run;
-    fr_pass_begin(s);
-    assert_int_equal(fr_pass_append(s, seq, tokens, n, &row), FR_OK);
+    fr_pass_begin(session);
+    assert_int_equal(fr_pass_append(session, seq, tokens, n, &row), FR_OK);
     for (int i = 0; i < n; i++)
-        assert_int_equal(fr_pass_ask(s, row + i, &greedy, &answer), FR_OK);
-    assert_int_equal(fr_pass_run(s), FR_OK);
+        assert_int_equal(fr_pass_ask(session, row + i, &greedy, &answer), FR_OK);
+    assert_int_equal(fr_pass_run(session), FR_OK);
     return fake_cuda_count().kernels_run - before;
 }
 
@@ -87,27 +197,23 @@ static void test_kernels_of_a_pass(void **state)
 {
     (void)state;
     enum { A_LAYER = 10, EMBED = 1, NORM_AND_HEAD = 2, CANDIDATES = 4 };
-    fr_comm *self = NULL;
-    fr_session *s = NULL;
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
     int seq = -1;
     fake_cuda_reset();
-    assert_int_equal(fr_comm_self_open(&self), FR_OK);
-    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
-    assert_int_equal(fr_session_open(TARGET, self, &o, &s), FR_OK);
-    const int want = EMBED + fr_session_info_of(s)->n_layers * A_LAYER + NORM_AND_HEAD + CANDIDATES;
-    assert_int_equal(fr_seq_new(s, &seq), FR_OK);
-    (void)kernels_of_a_pass(s, seq, 5); /* the first one still gets its memory, and in between waits */
-    assert_int_equal(kernels_of_a_pass(s, seq, 1), want);
-    assert_int_equal(kernels_of_a_pass(s, seq, 8), want);
-    assert_int_equal(kernels_of_a_pass(s, seq, 1), want);
-    fr_session_close(&s);
-    self->ops->close(&self);
+    assert_int_equal(open_session(TARGET, &o), FR_OK);
+    const int want = EMBED + fr_session_info_of(session)->n_layers * A_LAYER + NORM_AND_HEAD + CANDIDATES;
+    assert_int_equal(fr_seq_new(session, &seq), FR_OK);
+    for (int n = 8; n > 0; n /= 2)
+        assert_int_equal(kernels_of_a_pass(seq, n), want);
+    close_session();
     assert_true(fake_cuda_all_freed());
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_no_gpu),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_least_memory),
+                                       cmocka_unit_test(test_least_memory_with_a_rough_head),
+                                       cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu),
                                        cmocka_unit_test(test_kernels_of_a_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,296 @@
+/* test_cuda_ranks.c: one model over ranks that have a GPU each and sum over NCCL, over the CUDA and the NCCL that run on the
+ * CPU, ranks as threads: the same bits as by sums through host memory, passes as graphs on all ranks at once (the fake NCCL
+ * ends the program when ranks do not capture alike), and what the leader says when another rank fails. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "check.h"
+#include "clock.h"
+#include "comm_device.h"
+#include "fake_cuda.h"
+#include "ops_cuda.h"
+#include "rank_threads.h"
+#include "session.h"
+
+#define MODEL FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
+
+enum { PROMPT = 20, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED };
+
+/* What the model answered; the bits count. */
+typedef struct outcome {
+    int32_t tokens[ANSWERS];
+    float logits[ANSWERS];
+} outcome;
+
+/* A call that fails on one rank, from the first layer of the first pass on; or, without one, how long the rank stands
+ * still there. */
+typedef struct trouble {
+    const char *call;
+    int nth; /* or milliseconds */
+    const char *cause;
+} trouble;
+
+typedef struct plan {
+    bool share_gpu;
+    outcome *out;
+    const trouble *trouble; /* NULL: none */
+    int failing;            /* the rank that has it */
+    int timeout_ms;
+} plan;
+
+fr_status __wrap_fr_nccl_open(void);
+fr_status __wrap_fr_nccl_open(void)
+{
+    return FR_OK;
+}
+
+/* ---- sessions */
+
+/* Rows behind `row` onwards are asked about. */
+static fr_status pass(fr_session *s, int seq, const int32_t *tokens, int n, int n_asked, outcome *out, int at)
+{
+    int row = 0, answers[VERIFIED] = {0};
+    fr_pass_begin(s);
+    FR_TRY(fr_pass_append(s, seq, tokens, n, &row));
+    for (int i = 0; i < n_asked; i++)
+        FR_TRY(fr_pass_ask(s, row + n - n_asked + i, &(fr_row_query){0}, &answers[i]));
+    FR_TRY(fr_pass_run(s));
+    for (int i = 0; i < n_asked; i++) {
+        out->tokens[at + i] = fr_pass_answer(s, answers[i])->winner;
+        out->logits[at + i] = fr_pass_answer(s, answers[i])->winner_logit;
+    }
+    return FR_OK;
+}
+
+/* A prompt, some tokens one by one, and two verifications of the last of these. */
+static fr_status lead(fr_session *s, outcome *out)
+{
+    int32_t prompt[PROMPT];
+    int seq = 0;
+    for (int i = 0; i < PROMPT; i++)
+        prompt[i] = 5 + 3 * i;
+    FR_TRY(fr_seq_new(s, &seq));
+    FR_TRY(pass(s, seq, prompt, PROMPT, 1, out, 0));
+    for (int i = 1; i < DECODED; i++)
+        FR_TRY(pass(s, seq, &out->tokens[i - 1], 1, 1, out, i));
+    for (int at = DECODED; at < ANSWERS; at += VERIFIED) {
+        FR_TRY(fr_seq_truncate(s, seq, PROMPT + 1));
+        FR_TRY(pass(s, seq, &out->tokens[1], VERIFIED, VERIFIED, out, at));
+    }
+    return FR_OK;
+}
+
+typedef struct trouble_maker {
+    fr_session *session;
+    const plan *plan;
+} trouble_maker;
+
+static void make_trouble(void *ctx)
+{
+    const trouble_maker *t = ctx;
+    const trouble *what = t->plan->trouble;
+    fr_session_on_progress(t->session, NULL, NULL);
+    if (!what->call)
+        fr_sleep_ms(what->nth);
+    else
+        fake_cuda_fail_on(t->plan->failing, what->call, what->nth, cudaErrorLaunchFailure);
+}
+
+static fr_status act(rank_thread *r)
+{
+    const plan *p = r->input;
+    fr_session *s = NULL;
+    char cause[512];
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 256, .kv_positions = 256,
+                                  .share_gpu = p->share_gpu,
+                                  .rank_timeout_ms = p->timeout_ms ? p->timeout_ms : LONG_MS};
+    FR_TRY(fr_session_open(MODEL, r->comm, &o, &s));
+    trouble_maker t = {s, p};
+    if (p->trouble && p->failing == r->comm->rank)
+        fr_session_on_progress(s, make_trouble, &t);
+    fr_status st = r->comm->rank == 0 ? lead(s, p->out) : fr_session_follow(s);
+    snprintf(cause, sizeof cause, "%s", fr_cause());
+    fr_session_close(&s);
+    return st == FR_OK ? st : fr_fail(st, "%s", cause);
+}
+
+static void run(const plan *p, rank_thread *ranks, int n)
+{
+    rank_threads_set_up(ranks, n, n, act);
+    for (int i = 0; i < n; i++)
+        ranks[i].input = p;
+    rank_threads_run(ranks, n);
+    assert_true(fake_cuda_all_freed());
+}
+
+static void run_well(const plan *p, int n)
+{
+    rank_thread ranks[MOST_RANKS];
+    run(p, ranks, n);
+    for (int i = 0; i < n; i++)
+        rank_thread_ended(&ranks[i], FR_OK, "");
+}
+
+static void start(int devices)
+{
+    fake_cuda_reset();
+    fake_cuda_set_devices(devices);
+}
+
+static void same(const outcome *a, const outcome *b)
+{
+    assert_memory_equal(a->tokens, b->tokens, sizeof a->tokens);
+    assert_memory_equal(a->logits, b->logits, sizeof a->logits);
+}
+
+static void test_same_bits_in_graphs(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= 3; n++) {
+        outcome staged = {0}, nccl = {0};
+        start(1);
+        run_well(&(plan){.share_gpu = true, .out = &staged}, n);
+        start(n);
+        run_well(&(plan){.out = &nccl}, n);
+        same(&staged, &nccl);
+        for (int i = 0; i < VERIFIED; i++)
+            assert_true(memcmp(&nccl.logits[2 + i], &nccl.logits[DECODED + i], sizeof(float)) == 0);
+        /* Of decoding (its second sight on) and of the verification, on every rank. */
+        assert_int_equal(fake_cuda_count().captures, 2 * n);
+        assert_int_equal(fake_cuda_count().graph_launches, (DECODED - 2 + 1) * n);
+    }
+}
+
+/* One rank cannot make a graph: then none does, and the group goes on. */
+static void test_a_rank_without_graphs(void **state)
+{
+    (void)state;
+    outcome staged = {0}, nccl = {0};
+    start(1);
+    run_well(&(plan){.share_gpu = true, .out = &staged}, 2);
+    start(2);
+    fake_cuda_fail_on(1, "cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
+    run_well(&(plan){.out = &nccl}, 2);
+    same(&staged, &nccl);
+    assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
+}
+
+/* ---- out of step */
+
+enum { SUMS = 12, PASSES = 13, VALUES = 5 };
+
+/* In two passes of three the ranks wait for their GPUs where each likes, as one does whose memory has to grow. */
+static bool waits_here(int pass, int rank, int sum)
+{
+    return pass % 3 != 0 && (7 * pass + 3 * rank + sum) % 5 == 0;
+}
+
+/* VALUES ones become n, n^2, ... */
+static fr_status sum_in_passes(fr_comm *c, fr_device *dev, float *x)
+{
+    float ones[VALUES], got[VALUES], want = 1;
+    for (int i = 0; i < VALUES; i++)
+        ones[i] = 1;
+    for (int i = 0; i < SUMS; i++)
+        want *= (float)c->size;
+    for (int p = 0; p < PASSES; p++) {
+        FR_TRY(fr_ops_cuda.upload(dev, x, ones, sizeof ones));
+        for (int i = 0; i < SUMS; i++) {
+            FR_TRY(c->ops->all_reduce_sum(c, x, VALUES));
+            FR_TRY(waits_here(p, c->rank, i) ? fr_ops_cuda.sync(dev) : FR_OK);
+        }
+        FR_TRY(fr_ops_cuda.download(dev, got, x, sizeof got));
+        for (int i = 0; i < VALUES; i++)
+            if (got[i] != want)
+                return fr_fail(FR_EMISMATCH, "pass %d: value %d is %g, want %g", p, i, (double)got[i], (double)want);
+    }
+    return FR_OK;
+}
+
+static fr_status act_apart(rank_thread *r)
+{
+    const fr_comm_device_options o = {.batch_invariant = true, .timeout_ms = LONG_MS};
+    fr_device *dev = NULL;
+    fr_comm *c = NULL;
+    void *x = NULL;
+    FR_TRY(fr_ops_cuda.open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
+    FR_TRY(fr_comm_nccl_open(r->comm, &fr_ops_cuda, dev, &o, &c));
+    FR_TRY(fr_ops_cuda.mem_alloc(dev, VALUES * sizeof(float), &x));
+    fr_status st = sum_in_passes(c, dev, x);
+    fr_ops_cuda.mem_free(dev, x);
+    c->ops->close(&c);
+    fr_ops_cuda.close(&dev);
+    return st;
+}
+
+static void test_ranks_out_of_step(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= MOST_RANKS; n++) {
+        rank_thread ranks[MOST_RANKS];
+        start(n);
+        rank_threads_set_up(ranks, n, n, act_apart);
+        rank_threads_run(ranks, n);
+        for (int i = 0; i < n; i++)
+            rank_thread_ended(&ranks[i], FR_OK, "");
+        assert_int_equal(fake_cuda_count().captures, n);
+        assert_int_equal(fake_cuda_count().graph_launches, n * ((PASSES - 1) / 3)); /* in step, but for the first time */
+        assert_true(fake_cuda_all_freed());
+    }
+}
+
+/* ---- failures */
+
+/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched: all
+ * learn which rank it was and why. */
+static void test_failing_rank(void **state)
+{
+    static const trouble cases[] = {{"kernel", 9, "GPU: starting "},
+                                    {"cudaMemcpyAsync", 2, "GPU: starting "},
+                                    {"cudaGraphLaunch", 2, "GPU: a graph of "}};
+    (void)state;
+    for (int failing = 0; failing < 3; failing += 2) {
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            outcome out = {0};
+            rank_thread ranks[3];
+            char name[16];
+            start(3);
+            snprintf(name, sizeof name, "rank %d: GPU", failing);
+            run(&(plan){.out = &out, .trouble = &cases[i], .failing = failing}, ranks, 3);
+            for (int r = 0; r < 3; r++) {
+                const fr_status st = r == failing ? FR_EIO : FR_EPEER;
+                rank_thread_ended(&ranks[r], st, name);
+                rank_thread_ended(&ranks[r], st, cases[i].cause);
+                rank_thread_ended(&ranks[r], st, "; every rank is still there");
+            }
+        }
+    }
+}
+
+/* Before it could say that it is there: the others do not wait for ever. */
+static void test_stalled_rank(void **state)
+{
+    static const trouble stands_still = {.nth = 9000};
+    (void)state;
+    outcome out = {0};
+    rank_thread ranks[3];
+    start(3);
+    run(&(plan){.out = &out, .trouble = &stands_still, .failing = 2, .timeout_ms = 3000}, ranks, 3);
+    for (int r = 0; r < 3; r++)
+        rank_thread_ended(&ranks[r], FR_EPEER, "rank 0: no word from rank 2 in 3000 ms");
+    rank_thread_ended(&ranks[0], FR_EPEER, "; no word from rank 2");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_in_graphs),
+                                       cmocka_unit_test(test_a_rank_without_graphs),
+                                       cmocka_unit_test(test_ranks_out_of_step),
+                                       cmocka_unit_test(test_failing_rank), cmocka_unit_test(test_stalled_rank)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
