@@ -92,9 +92,10 @@ static __device__ __forceinline__ void scale_row(float *y, const float *x, const
     }
 }
 
-/* By a block of THREADS, of which the first STEP = norm_threads() sum up and all scale: as many values at a time as STEP
- * would, or one each. */
-template <int STEP, int THREADS> static __device__ __forceinline__ void norm_row(const fr_cuda_norm_args &a, int64_t row)
+/* By a block of THREADS, of which the first STEP = norm_threads() sum up and all scale: as many values at a time as
+ * STEP would, or one each. */
+template <int STEP, int THREADS>
+static __device__ __forceinline__ void norm_row(const fr_cuda_norm_args &a, int64_t row)
 {
     enum { BATCH = NORM_BATCH * STEP > THREADS ? NORM_BATCH * STEP / THREADS : 1 };
     const int64_t at = row * a.dim;
