@@ -2,7 +2,7 @@
  * many, and how much of its weights, keys or values that is a second. One JSON object a line. Weights and layers of the
  * cache take turns, so that the L2 cache holds none of what is read next. A step of tests/gpu/run; exits 77 without a GPU.
  *
- *     bench_ops [BACKEND] */
+ *     bench_ops [BACKEND [WHAT]]   only operations whose names begin with WHAT */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +41,7 @@ typedef struct bench {
     int32_t *pages, *kv_of_head, *at; /* at [MOST_ROWS]: positions and slots */
     float *inv_freq;
     size_t bytes;            /* that one call reads */
+    const char *only;        /* what the operations' names begin with; NULL: all */
 } bench;
 
 typedef fr_status (*operation)(bench *b, int turn);
@@ -49,6 +50,8 @@ typedef fr_status (*operation)(bench *b, int turn);
 static fr_status measure(bench *b, const char *name, operation call)
 {
     double best = 1e9, ms = 0;
+    if (b->only && strncmp(name, b->only, strlen(b->only)) != 0)
+        return FR_OK;
     for (int run = 0; run < RUNS; run++) {
         for (int i = 0; i < CALLS; i++)
             FR_TRY(call(b, i % b->turns));
@@ -273,9 +276,9 @@ static void free_arrays(bench *b)
     free(b->inv_freq);
 }
 
-static fr_status measure_shape(const fr_ops *ops, fr_device *dev, const shape *s)
+static fr_status measure_shape(const fr_ops *ops, fr_device *dev, const shape *s, const char *only)
 {
-    bench b = {.ops = ops, .dev = dev, .s = *s};
+    bench b = {.ops = ops, .dev = dev, .s = *s, .only = only};
     fr_status st = make_arrays(&b);
     if (st == FR_OK)
         st = measure_rows(&b);
@@ -303,7 +306,7 @@ int main(int argc, char **argv)
     if (st == FR_OK)
         st = ops->open(&(fr_device_options){0}, &dev);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes && st == FR_OK; i++)
-        st = measure_shape(ops, dev, &shapes[i]);
+        st = measure_shape(ops, dev, &shapes[i], argc > 2 ? argv[2] : NULL);
     if (st != FR_OK)
         fprintf(stderr, "bench_ops: %s\n", fr_cause());
     if (dev)
