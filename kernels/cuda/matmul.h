@@ -46,7 +46,7 @@ extern "C" {
  * hold all 24 (22) bits, so a product is as exact as in f32. A pass bound by memory does not notice
  * (at 8 tokens the terms take a fifth of the tensor cores' time); a wide one takes as many times
  * longer. With 2 terms of BF16 the error of a product is up to 2^-17 of it. */
-#define FR_CUDA_BF16_TERMS 3
+#define FR_CUDA_BF16_TERMS 2
 #define FR_CUDA_F16_TERMS 2
 
 #define FR_CUDA_CODES_BYTES(shifts) (8 * 512 + 256 * (1 + (shifts)))

@@ -154,6 +154,7 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
     const int chunks = (args.stride + CHUNK - 1) / CHUNK;
     for (int step = 0; step < weights_ring<M>::STEPS; step++)
         copy_step<M>(at, column_of(warp, 0, step), args.stride, &ring->at[step]);
+    FR_AWAIT_PREVIOUS(); /* before x is read */
     float up[N];
     for (int tile = 0; tile < N; tile++)
         up[tile] =
@@ -287,6 +288,7 @@ enum { F32_TOKENS = 4 };
 FR_KERNEL(WARPS * 32)
 void matmul_f32(const fr_cuda_matmul_args args)
 {
+    FR_AWAIT_PREVIOUS();
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, WARPS, &first_row);
     const int lane = threadIdx.x % 32, row = first_row + (int)threadIdx.x / 32;
