@@ -314,6 +314,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
         __syncthreads();
         fold_values<DIM, TILES>(a, b, chunk, folded);
     }
+    FR_START_NEXT();
     write_rows<DIM, TILES>(a, b, folded);
 }
 
@@ -376,6 +377,7 @@ FR_KERNEL(256)
 static void merge(fr_cuda_attention_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float keep[MERGE_BATCH], add[MERGE_BATCH], totals[MERGE_BATCH];
     const int row = blockIdx.x / a.heads, head = blockIdx.x % a.heads, d = threadIdx.x;
     const int first_partial = a.rows[row].first_partial;

@@ -14,6 +14,7 @@ enum { THREADS = 256 };
 template <int STEP> FR_KERNEL(STEP) void norm(fr_cuda_norm_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     norm_row<STEP, STEP>(a, blockIdx.x);
 }
 
@@ -33,6 +34,7 @@ static unsigned blocks_for(int64_t count)
 FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i < a.n * a.dim)
         a.x[i] += a.y[a.repeat ? i % a.dim : i];
@@ -41,6 +43,7 @@ FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 FR_KERNEL(THREADS) void silu_mul(fr_cuda_silu_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i < a.count)
         silu_mul_value(a, i);
@@ -62,6 +65,7 @@ static __device__ void turn(float *values, int pair, int half, int neox, float a
 FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= (int64_t)a.n * a.heads * a.half)
         return;
@@ -74,6 +78,7 @@ FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
 FR_KERNEL(THREADS) void embed(fr_cuda_embed_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= a.count)
         return;
@@ -95,6 +100,7 @@ static __device__ uint16_t to_f16(float x)
 FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= (int64_t)a.n * a.width)
         return;
@@ -106,6 +112,7 @@ FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
 FR_KERNEL(THREADS) void kv_copy(fr_cuda_kv_copy_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= a.order[2] * a.width)
         return;
@@ -171,6 +178,7 @@ static __device__ void prepare_head(const fr_cuda_heads_args &a, const head_task
 FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
 {
     FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float values[HEADS_WARPS][HEAD_MAX];
     const int warp = threadIdx.x / WARP, per_row = a.heads + 2 * a.kv_heads;
     const int64_t i = (int64_t)blockIdx.x * HEADS_WARPS + warp, row = i / per_row;

@@ -41,6 +41,7 @@
 /* A grid runs when the one before is over; that every thread awaits that is checked all the same. */
 #define FR_AWAIT_PREVIOUS() fake_cuda_await_previous()
 void fake_cuda_await_previous();
+#define FR_START_NEXT()
 
 /* Of the thread that runs; set whenever a fibre goes on. */
 extern uint3 threadIdx, blockIdx;
