@@ -101,7 +101,7 @@ static __device__ void load_queries(const fr_cuda_attention_args *a, const block
     }
 }
 
-/* Scores (not yet scaled) of TILE positions, `first` in their chunk. What the low halves give is
+/* Scores (not yet scaled) of a tile of positions, `first` in their chunk. What the low halves give is
  * summed up apart: added to the large sums one by one, it would be rounded (on tensor cores cut off)
  * as often. */
 template <int DIM, int TILES>
@@ -195,7 +195,7 @@ template <int DIM, int TILES> struct value_sums {
     wmma::fragment<wmma::accumulator, 16, 16, 16, float> tiles[layout<DIM, TILES>::value_tiles];
 };
 
-/* Adds TILE weighted values, `first` in their chunk. */
+/* Adds a tile of weighted values, `first` in their chunk. */
 template <int DIM, int TILES>
 static __device__ void add_tile(const block *b, value_sums<DIM, TILES> *sums, const __half *values,
                                 int first)
@@ -207,7 +207,7 @@ static __device__ void add_tile(const block *b, value_sums<DIM, TILES> *sums, co
     wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> high, low;
     wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::row_major> value;
     const __half *weights = (const __half *)(b->scores + m * SCORE_ROW) + first;
-    for (int p = 0; p < TILE; p += 16) {
+    for (int p = 0; p < L::tile; p += 16) {
         wmma::load_matrix_sync(high, weights + p, 2 * SCORE_ROW);
         wmma::load_matrix_sync(low, weights + CHUNK + p, 2 * SCORE_ROW);
         for (int n = 0; n < L::value_tiles; n++) {
@@ -293,10 +293,10 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
     load_queries<DIM, TILES>(a, b); /* while the tiles are on their way */
     int i = 0;                      /* the ring's oldest tile */
     for (int chunk = 0; chunk < b->task.n_chunks; chunk++) {
-        const int tiles = chunk_tiles(b, chunk);
+        const int tiles = chunk_tiles<L::tile>(b, chunk);
         for (int t = 0; t < tiles; t++, i++) {
             await_tile<DIM, TILES>();
-            score_tile<DIM, TILES>(b, b->ring + i % L::stages * (TILE * L::row), t * TILE);
+            score_tile<DIM, TILES>(b, b->ring + i % L::stages * (L::tile * L::row), t * L::tile);
             __syncthreads();
             start_tile<DIM, TILES>(a, b, i + L::stages);
         }
@@ -306,7 +306,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
             wmma::fill_fragment(sums.tiles[n], 0.0f);
         for (int t = 0; t < tiles; t++, i++) {
             await_tile<DIM, TILES>();
-            add_tile<DIM, TILES>(b, &sums, b->ring + i % L::stages * (TILE * L::row), t * TILE);
+            add_tile<DIM, TILES>(b, &sums, b->ring + i % L::stages * (L::tile * L::row), t * L::tile);
             __syncthreads();
             start_tile<DIM, TILES>(a, b, i + L::stages);
         }
@@ -314,6 +314,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
         __syncthreads();
         fold_values<DIM, TILES>(a, b, chunk, folded);
     }
+    FR_START_NEXT();
     write_rows<DIM, TILES>(a, b, folded);
 }
 
@@ -322,6 +323,7 @@ template <int DIM, int TILES>
 FR_KERNEL((layout<DIM, TILES>::threads), (layout<DIM, TILES>::blocks))
 static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks)
 {
+    FR_AWAIT_PREVIOUS();
     typedef layout<DIM, TILES> L;
     __shared__ pair pairs[L::pairs];
     __shared__ int32_t slots[2][CHUNK];
@@ -374,6 +376,8 @@ static __device__ float merge_factors(const fr_cuda_attention_args *a, int first
 FR_KERNEL(256)
 static void merge(fr_cuda_attention_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float keep[MERGE_BATCH], add[MERGE_BATCH], totals[MERGE_BATCH];
     const int row = blockIdx.x / a.heads, head = blockIdx.x % a.heads, d = threadIdx.x;
     const int first_partial = a.rows[row].first_partial;
@@ -418,9 +422,12 @@ static void launch_tasks(cudaStream_t stream, const fr_cuda_attention_args *a,
 
 template <int DIM> static void launch(cudaStream_t stream, const fr_cuda_attention_args *a)
 {
-    const int wide_tiles = DIM > 128 ? 2 : 4; /* as fr_cuda_attention_wide() says */
+    constexpr int most_tiles = DIM > 128 ? 2 : 4; /* as fr_cuda_attention_wide() says */
     launch_tasks<DIM, 1>(stream, a, a->narrow, a->max_narrow);
-    launch_tasks<DIM, wide_tiles>(stream, a, a->wide, a->max_wide);
+    if (a->wide_pairs <= 2 * 16)
+        launch_tasks<DIM, 2>(stream, a, a->wide, a->max_wide);
+    else
+        launch_tasks<DIM, most_tiles>(stream, a, a->wide, a->max_wide);
     if (a->merge)
         FR_LAUNCH(merge, a->n * a->heads, (a->head_dim + 31) / 32 * 32, 0, stream, *a);
 }

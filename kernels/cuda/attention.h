@@ -64,7 +64,7 @@ typedef struct fr_cuda_attention_args {
     int32_t n_runs, max_narrow, max_wide;
     int32_t merge; /* some row has partial results */
     float scale;
-    int32_t zero; /* no padding: arguments may be compared byte by byte */
+    int32_t wide_pairs; /* most pairs of a wide task, a power of two */
 } fr_cuda_attention_args;
 FR_CUDA_ARGS_END
 

@@ -15,7 +15,6 @@
 enum {
     CHUNK = FR_ATTENTION_CHUNK,
     PAGE = 16,             /* FR_PAGE of ops.h */
-    TILE = 64,             /* positions that one stage of the ring holds */
     SCORE_ROW = CHUNK + 4, /* floats; 4 more, so that neighbouring rows start in other banks */
     PIECE = 8              /* f16 of one 16-byte copy */
 };
@@ -29,20 +28,22 @@ struct pair {
 };
 
 /* A kernel for heads of at most DIM (beyond head_dim are zeros), and tasks of TILES * 16 pairs. Each
- * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). */
+ * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). A multiprocessor has 16 warps:
+ * an H200's instructions do not come fast enough from 8 (5 cycles from one to the next of a warp). */
 template <int DIM, int TILES> struct layout {
     static constexpr int pairs = TILES * 16;
-    static constexpr int columns = TILES == 1 ? 4 : 8 / TILES;
+    static constexpr int tile = TILES == 1 && DIM <= 128 ? 128 : 64; /* positions that one stage of the ring holds */
+    static constexpr int columns = TILES == 1 ? tile / 16 : 8 / TILES;
     static constexpr int warps = TILES * columns;
     static constexpr int threads = warps * 32;
     static constexpr int row = DIM + PIECE; /* f16; 16 bytes more: other banks */
-    static constexpr int blocks = TILES == 1 || DIM <= 64 ? 2 : 1; /* on a multiprocessor */
-    static constexpr int stages = DIM > 128 || (DIM <= 64 && TILES > 1) ? 2 : 3; /* for so many */
-    static constexpr int score_tiles = TILE / 16 / columns;
+    static constexpr int blocks = TILES == 1 || DIM <= 64 || (TILES == 2 && DIM <= 128) ? 2 : 1; /* on a multiprocessor */
+    static constexpr int stages = tile == 128 ? (DIM > 96 ? 2 : 3) : DIM > 128 || (DIM <= 64 && TILES > 2) ? 2 : 3;
+    static constexpr int score_tiles = tile / 16 / columns;
     static constexpr int value_tiles = (DIM / 16 + columns - 1) / columns;
-    static constexpr int sums = pairs * DIM / 4 / threads; /* float4 of a thread */
+    static constexpr int sums = (pairs * DIM / 4 + threads - 1) / threads; /* float4 of a thread */
     static constexpr int query_bytes = pairs * row * 2;
-    static constexpr int stage_bytes = TILE * row * 2;
+    static constexpr int stage_bytes = tile * row * 2;
     static constexpr int score_bytes = pairs * SCORE_ROW * 4;
     static constexpr int bytes = score_bytes + 2 * query_bytes + stages * stage_bytes;
 };
@@ -55,7 +56,7 @@ struct block {
     pair *pairs;   /* [n_pairs] */
     float *scores; /* [pairs, SCORE_ROW]; then weights: high [CHUNK], low [CHUNK]; then values */
     __half *q_high, *q_low;  /* [pairs, row] */
-    __half *ring;            /* [stages, TILE, row] */
+    __half *ring;            /* [stages, tile, row] */
     int32_t (*slots)[CHUNK]; /* [2]: of even and odd chunks */
 };
 
@@ -73,7 +74,7 @@ static __device__ int chunk_start(const block *b, int chunk)
 }
 
 /* Tiles of one chunk (counted from the task's first) that hold positions. */
-static __device__ int chunk_tiles(const block *b, int chunk)
+template <int TILE> static __device__ int chunk_tiles(const block *b, int chunk)
 {
     int positions = b->task.n_positions - chunk_start(b, chunk);
     return ((positions < CHUNK ? positions : CHUNK) + TILE - 1) / TILE;
@@ -93,7 +94,7 @@ static __device__ void find_slots(const fr_cuda_attention_args *a, const block *
     }
 }
 
-/* Starts copying TILE positions of the chunk, from `first` on, into one stage of the ring. Zeros
+/* Starts copying a tile of positions of the chunk, from `first` on, into one stage of the ring. Zeros
  * stand for what is beyond the task's positions or the head. */
 template <int DIM, int TILES>
 static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b,
@@ -101,7 +102,7 @@ static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b
 {
     typedef layout<DIM, TILES> L;
     const int count = b->task.n_positions - chunk_start(b, chunk) - first;
-    for (int i = threadIdx.x; i < TILE * DIM / PIECE; i += L::threads) {
+    for (int i = threadIdx.x; i < L::tile * DIM / PIECE; i += L::threads) {
         int p = i / (DIM / PIECE), d = i % (DIM / PIECE) * PIECE;
         __half *to = stage + p * L::row + d;
         if (p < count && d < a->head_dim) {
@@ -121,14 +122,14 @@ template <int DIM, int TILES>
 static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i)
 {
     typedef layout<DIM, TILES> L;
-    const int chunk = i / (2 * CHUNK / TILE), tile = i % (2 * CHUNK / TILE);
+    const int chunk = i / (2 * CHUNK / L::tile), tile = i % (2 * CHUNK / L::tile);
     if (chunk < b->task.n_chunks) {
-        int tiles = chunk_tiles(b, chunk);
+        int tiles = chunk_tiles<L::tile>(b, chunk);
         if (tile == 0)
             find_slots(a, b, chunk + 1);
         if (tile < 2 * tiles)
-            copy_tile<DIM, TILES>(a, b, tile < tiles ? a->k : a->v, chunk, tile % tiles * TILE,
-                                  b->ring + i % L::stages * (TILE * L::row));
+            copy_tile<DIM, TILES>(a, b, tile < tiles ? a->k : a->v, chunk, tile % tiles * L::tile,
+                                  b->ring + i % L::stages * (L::tile * L::row));
     }
     __pipeline_commit();
 }

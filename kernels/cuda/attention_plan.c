@@ -119,6 +119,8 @@ static fr_status push_task(fr_cuda_attention_plan *p, const fr_cuda_attention_ta
         FR_TRY(fr_grow((void **)&p->narrow, &p->cap_narrow, p->n_narrow + 1, sizeof *task));
         p->narrow[p->n_narrow++] = *task;
     } else {
+        const int pairs = power_of_two(task->n_rows * run_heads);
+        p->wide_pairs = pairs > p->wide_pairs ? pairs : p->wide_pairs;
         FR_TRY(fr_grow((void **)&p->wide, &p->cap_wide, p->n_wide + 1, sizeof *task));
         p->wide[p->n_wide++] = *task;
     }
@@ -212,7 +214,7 @@ static void give_partials(fr_cuda_attention_plan *p, const family *f, int task_c
 static fr_status deal_out(fr_cuda_attention_plan *p, int run_heads, int most_rows)
 {
     const int task_chunks = choose_task_chunks(p);
-    p->n_narrow = p->n_wide = p->n_partials = 0;
+    p->n_narrow = p->n_wide = p->n_partials = p->wide_pairs = 0;
     for (const family *f = p->families; f < p->families + p->n_families; f++) {
         int step = f->split ? task_chunks : f->chunks;
         for (int c = 0; c < f->chunks; c += step)
@@ -342,6 +344,7 @@ void fr_cuda_attention_plan_bind(const fr_cuda_attention_plan *p, const int32_t 
     args->max_narrow = p->max_narrow;
     args->max_wide = p->max_wide;
     args->merge = p->n_partials > 0;
+    args->wide_pairs = p->wide_pairs;
 }
 
 static size_t partials_bytes(int n_partials, int heads, int head_dim)

@@ -16,7 +16,7 @@ typedef struct fr_cuda_attention_plan {
     int32_t *words; /* [n_words]: what to stage */
     int n_words;
     int n_partials;                   /* bound of (row, chunk) pairs with partial results */
-    int n_runs, max_narrow, max_wide; /* as in fr_cuda_attention_args */
+    int n_runs, max_narrow, max_wide, wide_pairs; /* as in fr_cuda_attention_args */
     int runs_at, rows_at, narrow_at, wide_at, pages_at; /* places in words */
 
     /* While a plan is made, and to tell whether the next one asked for is the same. */

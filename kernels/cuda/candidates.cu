@@ -168,6 +168,8 @@ static __device__ void load_columns(const row_ref *row, int first, float logits[
 
 FR_KERNEL(CHUNK_THREADS) void find_maxima(candidates_job job)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const row_ref row = row_at(&job, (int)blockIdx.y);
     const int chunk = (int)blockIdx.x, thread = (int)threadIdx.x, first = chunk * FR_CHUNK + thread;
     float logits[PER_THREAD];
@@ -211,6 +213,8 @@ static __device__ uint32_t common_floor(const uint32_t *groups, int n_groups, in
 
 FR_KERNEL(ROW_THREADS) void set_bars(candidates_job job)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const row_ref row = row_at(&job, (int)blockIdx.x);
     column_rank highest = 0, bar = 0; /* a column of `bar` is a chunk */
     for (int i = (int)threadIdx.x; i < job.chunks; i += ROW_THREADS) {
@@ -283,6 +287,8 @@ static __device__ void list_column(row_state *state, column_rank rank)
 
 FR_KERNEL(CHUNK_THREADS) void weigh_chunks(candidates_job job)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float exps[FR_CHUNK];
     const row_ref row = row_at(&job, (int)blockIdx.y);
     const int chunk = (int)blockIdx.x, thread = (int)threadIdx.x, first = chunk * FR_CHUNK + thread;
@@ -424,6 +430,8 @@ static __device__ void finish_winner(const candidates_job *job, const row_ref *r
 
 FR_KERNEL(ROW_THREADS) void finish_rows(candidates_job job)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const fr_cuda_candidates_args *a = &job.args;
     const row_ref row = row_at(&job, (int)blockIdx.x);
     const int thread = (int)threadIdx.x;

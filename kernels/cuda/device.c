@@ -9,6 +9,7 @@
 #include "cuda_error.h"
 #include "measure.h"
 
+enum { STARTS_EARLY = 9 }; /* compute capability: Hopper, for kernels that start before the last one is over */
 enum { OLDEST = 8 }; /* compute capability: Ampere, the first whose code is in this program */
 
 /* Graphics cards have 99 KiB of shared memory for a block, and would fail at the first prompt. */
@@ -58,9 +59,14 @@ fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID])
     return FR_OK;
 }
 
+int fr_cuda_starts_early;
+
 static fr_status open_stream(fr_device *dev)
 {
+    int major = 0;
     FR_TRY_CUDA(cudaSetDevice(dev->gpu), "device %d", dev->gpu);
+    FR_TRY_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, dev->gpu), "device %d", dev->gpu);
+    fr_cuda_starts_early = major >= STARTS_EARLY;
     FR_TRY_CUDA(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking), "a stream on device %d", dev->gpu);
     return fr_cuda_queue_open(dev->stream, &dev->queue);
 }

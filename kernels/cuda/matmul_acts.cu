@@ -12,11 +12,15 @@ template <int COLS> static __device__ __forceinline__ void quantise_x(const fr_c
 
 FR_KERNEL(WARPS * 32) void quantise(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     quantise_x<BLOCK>(args);
 }
 
 FR_KERNEL(WARPS * 32) void quantise_super(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     quantise_x<SUPER>(args);
 }
 

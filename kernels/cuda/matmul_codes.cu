@@ -115,6 +115,7 @@ template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda
     for (int i = 0; i < RECORDS; i++)
         copy_record<MOST_BYTES>(coded_record(matrix, row_tile + i % M, warp + i / M * WARPS, chunks),
                                 record_bytes(matrix), ring->at[i]);
+    FR_AWAIT_PREVIOUS();
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
     for (int first = 0; first < chunks; first += WARPS) {
@@ -132,6 +133,7 @@ template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+    FR_START_NEXT();
 #pragma unroll
     for (int tile = 0; tile < N; tile++)
         write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
@@ -162,6 +164,7 @@ extern "C" void fr_cuda_matmul_codes(cudaStream_t stream, const void *p)
 FR_KERNEL(WIDE_WARPS * 32)
 void codes_wide(const fr_cuda_matmul_args args)
 {
+    FR_AWAIT_PREVIOUS();
     static_assert((int)WIDE_M == (int)RECORDS, "a warp has one chunk");
     __shared__ record_ring<MOST_BYTES> rings[WIDE_WARPS];
     int first_row;

@@ -43,6 +43,20 @@ static __device__ __forceinline__ int column_of(int chunk, int step, int ahead)
     return (chunk + s / per_chunk * WARPS) * CHUNK + s % per_chunk * STEP;
 }
 
+/* 16 bytes past the first cache. A row gives a warp 64 at a time; the other half of their line comes along into the second
+ * cache, where it is asked for next: a tenth faster on an H200. */
+static __device__ __forceinline__ void copy_16(uint4 *to, const uint16_t *from)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#else
+    __pipeline_memcpy_async(to, from, 16);
+#endif
+}
+
 /* Begins to copy a step, if there is one: a group of copies, maybe empty. */
 template <int M>
 static __device__ __forceinline__ void copy_step(const uint16_t *const at[M][2], int col,
@@ -56,7 +70,7 @@ static __device__ __forceinline__ void copy_step(const uint16_t *const at[M][2],
             for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
                 for (int side = 0; side < 2; side++)
-                    __pipeline_memcpy_async(&to->rows[m][b][side][lane], at[m][side] + col + 32 * b, 16);
+                    copy_16(&to->rows[m][b][side][lane], at[m][side] + col + 32 * b);
     }
     __pipeline_commit();
 }
@@ -154,6 +168,7 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
     const int chunks = (args.stride + CHUNK - 1) / CHUNK;
     for (int step = 0; step < weights_ring<M>::STEPS; step++)
         copy_step<M>(at, column_of(warp, 0, step), args.stride, &ring->at[step]);
+    FR_AWAIT_PREVIOUS(); /* before x is read */
     float up[N];
     for (int tile = 0; tile < N; tile++)
         up[tile] =
@@ -172,6 +187,7 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+    FR_START_NEXT();
 }
 
 template <int TYPE, int M, int N>
@@ -287,6 +303,7 @@ enum { F32_TOKENS = 4 };
 FR_KERNEL(WARPS * 32)
 void matmul_f32(const fr_cuda_matmul_args args)
 {
+    FR_AWAIT_PREVIOUS();
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, WARPS, &first_row);
     const int lane = threadIdx.x % 32, row = first_row + (int)threadIdx.x / 32;

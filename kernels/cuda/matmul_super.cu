@@ -247,6 +247,7 @@ void super_narrow(const fr_cuda_matmul_args args)
         copy_record<layout<TYPE>::BYTES>(
             super_record<TYPE>(matrix, row_tile + i % M, warp + i / M * WARPS, supers), layout<TYPE>::BYTES,
             ring->at[i]);
+    FR_AWAIT_PREVIOUS();
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
     for (int first = 0; first < supers; first += WARPS) {
@@ -263,6 +264,7 @@ void super_narrow(const fr_cuda_matmul_args args)
             add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
         }
     }
+    FR_START_NEXT();
 #pragma unroll
     for (int tile = 0; tile < N; tile++)
         write_sums<M>(args, matrix, first_row, tile * TILE_TOKENS, sums[tile]);
@@ -320,6 +322,7 @@ static __device__ __forceinline__ void add_wide(const fr_cuda_matmul_args &args,
 /* 64 rows by 64 tokens a block, 32 by 32 a warp; activations come through the first cache. */
 template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_matmul_args args)
 {
+    FR_AWAIT_PREVIOUS();
     static_assert((int)WIDE_M == (int)RECORDS, "a warp has one super-block");
     __shared__ super_ring<TYPE> rings[WIDE_WARPS];
     int first_row;

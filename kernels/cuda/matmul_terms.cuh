@@ -33,7 +33,7 @@ static __device__ __forceinline__ float4 load_vector_if(bool wanted, const float
 {
     float4 v = make_float4(0, 0, 0, 0);
 #ifdef __CUDA_ARCH__
-    asm("{ .reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.nc.v4.f32 {%0,%1,%2,%3}, [%4]; }"
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.v4.f32 {%0,%1,%2,%3}, [%4]; }"
         : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
         : "l"(at), "r"((int)wanted));
 #else

@@ -12,7 +12,7 @@ enum {
     TILE_ROWS = FR_CUDA_TILE_ROWS,
     TILE_TOKENS = FR_CUDA_TILE_TOKENS,
     CHUNK = FR_CUDA_CHUNK,
-    FEW_BLOCKS = 100, /* blocks that leave multiprocessors of today's GPUs without one */
+    FEW_BLOCKS = 132, /* blocks that leave multiprocessors of an H200 without one */
     WIDE_WARPS = 4,
     WIDE_M =
         2, /* tiles of 16 rows and of 8 tokens of a warp of a wide kernel; 2 x 2 warps a block */

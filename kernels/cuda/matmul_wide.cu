@@ -88,6 +88,7 @@ static __device__ __forceinline__ void close_chunk(float c[WIDE_M][WIDE_N][4],
 
 template <int TYPE> FR_KERNEL(THREADS) void matmul_wide(const fr_cuda_matmul_args args)
 {
+    FR_AWAIT_PREVIOUS();
     FR_DYNAMIC_SHARED(wide_stage<TYPE>, stages);
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);

@@ -6,6 +6,8 @@
 FR_KERNEL(WARPS * 32)
 void scale_rows(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float highest[WARPS];
     const float *x = args.x + (int64_t)blockIdx.x * args.cols;
     float high = 0;
@@ -35,6 +37,8 @@ extern "C" void fr_cuda_matmul_scale_rows(cudaStream_t stream, const void *p)
 /* x -> wide_terms [ceil(n / 64)][stride / 16]; zeros past n and past cols. A block each. */
 template <int TYPE> FR_KERNEL(WIDE_TILES * 32) void split_x(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const int lane = threadIdx.x % 32, tile = threadIdx.x / 32, step = blockIdx.x;
     const int token = blockIdx.y * WIDE_TOKENS + tile * TILE_TOKENS + lane / 4;
     const int col = step / 2 * 32 + lane % 4 * 8 + step % 2 * 4;
@@ -68,6 +72,8 @@ extern "C" void fr_cuda_matmul_split_f16(cudaStream_t stream, const void *args)
 /* x -> rows of the type, for cuBLASLt: 4 values a thread. */
 template <int TYPE> FR_KERNEL(WARPS * 32) void round_x(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const int token = blockIdx.y, col = (int)(blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (col >= args.stride)
         return;
@@ -97,6 +103,8 @@ extern "C" void fr_cuda_matmul_round_f16(cudaStream_t stream, const void *args)
 FR_KERNEL(WARPS * 32)
 void unscale(const fr_cuda_prepare_args args)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     const int col = (int)(blockIdx.x * blockDim.x + threadIdx.x), token = blockIdx.y;
     if (col < args.cols)
         ((float *)args.out)[(int64_t)token * args.cols + col] *= args.scales[2 * token + 1];

@@ -8,6 +8,7 @@ enum { THREADS = 512, BLOCKS = 1056, LOADS = 4 }; /* eight blocks a multiprocess
 
 FR_KERNEL(THREADS) void read_all(fr_cuda_read_args a)
 {
+    FR_AWAIT_PREVIOUS();
     const uint4 *data = (const uint4 *)a.data;
     const size_t n = a.bytes / sizeof *data, step = (size_t)gridDim.x * blockDim.x;
     unsigned sum = 0;

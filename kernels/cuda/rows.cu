@@ -13,6 +13,8 @@ enum { THREADS = 256 };
 /* A block of STEP threads a row. */
 template <int STEP> FR_KERNEL(STEP) void norm(fr_cuda_norm_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     norm_row<STEP, STEP>(a, blockIdx.x);
 }
 
@@ -31,6 +33,8 @@ static unsigned blocks_for(int64_t count)
 
 FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i < a.n * a.dim)
         a.x[i] += a.y[a.repeat ? i % a.dim : i];
@@ -38,6 +42,8 @@ FR_KERNEL(THREADS) void add(fr_cuda_add_args a)
 
 FR_KERNEL(THREADS) void silu_mul(fr_cuda_silu_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i < a.count)
         silu_mul_value(a, i);
@@ -58,6 +64,8 @@ static __device__ void turn(float *values, int pair, int half, int neox, float a
 /* A thread turns one pair of one head. */
 FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= (int64_t)a.n * a.heads * a.half)
         return;
@@ -69,6 +77,8 @@ FR_KERNEL(THREADS) void rope(fr_cuda_rope_args a)
 
 FR_KERNEL(THREADS) void embed(fr_cuda_embed_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= a.count)
         return;
@@ -89,6 +99,8 @@ static __device__ uint16_t to_f16(float x)
 
 FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= (int64_t)a.n * a.width)
         return;
@@ -99,6 +111,8 @@ FR_KERNEL(THREADS) void kv_write(fr_cuda_kv_write_args a)
 
 FR_KERNEL(THREADS) void kv_copy(fr_cuda_kv_copy_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     int64_t i = thread_index();
     if (i >= a.order[2] * a.width)
         return;
@@ -163,6 +177,8 @@ static __device__ void prepare_head(const fr_cuda_heads_args &a, const head_task
 
 FR_KERNEL(HEADS_WARPS * WARP) void heads(fr_cuda_heads_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     __shared__ float values[HEADS_WARPS][HEAD_MAX];
     const int warp = threadIdx.x / WARP, per_row = a.heads + 2 * a.kv_heads;
     const int64_t i = (int64_t)blockIdx.x * HEADS_WARPS + warp, row = i / per_row;

@@ -35,7 +35,7 @@ static __device__ float block_sum(float x)
 /* How many threads share a row's sum; a matter of dim alone, as the sum's order is. */
 static __host__ __device__ inline int norm_threads(int dim)
 {
-    return dim >= 4 * NORM_THREADS ? NORM_THREADS : WARP;
+    return dim > NORM_THREADS ? NORM_THREADS : WARP;
 }
 
 /* batch[k] = from[k * STEP], 0 from `count` on. Loads without a condition, which would be put off to where the value is

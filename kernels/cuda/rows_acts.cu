@@ -23,11 +23,15 @@ template <int COLS> static __device__ __forceinline__ void norm_and_quantise(con
 
 FR_KERNEL(NORM_ACTS_THREADS) void norm_quantise(fr_cuda_norm_acts_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     norm_and_quantise<BLOCK>(a);
 }
 
 FR_KERNEL(NORM_ACTS_THREADS) void norm_quantise_super(fr_cuda_norm_acts_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     norm_and_quantise<SUPER>(a);
 }
 
@@ -46,11 +50,15 @@ template <int COLS> static __device__ __forceinline__ void silu_and_quantise(con
 
 FR_KERNEL(WARPS * 32) void silu_quantise(fr_cuda_silu_acts_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     silu_and_quantise<BLOCK>(a);
 }
 
 FR_KERNEL(WARPS * 32) void silu_quantise_super(fr_cuda_silu_acts_args a)
 {
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
     silu_and_quantise<SUPER>(a);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "fibre.h"
@@ -31,6 +32,7 @@ struct cuda_thread {
     fibre *stack;  /* of one that waits */
     unsigned mask; /* of its latest warp operation, as is combine */
     fake_cuda_combine combine;
+    bool awaited; /* the previous kernel */
 };
 
 /* The lanes of a warp that wait at a warp operation, and what they brought. */
@@ -51,6 +53,8 @@ static void *dynamic_shared;
 uint64_t fake_block_number;
 static std::vector<fibre *> &idle_fibres = *new std::vector<fibre *>;
 static std::map<std::string, long> &kernels_run = *new std::map<std::string, long>;
+static std::set<std::string> &kernels_awaiting = *new std::set<std::string>; /* the previous one */
+static long n_awaited, n_returned; /* threads of the grid */
 static std::map<const void *, size_t> &shared_limits = *new std::map<const void *, size_t>;
 
 /* Order */
@@ -132,7 +136,9 @@ static void run_threads()
         while (cuda_thread *t = take_fresh()) {
             t->state = READY;
             become(t);
+            self->awaited = false;
             kernel->body();
+            n_returned++;
             self->state = RETURNED;
         }
         idle_fibres.push_back(fibre_current());
@@ -223,6 +229,14 @@ static void run_block()
 }
 
 /* What kernels call */
+
+void fake_cuda_await_previous()
+{
+    if (self->awaited)
+        die("a thread awaits the previous kernel twice");
+    self->awaited = true;
+    n_awaited++;
+}
 
 void *fake_cuda_dynamic_shared()
 {
@@ -344,6 +358,7 @@ static void prepare_threads(const fake_cuda_kernel &k)
 static void run_grid(const fake_cuda_kernel &k)
 {
     kernel = &k;
+    n_awaited = n_returned = 0;
     prepare_threads(k);
     /* Not malloc, which a test may let fail (fault_alloc.h): a GPU's shared memory is just there. */
     const std::align_val_t alignment{128};
@@ -357,6 +372,10 @@ static void run_grid(const fake_cuda_kernel &k)
         run_block();
     }
     operator delete(dynamic_shared, alignment);
+    if (n_awaited > 0 && n_awaited < n_returned)
+        die("%ld of %ld threads do not await the previous kernel", n_returned - n_awaited, n_returned);
+    if (n_awaited > 0)
+        kernels_awaiting.insert(k.name);
     kernel = nullptr;
 }
 
@@ -437,5 +456,5 @@ void fake_cuda_print_kernels(FILE *out)
 {
     std::lock_guard<std::mutex> guard(fake_kernel_lock);
     for (const auto &k : kernels_run)
-        fprintf(out, "%s %ld\n", k.first.c_str(), k.second);
+        fprintf(out, "%s %ld%s\n", k.first.c_str(), k.second, kernels_awaiting.count(k.first) ? " awaits" : "");
 }
