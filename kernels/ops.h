@@ -89,8 +89,8 @@ typedef struct fr_device_peers {
     void *ctx;
     /* Called again and again while the host waits for the device: an error ends the wait with that status. */
     fr_status (*check)(void *ctx);
-    /* The least and the greatest of what all ranks' devices say, each value by itself. A collective of the hosts, with which
-     * devices find out whether all can replay what they recorded. NULL: there are no others. */
+    /* The least and the greatest of what all ranks' devices say, each value by itself. A collective of the hosts, with
+     * which devices find out whether all can replay what they recorded. NULL: there are no others. */
     fr_status (*compare)(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2]);
 } fr_device_peers;
 

@@ -22,7 +22,8 @@
  *     shared memory   tiles in 128 / 128 / 128 KB, queries 128 / 128 / 256, keys 64 / 128 / 256,
  *                     scores 48 / 96 / 192, weights 64 / 64 / 128, values 80 / 160 / 320:
  *                     4.1k / 5.6k / 10.2k clocks
- * So decode has room to spare, 8 rows with groups of 4 heads (32 pairs) stay below the memory's time,
+ * By that decode has room to spare (an H200 shows 0.57 of its memory's speed: latencies between the steps of a tile are
+ * what is left), 8 rows with groups of 4 heads (32 pairs) stay below the memory's time,
  * and with groups of 8 they are a little above it. Plain f32 multiply-adds (128 a clock) would take
  * 16k clocks for 32 pairs. A partial result costs a pair 0.5 KB a chunk, out and in again, mostly in
  * L2: with 64 pairs that is half of the chunk's bytes.

@@ -44,8 +44,8 @@ extern "C" {
 
 /* x is split into that many terms of the weights' type, of 8 bits in BF16 and 11 in F16: 3 and 2
  * hold all 24 (22) bits, so a product is as exact as in f32. With 2 terms of BF16 the error of a
- * product is up to 2^-17 of it, and decoding an 8B model on an H200 takes 3% less; a pass of many
- * tokens takes about as many times longer as there are terms. */
+ * product is up to 2^-17 of it; products of one row are then 2 to 6% faster on an H200, of 16 rows
+ * 8 to 14%. */
 #define FR_CUDA_BF16_TERMS 3
 #define FR_CUDA_F16_TERMS 2
 

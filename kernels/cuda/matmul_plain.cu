@@ -7,9 +7,9 @@
  * a warp share few counters, and whoever waits for its activations waits for all weights too.
  *
  * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes
- * a cycle, and 0.7 us of latency want 18 KiB under way on each (4.8 TB/s: 28 KiB). A block has 32 to
- * 64 KiB, and two fit; by that, one would do for a matrix of 2048 or 4096 rows, which gives no
- * multiprocessor a second. In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3
+ * a cycle, and 0.7 us of latency want 18 KiB under way on each (4.8 TB/s: 28 KiB). A block has 64
+ * KiB, and two fit. Measured on an H200 (tests/bench/README.md): 0.6 to 0.94 of the memory's speed,
+ * least where a matrix gives a multiprocessor one or two blocks in all. In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3
  * instructions of 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations,
  * half of that with two tiles of rows) of a quarter cycle. Activations come from the second cache,
  * 4 n bytes for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks
@@ -43,8 +43,8 @@ static __device__ __forceinline__ int column_of(int chunk, int step, int ahead)
     return (chunk + s / per_chunk * WARPS) * CHUNK + s % per_chunk * STEP;
 }
 
-/* 16 bytes past the first cache. A row gives a warp 64 at a time; the other half of their line comes along into the second
- * cache, where it is asked for next: a tenth faster on an H200. */
+/* 16 bytes past the first cache. A row gives a warp 64 at a time; the other half of their line comes along into the
+ * second cache, where it is asked for next: matrices of many rows are up to a tenth faster on an H200. */
 static __device__ __forceinline__ void copy_16(uint4 *to, const uint16_t *from)
 {
 #ifdef __CUDA_ARCH__

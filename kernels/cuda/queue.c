@@ -301,6 +301,20 @@ static fr_status run_commands(fr_cuda_queue *q)
     return fr_cuda_status(cudaGetLastError(), "starting %d commands", q->n);
 }
 
+/* While they are captured. It ends at the first error: a collective that came to a capture that has failed would fail, too,
+ * and with it the group. */
+static fr_status capture_commands(fr_cuda_queue *q)
+{
+    const uint64_t *at = q->commands;
+    for (int i = 0; i < q->n; i++) {
+        const packed_command *c = command_at(at);
+        c->launch(q->stream, c->args);
+        at = behind(c);
+        FR_TRY(fr_cuda_status(cudaGetLastError(), "capturing command %d of %d", i + 1, q->n));
+    }
+    return FR_OK;
+}
+
 /* ---- graphs */
 
 /* A pass has hundreds of commands, and is hashed every time: each word times an odd number of its own, so that no
@@ -368,7 +382,7 @@ static fr_status record(fr_cuda_queue *q, graph *g)
 {
     cudaGraph_t captured = NULL;
     FR_TRY_CUDA(cudaStreamBeginCapture(q->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
-    fr_status st = run_commands(q);
+    fr_status st = capture_commands(q);
     fr_status ended = fr_cuda_status(cudaStreamEndCapture(q->stream, &captured), "capturing a graph");
     if (st == FR_OK)
         st = ended;

@@ -24,6 +24,21 @@ cudaError_t fake_forbidden_in_capture(const char *call)
     return cudaSuccess;
 }
 
+const void *fake_captured_into(cudaStream_t stream)
+{
+    table_guard guard(fake_table_lock);
+    const cudaStream_t s = fake_stream(stream);
+    return s && is_capturing(s) ? s->graph : nullptr;
+}
+
+void fake_break_capture(cudaStream_t stream)
+{
+    table_guard guard(fake_table_lock);
+    const cudaStream_t s = fake_stream(stream);
+    if (s && is_capturing(s))
+        s->capture = cudaStreamCaptureStatusInvalidated;
+}
+
 /* The default stream would make capturing streams wait for it. */
 static cudaError_t check_implicit(cudaStream_t base, const char *call)
 {

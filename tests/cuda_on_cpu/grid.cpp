@@ -419,6 +419,7 @@ void fake_cuda_push_kernel(fake_cuda_kernel k, cudaStream_t stream)
 {
     int code;
     if (fake_told_to_fail("kernel", &code)) {
+        fake_break_capture(stream);
         fake_error(cudaError_t(code));
         return;
     }

@@ -206,11 +206,11 @@ struct held_rank {
 
 static ncclResult_t push(const std::shared_ptr<nccl_rank> &r, transfers calls, cudaStream_t stream)
 {
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    cudaStreamIsCapturing(stream, &capture);
-    const uint64_t captured = capture == cudaStreamCaptureStatusActive ? ++r->n_captured : 0;
+    const void *graph = fake_captured_into(stream);
+    r->n_captured = graph && graph == r->graph ? r->n_captured + 1 : graph != nullptr;
+    r->graph = graph;
     for (transfer &t : calls)
-        t.captured = captured;
+        t.captured = r->n_captured;
     const auto held = std::make_shared<held_rank>(r);
     const cudaError_t error = fake_push(
         stream, "NCCL", [held, calls](work_run *run) { return nccl_run(held->rank, calls, run); });

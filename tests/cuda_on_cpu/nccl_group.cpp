@@ -153,7 +153,7 @@ static void move_collective(const std::vector<const transfer *> &ranks)
         memcpy(t->to, result.data(), result.size());
 }
 
-/* "Whether an operation is captured must be uniform across ranks", and what was captured apart is of other buffers. */
+/* "Whether an operation is captured must be uniform across ranks", and it has the same place in all graphs. */
 static void check_captured(const nccl_meeting &m)
 {
     for (size_t r = 1; r < m.calls.size(); r++)

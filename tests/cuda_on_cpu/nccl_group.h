@@ -19,7 +19,7 @@ struct transfer {
     size_t count;
     ncclDataType_t type;
     int peer; /* or the root of a broadcast */
-    uint64_t captured; /* as a rank's how manieth call that went into a graph; 0: it did not */
+    uint64_t captured; /* as the how manieth call of a rank in a graph, from 1; 0: in none */
 };
 typedef std::vector<transfer> transfers;
 
@@ -49,7 +49,8 @@ struct nccl_rank {
     std::function<void()> later;    /* what a non-blocking call has still to do */
     std::vector<cudaStream_t> used; /* streams */
     uint64_t n_met;                 /* operations that ran, the one under way included */
-    uint64_t n_captured;            /* operations that went into graphs */
+    const void *graph;              /* the last one that took operations in, and how many */
+    uint64_t n_captured;
     std::atomic<int> holders;       /* work in queues and graphs */
 };
 

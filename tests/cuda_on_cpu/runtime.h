@@ -80,6 +80,10 @@ cudaError_t fake_push(cudaStream_t stream, const char *call, work w);
 int fake_stream_device(cudaStream_t stream);
 /* Is a capture active that forbids this thread a call like cudaMalloc? Then invalidates it. */
 cudaError_t fake_forbidden_in_capture(const char *call);
+/* What this stream's work is captured into; NULL: it is not. */
+const void *fake_captured_into(cudaStream_t stream);
+/* What was captured on this stream, if anything, is of no use any more. */
+void fake_break_capture(cudaStream_t stream);
 /* Runs one piece of a stream's work without waiting. False: there is none left. */
 bool fake_poke(cudaStream_t stream);
 /* The same of a stream of another thread, which may be gone; not while a thread is at work for its device. */

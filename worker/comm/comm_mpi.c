@@ -12,7 +12,7 @@
  * and the follower takes old rings before it probes the last time, so a command is seen or its ring is still to come.
  *
  * Giving up. A rank that cannot go on calls the roll: each sends a word to all others and listens until its time is over;
- * nothing waits for a send. Waits of all collectives but sums look for such words. A rank that was lost, or a collective
+ * nothing waits for a send. Waits of all collectives but sums look for such words; that for a command's receivers does not. A rank that was lost, or a collective
  * that was left under way, would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun end what is left
  * of a group in which a rank ended without it.
  *
@@ -118,9 +118,15 @@ static bool mpi_alarmed(fr_comm *c)
 
 static fr_status look_for_alarm(mpi_comm *m)
 {
-    if (!m->rolled && !mpi_alarmed(&m->base))
+    if (!m->rolled && !m->unfinished && !mpi_alarmed(&m->base))
         return FR_OK;
     return fr_fail(FR_EPEER, "%s", m->heard_why[0] ? m->heard_why : "a rank gave the group up");
+}
+
+/* Before a collective: what an abandoned one may still write to is not to be used again. */
+static fr_status check_group(mpi_comm *m)
+{
+    return m->rolled || m->unfinished ? look_for_alarm(m) : FR_OK;
 }
 
 /* Until a collective is over. wait_ms 0: for ever. */
@@ -128,18 +134,18 @@ static fr_status await(mpi_comm *m, MPI_Request *request, int wait_ms, const cha
 {
     const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
     int done = 0;
-    FR_TRY(mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what));
-    while (!done) {
-        fr_status st = look_for_alarm(m);
+    fr_status st = mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what);
+    while (st == FR_OK && !done) {
+        st = look_for_alarm(m);
         if (st == FR_OK && wait_ms > 0 && fr_now_ns() > end)
             st = fr_fail(FR_EPEER, "rank %d: %s: not all ranks were there in %d ms", m->base.rank, what, wait_ms);
-        m->unfinished = m->unfinished || st != FR_OK;
-        FR_TRY(st);
         if (m->yield)
             sched_yield();
-        FR_TRY(mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what));
+        if (st == FR_OK)
+            st = mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what);
     }
-    return FR_OK;
+    m->unfinished = m->unfinished || st != FR_OK;
+    return st;
 }
 
 static fr_status mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
@@ -174,7 +180,7 @@ static fr_status mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_o
 
 static void mpi_give_up(fr_comm *c)
 {
-    char why[FR_COMM_WHY];
+    char why[FR_COMM_WHY] = "";
     snprintf(why, sizeof why, "%s", fr_cause());
     if (!of(c)->rolled && mpi_roll_call(c, FR_COMM_LEAVE_MS, why, NULL) != FR_OK)
         of(c)->unfinished = true;
@@ -276,6 +282,7 @@ static fr_status mpi_gather(fr_comm *c, const void *mine, size_t bytes, void *ou
     mpi_comm *m = of(c);
     const size_t n_out = c->rank == 0 ? bytes * (size_t)c->size : 0;
     MPI_Request request;
+    FR_TRY(check_group(m));
     FR_TRY(check_bytes(m, bytes, "gather"));
     FR_TRY(make_room(&m->exchange, bytes + n_out));
     uint8_t *in = m->exchange.data, *all = in + bytes;
@@ -292,6 +299,7 @@ static fr_status mpi_all_gather(fr_comm *c, const void *mine, size_t bytes, void
     mpi_comm *m = of(c);
     const size_t n_out = bytes * (size_t)c->size;
     MPI_Request request;
+    FR_TRY(check_group(m));
     FR_TRY(check_bytes(m, bytes, "all_gather"));
     FR_TRY(make_room(&m->exchange, bytes + n_out));
     uint8_t *in = m->exchange.data, *all = in + bytes;
@@ -307,6 +315,7 @@ static fr_status mpi_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     mpi_comm *m = of(c);
     MPI_Request request;
+    FR_TRY(check_group(m));
     FR_TRY(check_bytes(m, bytes, "broadcast"));
     FR_TRY(make_room(&m->exchange, bytes));
     if (c->rank == 0)
@@ -333,9 +342,12 @@ static fr_status mpi_agree(fr_comm *c, fr_status mine)
     mpi_comm *m = of(c);
     int first = 0;
     MPI_Request request;
-    m->told = (verdict){.status = mine};
+    char cause[sizeof m->told.cause] = "";
     if (mine != FR_OK)
-        snprintf(m->told.cause, sizeof m->told.cause, "%s", fr_cause());
+        snprintf(cause, sizeof cause, "%s", fr_cause());
+    FR_TRY(check_group(m));
+    m->told = (verdict){.status = mine};
+    memcpy(m->told.cause, cause, sizeof cause);
     FR_TRY(find_first_failure(m, mine, &first));
     if (first == c->size)
         return FR_OK;

@@ -18,8 +18,9 @@
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began. A
  * sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while the
  * host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when the
- * host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort, which lets the kernels leave; then a
- * roll call over the host communicator, so that all ranks leave at once and the cause names those not heard of.
+ * host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort, which
+ * lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the cause names
+ * those not heard of.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call looks
  * there first, also those that are only passed on: an answer must not travel when its sums did not. ncclCommDestroy and
@@ -110,7 +111,7 @@ static void name_silent(const nccl_comm *m, const bool *heard, char *text, size_
 static fr_status give_up(nccl_comm *m, const char *why)
 {
     fr_comm *host = m->over.host;
-    char word[FR_COMM_WHY], silent[128] = "";
+    char word[FR_COMM_WHY] = "", silent[128] = "";
     bool *heard = calloc((size_t)host->size, sizeof *heard);
     snprintf(word, sizeof word, "%s", why);
     m->over.ops->set_peers(m->over.dev, &m->peers); /* forget what was recorded */

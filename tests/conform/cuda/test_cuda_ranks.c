@@ -27,12 +27,13 @@ typedef struct outcome {
     float logits[ANSWERS];
 } outcome;
 
-/* A call that fails on one rank, from the first layer of the first pass on; or, without one, how long the rank stands
+/* A call that fails on one rank, from the first layer of a pass on; or, without one, how long the rank stands
  * still there. */
 typedef struct trouble {
     const char *call;
     int nth; /* or milliseconds */
     const char *cause;
+    int pass; /* from 0 */
 } trouble;
 
 typedef struct plan {
@@ -88,12 +89,15 @@ static fr_status lead(fr_session *s, outcome *out)
 typedef struct trouble_maker {
     fr_session *session;
     const plan *plan;
+    int n_layers; /* that passes went through so far */
 } trouble_maker;
 
 static void make_trouble(void *ctx)
 {
-    const trouble_maker *t = ctx;
+    trouble_maker *t = ctx;
     const trouble *what = t->plan->trouble;
+    if (t->n_layers++ < what->pass * fr_session_info_of(t->session)->n_layers)
+        return;
     fr_session_on_progress(t->session, NULL, NULL);
     if (!what->call)
         fr_sleep_ms(what->nth);
@@ -110,7 +114,7 @@ static fr_status act(rank_thread *r)
                                   .share_gpu = p->share_gpu,
                                   .rank_timeout_ms = p->timeout_ms ? p->timeout_ms : LONG_MS};
     FR_TRY(fr_session_open(MODEL, r->comm, &o, &s));
-    trouble_maker t = {s, p};
+    trouble_maker t = {s, p, 0};
     if (p->trouble && p->failing == r->comm->rank)
         fr_session_on_progress(s, make_trouble, &t);
     fr_status st = r->comm->rank == 0 ? lead(s, p->out) : fr_session_follow(s);
@@ -176,6 +180,20 @@ static void test_a_rank_without_graphs(void **state)
     start(2);
     fake_cuda_fail_on(1, "cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
     run_well(&(plan){.out = &nccl}, 2);
+    same(&staged, &nccl);
+    assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
+}
+
+/* The same when a kernel does not go into the graph: the sums behind it may not be asked to, either. */
+static void test_a_capture_that_breaks(void **state)
+{
+    static const trouble in_capture = {.call = "kernel", .nth = 5, .pass = 2};
+    (void)state;
+    outcome staged = {0}, nccl = {0};
+    start(1);
+    run_well(&(plan){.share_gpu = true, .out = &staged}, 2);
+    start(2);
+    run_well(&(plan){.out = &nccl, .trouble = &in_capture, .failing = 1}, 2);
     same(&staged, &nccl);
     assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
 }
@@ -250,9 +268,9 @@ static void test_ranks_out_of_step(void **state)
  * learn which rank it was and why. */
 static void test_failing_rank(void **state)
 {
-    static const trouble cases[] = {{"kernel", 9, "GPU: starting "},
-                                    {"cudaMemcpyAsync", 2, "GPU: starting "},
-                                    {"cudaGraphLaunch", 2, "GPU: a graph of "}};
+    static const trouble cases[] = {{"kernel", 9, "GPU: starting ", 0},
+                                    {"cudaMemcpyAsync", 2, "GPU: starting ", 0},
+                                    {"cudaGraphLaunch", 2, "GPU: a graph of ", 0}};
     (void)state;
     for (int failing = 0; failing < 3; failing += 2) {
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -290,6 +308,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_in_graphs),
                                        cmocka_unit_test(test_a_rank_without_graphs),
+                                       cmocka_unit_test(test_a_capture_that_breaks),
                                        cmocka_unit_test(test_ranks_out_of_step),
                                        cmocka_unit_test(test_failing_rank), cmocka_unit_test(test_stalled_rank)};
     return cmocka_run_group_tests(tests, NULL, NULL);
