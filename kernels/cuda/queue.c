@@ -290,29 +290,24 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q)
     q->last = NO_COMMAND;
 }
 
-static fr_status run_commands(fr_cuda_queue *q)
+/* Captured, they end at the first error: a collective that came to a capture that has failed would fail, too, and with it
+ * the group. */
+static fr_status launch_commands(fr_cuda_queue *q, bool captured)
 {
     const uint64_t *at = q->commands;
     for (int i = 0; i < q->n; i++) {
         const packed_command *c = command_at(at);
         c->launch(q->stream, c->args);
         at = behind(c);
+        if (captured)
+            FR_TRY(fr_cuda_status(cudaGetLastError(), "capturing command %d of %d", i + 1, q->n));
     }
     return fr_cuda_status(cudaGetLastError(), "starting %d commands", q->n);
 }
 
-/* While they are captured. It ends at the first error: a collective that came to a capture that has failed would fail, too,
- * and with it the group. */
-static fr_status capture_commands(fr_cuda_queue *q)
+static fr_status run_commands(fr_cuda_queue *q)
 {
-    const uint64_t *at = q->commands;
-    for (int i = 0; i < q->n; i++) {
-        const packed_command *c = command_at(at);
-        c->launch(q->stream, c->args);
-        at = behind(c);
-        FR_TRY(fr_cuda_status(cudaGetLastError(), "capturing command %d of %d", i + 1, q->n));
-    }
-    return FR_OK;
+    return launch_commands(q, false);
 }
 
 /* ---- graphs */
@@ -382,7 +377,7 @@ static fr_status record(fr_cuda_queue *q, graph *g)
 {
     cudaGraph_t captured = NULL;
     FR_TRY_CUDA(cudaStreamBeginCapture(q->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
-    fr_status st = capture_commands(q);
+    fr_status st = launch_commands(q, true);
     fr_status ended = fr_cuda_status(cudaStreamEndCapture(q->stream, &captured), "capturing a graph");
     if (st == FR_OK)
         st = ended;
