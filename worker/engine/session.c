@@ -58,6 +58,19 @@ struct fr_session {
 
 /* ---- opening */
 
+fr_status fr_session_check_ranks(const char *model_path, int n_ranks)
+{
+    fr_model_file *file = NULL;
+    fr_config shape;
+    fr_slice slice;
+    FR_TRY(fr_model_file_open(model_path, &file));
+    fr_status st = fr_config_read(file, &shape);
+    if (st == FR_OK)
+        st = fr_config_split(&shape, fr_model_file_name(file), 0, n_ranks, &slice);
+    fr_model_file_close(&file);
+    return st;
+}
+
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
