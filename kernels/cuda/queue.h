@@ -8,9 +8,7 @@
  * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they
  * are staged in the same order. One thread uses a queue at a time.
  *
- * Where ranks meet in their commands (NCCL's collectives), those must be in graphs on all ranks or on none, and recorded
- * together. But each rank sees passes of its own shape (heads, tokens it holds, blocks that fill up), so the ranks compare
- * what they have before they start such commands: one exchange between the hosts a pass. */
+ * The graphs are graphs.h's; commands in which ranks meet are started as meetings.h says. */
 #ifndef FR_CUDA_QUEUE_H
 #define FR_CUDA_QUEUE_H
 
