@@ -1,5 +1,5 @@
-/* command_list.h: commands in the order of their launch, one behind the other in words of memory. Lists of the same words
- * do the same (command.h), so words are what is hashed and compared. Zeros are an empty list; its owner frees `words`. */
+/* command_list.h: commands in the order of their launch, one behind the other in words of memory. Lists of the same
+ * words do the same (command.h), so words are what is hashed and compared. Zeros: empty; the owner frees `words`. */
 #ifndef FR_CUDA_COMMAND_LIST_H
 #define FR_CUDA_COMMAND_LIST_H
 
@@ -19,8 +19,8 @@ const void *fr_cuda_command_list_last(const fr_cuda_command_list *list, fr_cuda_
 void fr_cuda_command_list_drop_last(fr_cuda_command_list *list);
 void fr_cuda_command_list_clear(fr_cuda_command_list *list);
 
-/* Launches all; FR_EIO, with the first error. While the stream is captured they end at that: a collective that came to a
- * capture that has failed would fail, too, and with it the group. */
+/* Launches all; FR_EIO, with the first error. While the stream is captured they end at that: a collective that came to
+ * a capture that has failed would fail, too, and with it the group. */
 fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream);
 fr_status fr_cuda_command_list_run_captured(const fr_cuda_command_list *list, cudaStream_t stream);
 

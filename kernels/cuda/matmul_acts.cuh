@@ -129,8 +129,8 @@ static __device__ __forceinline__ void block_codes(const uint4 *codes, int block
     a[3] = w.w >> shift & mask;
 }
 
-/* Of a narrow kernel's forms for one tile of tokens, two, and up to four, the one for args, with `bytes` of dynamic shared
- * memory. */
+/* Of a narrow kernel's forms for one tile of tokens, two, and up to four, the one for args, with room for `bytes` of
+ * dynamic shared memory. */
 template <typename K>
 static K choose_narrow(const fr_cuda_matmul_args *args, int bytes, K one, K two, K four)
 {

@@ -20,9 +20,9 @@ static fr_status compare(const fr_cuda_meetings *m, int64_t has, comparison *c)
     return m->peers.compare(m->peers.ctx, c->mine, c->least, c->greatest);
 }
 
-/* Some ranks are at more meetings than others: a block of commands was full, or memory had to grow. None has a graph for
- * that. Those who are ahead compare again until the others have come up with them: these may have to wait for the GPUs
- * where they are, and so need ours to start, but not to know more of us. */
+/* Some ranks are at more meetings than others: a block of commands was full, or memory had to grow. None has a graph
+ * for that. Those who are ahead compare again until the others have come up with them: these may have to wait for the
+ * GPUs where they are, and so need ours to start, but not to know more of us. */
 static fr_status start_apart(const fr_cuda_meetings *m, fr_cuda_graphs *graphs, const fr_cuda_command_list *commands,
                              comparison *c)
 {

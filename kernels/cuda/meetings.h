@@ -1,6 +1,6 @@
-/* meetings.h: commands in which this device meets other ranks' (NCCL's collectives) must be in graphs on all ranks or on
- * none, and captured together. But each rank sees passes of its own shape (heads, tokens it holds, blocks that fill up),
- * so the ranks compare what they have before they start such commands: one exchange between the hosts a pass. */
+/* meetings.h: commands in which this device meets other ranks' (NCCL's collectives) must be in graphs on all ranks or
+ * on none, and captured together. But each rank sees passes of its own shape (heads, tokens it holds, blocks that fill
+ * up), so the ranks compare what they have before they start such commands: one exchange between the hosts a pass. */
 #ifndef FR_CUDA_MEETINGS_H
 #define FR_CUDA_MEETINGS_H
 

@@ -1,7 +1,7 @@
 /* queue.c: see queue.h.
  *
  * Easy to get wrong: the pinned block may not be written again before the copy that reads it is done (two blocks take
- * turns, each with an event); a graph holds the addresses of the device block, so the graphs go when the block grows. */
+ * turns, each with an event); a graph holds addresses of the device block, so the graphs go when that grows. */
 #include "queue.h"
 
 #include <sched.h>

@@ -25,8 +25,8 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out);
 /* Waits for the stream. NULL is fine. */
 void fr_cuda_queue_close(fr_cuda_queue **q);
 
-/* Before the first of an operation's staged arrays: there will be room for arrays of these sizes, and nothing is flushed
- * until the operation has pushed. */
+/* Before the first of an operation's staged arrays: there will be room for arrays of these sizes, and nothing is
+ * flushed until the operation has pushed. */
 fr_status fr_cuda_queue_room(fr_cuda_queue *q, const size_t *bytes, int n);
 /* Room for `bytes` that the caller fills through *host_out before the next call; the commands of this
  * pass read them at *device_out (256-byte aligned). */

@@ -1,5 +1,5 @@
-/* gpu_ranks.h: ranks as threads (rank_threads.h) that have a GPU each, of the CUDA and the NCCL that run on the CPU. A test
- * that has this file is linked with --wrap=fr_nccl_open: whether NCCL is there is the test's to say. */
+/* gpu_ranks.h: ranks as threads (rank_threads.h) that have a GPU each, of the CUDA and the NCCL that run on the CPU. A
+ * test that has this file is linked with --wrap=fr_nccl_open: whether NCCL is there is the test's to say. */
 #ifndef GPU_RANKS_H
 #define GPU_RANKS_H
 

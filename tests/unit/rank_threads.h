@@ -1,5 +1,5 @@
-/* rank_threads.h: the ranks of a group as threads of the test, each with its end of a communicator over Forerun's own link
- * (comm_link.h). cmocka's checks work in the test's own thread only, so each rank leaves what became of it. */
+/* rank_threads.h: the ranks of a group as threads of the test, each with its end of a communicator over Forerun's own
+ * link (comm_link.h). cmocka's checks work in the test's own thread only, so each rank leaves what became of it. */
 #ifndef RANK_THREADS_H
 #define RANK_THREADS_H
 

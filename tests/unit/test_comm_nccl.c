@@ -1,6 +1,6 @@
 /* test_comm_nccl.c: sums over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): their order to the bit, recorded and
- * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of the
- * one that noticed, and nothing leaks. */
+ * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of
+ * the one that noticed, and nothing leaks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

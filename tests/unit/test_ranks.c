@@ -1,6 +1,6 @@
 /* test_ranks.c: groups over Forerun's own link that do not go well: ranks that are missing, silent, gone, doubled or at
- * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank. What
- * goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
+ * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank.
+ * What goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

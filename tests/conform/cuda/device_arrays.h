@@ -1,5 +1,5 @@
-/* device_arrays.h: the GPU backend over the CUDA that runs on the CPU, and arrays in its memory that last until the device
- * is closed: one device at a time. What fails here fails the test. */
+/* device_arrays.h: the GPU backend over the CUDA that runs on the CPU, and arrays in its memory that last until the
+ * device is closed: one device at a time. What fails here fails the test. */
 #ifndef DEVICE_ARRAYS_H
 #define DEVICE_ARRAYS_H
 

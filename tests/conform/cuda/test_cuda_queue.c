@@ -1,6 +1,6 @@
 /* test_cuda_queue.c: what the host does for the GPU backend: a pass's commands become a graph that is replayed with the
- * next pass's data, staged blocks grow, a residual sum goes along with the norm behind it, waits can be ended, and what a
- * GPU lacks is told. Over the CUDA that runs on the CPU, whose counts tell what happened. */
+ * next pass's data, staged blocks grow, a residual sum goes along with the norm behind it, waits can be ended, and what
+ * a GPU lacks is told. Over the CUDA that runs on the CPU, whose counts tell what happened. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -151,7 +151,7 @@ static void test_sum_goes_with_the_norm(void **state)
 }
 
 /* The staged block (4 MiB) is full between the two arrays of an operation: positions of 1 KiB and frequencies of 256
- * bytes, 3276 times, leave room for one more of the former. Neither may be lost, whatever fills the block afterwards. */
+ * bytes, 3276 times, leave room for one more of the former. Neither may be lost, whatever fills the block then. */
 static void test_full_block(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* test_cuda_ranks.c: one model over ranks that have a GPU each and sum over NCCL, over the CUDA and the NCCL that run on the
- * CPU, ranks as threads: the same bits as by sums through host memory, passes as graphs on all ranks at once (the fake NCCL
- * ends the program when ranks do not capture alike), and what the leader says when another rank fails. */
+/* test_cuda_ranks.c: one model over ranks that have a GPU each and sum over NCCL, over the CUDA and the NCCL that run
+ * on the CPU, ranks as threads: the same bits as by sums through host memory, passes as graphs on all ranks at once
+ * (the fake NCCL ends the program when ranks do not capture alike), and what the leader says when another fails. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -224,14 +224,14 @@ static void test_ranks_out_of_step(void **state)
         gpu_ranks_reset(n);
         gpu_ranks_run_well(n, act_apart, NULL);
         assert_int_equal(fake_cuda_count().captures, n);
-        assert_int_equal(fake_cuda_count().graph_launches, n * ((PASSES - 1) / 3)); /* in step, but for the first time */
+        assert_int_equal(fake_cuda_count().graph_launches, n * ((PASSES - 1) / 3)); /* in step, but for the first */
     }
 }
 
 /* ---- failures */
 
-/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched: all
- * learn which rank it was and why. */
+/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched:
+ * all learn which rank it was and why. */
 static void test_failing_rank(void **state)
 {
     static const trouble cases[] = {{"kernel", 9, "GPU: starting ", 0},
