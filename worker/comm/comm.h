@@ -39,9 +39,9 @@ typedef struct fr_comm_ops {
      * sleep until the leader's command wakes them; an idle rank uses no CPU. */
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
     fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out); /* followers; valid until the next wait */
-    /* This rank cannot go on, for the cause of the last error. The others end with that cause what they wait for, but
-     * for sums and commands of comm_mpi on their way: those ranks end with their mpirun. From then on the group can only be closed. No collective; does
-     * nothing when the group was given up already. NULL in a group of one rank. */
+    /* This rank cannot go on, for the cause of the last error. The others end with that cause what they wait for. From
+     * then on the group can only be closed. No collective; does nothing when the group was given up already. NULL in a
+     * group of one rank. */
     void (*give_up)(fr_comm *c);
     /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed() says
      * that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one included. why

@@ -2,9 +2,8 @@
  *
  * Sums. MPI_Allreduce picks its algorithm, hence its order of additions, by the size of the message, and a row's sum
  * would depend on what else is in the batch. So the values travel by MPI and are added here, always ((r0 + r1) + r2)...:
- *   2 ranks          exchange everything, each adds rank 0 + rank 1;
- *   small messages   all-gather, each adds all;
- *   large messages   each rank adds its piece for all (all-to-all), then the pieces are gathered.
+ *   small messages, 2 ranks   everything goes to everyone, each adds all;
+ *   large messages            each rank adds its piece for all, then the pieces go to everyone.
  * Every rank gets the same bits, since they are computed in the same order or once.
  *
  * Commands. The leader sends them point to point. A follower probes for a moment, then sleeps on its doorbell until the
@@ -12,9 +11,11 @@
  * and the follower takes old rings before it probes the last time, so a command is seen or its ring is still to come.
  *
  * Giving up. A rank that cannot go on calls the roll: each sends a word to all others and listens until its time is over;
- * nothing waits for a send. Waits of all collectives but sums look for such words; that for a command's receivers does not. A rank that was lost, or a collective
- * that was left under way, would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun end what is left
- * of a group in which a rank ended without it.
+ * nothing waits for that send. All other waits look for such words, and what they wait for is abandoned then. MPI may still
+ * write to what was to be received, so that is always memory which is kept until the process ends. It may still read what
+ * was to be sent, but only in this rank's calls and in those of a rank that has not called the roll. A rank that was lost,
+ * or a collective that was left under way, would let MPI_Finalize wait for ever, so then it is left out: mpirun and srun
+ * end what is left of a group in which a rank ended without it.
  *
  * MPI exists once a process and cannot start twice, hence the one static below. All calls come from one thread. */
 #include "comm.h"
@@ -37,8 +38,9 @@
 enum {
     COMMAND_TAG = 1,
     ROLL_TAG = 2,
-    SMALL_SUM =
-        4096, /* floats: above it, the all-gather's extra bytes cost more than a second collective */
+    SUM_TAG = 3,
+    SMALL_SUM = 4096,        /* floats: above it, the extra bytes cost more than a second exchange */
+    ROUNDS = 16,             /* of a wait, until it looks for alarms and gives its core away: neither is free */
     SPIN_NS = 200000,        /* a follower probes for so long before it sleeps */
     RUNG_SPIN_NS = 50000000, /* rung, but the command is still under way: the longest wait for it */
     IDLE_WAKE_MS = 100,      /* a sleeper looks for a command whose ring was lost */
@@ -55,11 +57,10 @@ typedef struct mpi_comm {
     fr_comm base;
     MPI_Comm mpi;
     bool yield; /* no core is left over: waiting ranks give theirs away */
-    fr_buf scratch;
-    int *counts, *offsets, *tile_counts,
-        *tile_offsets;  /* [size] each, of one allocation at counts */
-    fr_buf exchange;    /* of the collective under way: an abandoned one may still write there */
-    MPI_Request *sends; /* [size] leader */
+    /* What is under way; when it is abandoned MPI may still write there. */
+    MPI_Request *requests; /* [2 size] of a sum or command */
+    fr_buf scratch;        /* of a sum */
+    fr_buf exchange;       /* of any other collective */
     fr_doorbell *bell;
     fr_doorbell_address *bells; /* [size] leader: where each rank sleeps */
     uint64_t key, n_commands;
@@ -129,20 +130,21 @@ static fr_status check_group(mpi_comm *m)
     return m->rolled || m->unfinished ? look_for_alarm(m) : FR_OK;
 }
 
-/* Until a collective is over. wait_ms 0: for ever. */
-static fr_status await(mpi_comm *m, MPI_Request *request, int wait_ms, const char *what)
+/* Until all n requests are done. wait_ms 0: for ever. */
+static fr_status await(mpi_comm *m, int n, MPI_Request *requests, int wait_ms, const char *what)
 {
-    const uint64_t end = fr_now_ns() + (uint64_t)wait_ms * 1000000;
+    const uint64_t end = wait_ms > 0 ? fr_now_ns() + (uint64_t)wait_ms * 1000000 : 0;
     int done = 0;
-    fr_status st = mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what);
-    while (st == FR_OK && !done) {
-        st = look_for_alarm(m);
+    fr_status st = mpi_check(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
+    for (unsigned round = 1; st == FR_OK && !done; round++) {
+        if (round % ROUNDS == 0)
+            st = look_for_alarm(m);
+        if (round % ROUNDS == 0 && m->yield)
+            sched_yield();
         if (st == FR_OK && wait_ms > 0 && fr_now_ns() > end)
             st = fr_fail(FR_EPEER, "rank %d: %s: not all ranks were there in %d ms", m->base.rank, what, wait_ms);
-        if (m->yield)
-            sched_yield();
         if (st == FR_OK)
-            st = mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), what);
+            st = mpi_check(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
     }
     m->unfinished = m->unfinished || st != FR_OK;
     return st;
@@ -202,68 +204,120 @@ static fr_status make_room(fr_buf *b, size_t bytes)
     return fr_buf_reserve(b, bytes > 0 ? bytes : 1);
 }
 
-/* x [n] := part[0] [n] + part[1] [n] + ... in that order; x may be none of the parts. */
-static void sum_in_order(float *restrict x, const float *restrict parts, int n_parts, size_t n)
+/* One sum, x [n] of this rank, under way. Large ones are cut in as many pieces as there are ranks, of which each adds one;
+ * for small ones all is one piece, which each rank adds. */
+typedef struct sum {
+    mpi_comm *m;
+    float *x;
+    size_t n;
+    float *others; /* scratch: what comes from the other ranks */
+} sum;
+
+static size_t piece_at(const sum *s, int rank)
 {
-    memcpy(x, parts, n * sizeof *x);
-    for (int r = 1; r < n_parts; r++) {
-        const float *restrict part = parts + (size_t)r * n;
-        for (size_t i = 0; i < n; i++)
-            x[i] += part[i];
-    }
+    return s->n * (size_t)rank / (size_t)s->m->base.size;
 }
 
-static fr_status sum_pair(mpi_comm *m, float *x, size_t n)
+static size_t piece_len(const sum *s, int rank)
 {
-    const int peer = 1 - m->base.rank;
-    FR_TRY(make_room(&m->scratch, n * sizeof *x));
-    float *other = (float *)m->scratch.data;
-    FR_TRY(mpi_check(MPI_Sendrecv(x, (int)n, MPI_FLOAT, peer, 0, other, (int)n, MPI_FLOAT, peer, 0,
-                                  m->mpi, MPI_STATUS_IGNORE),
-                     "all_reduce_sum: exchange"));
-    if (m->base.rank == 0) {
-        for (size_t i = 0; i < n; i++)
-            x[i] = x[i] + other[i];
-    } else {
-        for (size_t i = 0; i < n; i++)
-            x[i] = other[i] + x[i];
+    return piece_at(s, rank + 1) - piece_at(s, rank);
+}
+
+/* What goes to a rank and what comes from it; a part of 0 values does neither. */
+typedef struct transfer {
+    const float *send;
+    size_t n_send;
+    float *receive;
+    size_t n_receive;
+} transfer;
+
+/* Everything, in both directions. */
+static transfer whole(const sum *s, int rank)
+{
+    return (transfer){s->x, s->n, s->others + (size_t)rank * s->n, s->n};
+}
+
+/* The rank's piece of x goes to it, and this rank's piece comes from it. */
+static transfer scattered(const sum *s, int rank)
+{
+    const size_t mine = piece_len(s, s->m->base.rank);
+    return (transfer){s->x + piece_at(s, rank), piece_len(s, rank), s->others + (size_t)rank * mine, mine};
+}
+
+/* This rank's piece, added up in x, goes to the rank, and the rank's own comes to where it lies in x. */
+static transfer collected(const sum *s, int rank)
+{
+    const int mine = s->m->base.rank;
+    return (transfer){s->x + piece_at(s, mine), piece_len(s, mine), s->others + piece_at(s, rank), piece_len(s, rank)};
+}
+
+/* From and to every other rank. Receives are posted first, so that what comes early need not be copied twice. */
+static fr_status begin(const sum *s, transfer (*with)(const sum *s, int rank), int *n_out)
+{
+    mpi_comm *m = s->m;
+    for (int r = 0; r < m->base.size; r++) {
+        const transfer t = with(s, r);
+        if (r != m->base.rank && t.n_receive > 0)
+            FR_TRY(mpi_check(MPI_Irecv(t.receive, (int)t.n_receive, MPI_FLOAT, r, SUM_TAG, m->mpi,
+                                       &m->requests[(*n_out)++]),
+                             "all_reduce_sum: receive"));
+    }
+    for (int r = 0; r < m->base.size; r++) {
+        const transfer t = with(s, r);
+        if (r != m->base.rank && t.n_send > 0)
+            FR_TRY(mpi_check(MPI_Isend(t.send, (int)t.n_send, MPI_FLOAT, r, SUM_TAG, m->mpi,
+                                       &m->requests[(*n_out)++]),
+                             "all_reduce_sum: send"));
     }
     return FR_OK;
+}
+
+static fr_status exchange(const sum *s, transfer (*with)(const sum *s, int rank))
+{
+    int n = 0;
+    const fr_status st = begin(s, with, &n);
+    if (st == FR_OK)
+        return await(s->m, n, s->m->requests, 0, "all_reduce_sum");
+    s->m->unfinished = true;
+    return st;
+}
+
+/* x [n] := ((r0 + r1) + r2)... where rank r's part is parts + r * n, but this rank's is x itself: what comes before it is
+ * summed up in part 0, then x joins, then what comes after. */
+static void add_in_rank_order(const mpi_comm *m, float *restrict x, float *restrict parts, size_t n)
+{
+    const size_t rank = (size_t)m->base.rank, size = (size_t)m->base.size;
+    for (size_t r = 1; r < rank; r++)
+        for (size_t i = 0; i < n; i++)
+            parts[i] += parts[r * n + i];
+    for (size_t i = 0; rank > 0 && i < n; i++)
+        x[i] = parts[i] + x[i];
+    for (size_t r = rank + 1; r < size; r++)
+        for (size_t i = 0; i < n; i++)
+            x[i] += parts[r * n + i];
 }
 
 static fr_status sum_small(mpi_comm *m, float *x, size_t n)
 {
     FR_TRY(make_room(&m->scratch, (size_t)m->base.size * n * sizeof *x));
-    float *all = (float *)m->scratch.data;
-    FR_TRY(mpi_check(MPI_Allgather(x, (int)n, MPI_FLOAT, all, (int)n, MPI_FLOAT, m->mpi),
-                     "all_reduce_sum: all-gather"));
-    sum_in_order(x, all, m->base.size, n);
+    const sum s = {m, x, n, (float *)m->scratch.data};
+    FR_TRY(exchange(&s, whole));
+    add_in_rank_order(m, x, s.others, n);
     return FR_OK;
 }
 
 static fr_status sum_large(mpi_comm *m, float *x, size_t n)
 {
     const size_t size = (size_t)m->base.size;
-    for (size_t r = 0; r < size; r++) {
-        m->offsets[r] = (int)(n * r / size);
-        m->counts[r] = (int)(n * (r + 1) / size) - m->offsets[r];
-    }
-    const int piece = m->counts[m->base.rank];
-    for (size_t r = 0; r < size; r++) {
-        m->tile_counts[r] = piece;
-        m->tile_offsets[r] = (int)r * piece;
-    }
-    FR_TRY(make_room(&m->scratch, (size + 1) * (size_t)piece * sizeof *x));
-    /* Every rank's share of this rank's piece [size][piece], then the sum [piece]. */
-    float *tiles = (float *)m->scratch.data;
-    float *sum = tiles + size * (size_t)piece;
-    FR_TRY(mpi_check(MPI_Alltoallv(x, m->counts, m->offsets, MPI_FLOAT, tiles, m->tile_counts,
-                                   m->tile_offsets, MPI_FLOAT, m->mpi),
-                     "all_reduce_sum: all-to-all"));
-    sum_in_order(sum, tiles, m->base.size, (size_t)piece);
-    return mpi_check(
-        MPI_Allgatherv(sum, piece, MPI_FLOAT, x, m->counts, m->offsets, MPI_FLOAT, m->mpi),
-        "all_reduce_sum: all-gather of pieces");
+    FR_TRY(make_room(&m->scratch, (n + size) * sizeof *x)); /* size pieces; some are one longer than n / size */
+    const sum s = {m, x, n, (float *)m->scratch.data};
+    const size_t at = piece_at(&s, m->base.rank), end = piece_at(&s, m->base.rank + 1);
+    FR_TRY(exchange(&s, scattered));
+    add_in_rank_order(m, x + at, s.others, end - at);
+    FR_TRY(exchange(&s, collected));
+    memcpy(x, s.others, at * sizeof *x);
+    memcpy(x + end, s.others + end, (n - end) * sizeof *x);
+    return FR_OK;
 }
 
 static fr_status mpi_all_reduce_sum(fr_comm *c, float *x, size_t n)
@@ -271,10 +325,9 @@ static fr_status mpi_all_reduce_sum(fr_comm *c, float *x, size_t n)
     mpi_comm *m = of(c);
     if (m->base.size == 1 || n == 0)
         return FR_OK;
+    FR_TRY(check_group(m));
     FR_TRY(check_bytes(m, n, "all_reduce_sum"));
-    if (m->base.size == 2)
-        return sum_pair(m, x, n);
-    return n <= SMALL_SUM ? sum_small(m, x, n) : sum_large(m, x, n);
+    return n <= SMALL_SUM || m->base.size == 2 ? sum_small(m, x, n) : sum_large(m, x, n);
 }
 
 static fr_status mpi_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
@@ -288,7 +341,7 @@ static fr_status mpi_gather(fr_comm *c, const void *mine, size_t bytes, void *ou
     uint8_t *in = m->exchange.data, *all = in + bytes;
     memcpy(in, mine, bytes);
     FR_TRY(mpi_check(MPI_Igather(in, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, m->mpi, &request), "gather"));
-    FR_TRY(await(m, &request, 0, "gather"));
+    FR_TRY(await(m, 1, &request, 0, "gather"));
     if (n_out > 0)
         memcpy(out, all, n_out);
     return FR_OK;
@@ -306,7 +359,7 @@ static fr_status mpi_all_gather(fr_comm *c, const void *mine, size_t bytes, void
     memcpy(in, mine, bytes);
     FR_TRY(mpi_check(MPI_Iallgather(in, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->mpi, &request),
                      "all_gather"));
-    FR_TRY(await(m, &request, wait_ms, "all_gather"));
+    FR_TRY(await(m, 1, &request, wait_ms, "all_gather"));
     memcpy(out, all, n_out);
     return FR_OK;
 }
@@ -321,7 +374,7 @@ static fr_status mpi_broadcast(fr_comm *c, void *data, size_t bytes)
     if (c->rank == 0)
         memcpy(m->exchange.data, data, bytes);
     FR_TRY(mpi_check(MPI_Ibcast(m->exchange.data, (int)bytes, MPI_BYTE, 0, m->mpi, &request), "broadcast"));
-    FR_TRY(await(m, &request, 0, "broadcast"));
+    FR_TRY(await(m, 1, &request, 0, "broadcast"));
     memcpy(data, m->exchange.data, bytes);
     return FR_OK;
 }
@@ -332,7 +385,7 @@ static fr_status find_first_failure(mpi_comm *m, fr_status mine, int *first_out)
     MPI_Request request;
     m->vote = mine == FR_OK ? m->base.size : m->base.rank;
     FR_TRY(mpi_check(MPI_Iallreduce(&m->vote, &m->first, 1, MPI_INT, MPI_MIN, m->mpi, &request), "agree"));
-    FR_TRY(await(m, &request, 0, "agree"));
+    FR_TRY(await(m, 1, &request, 0, "agree"));
     *first_out = m->first;
     return FR_OK;
 }
@@ -352,7 +405,7 @@ static fr_status mpi_agree(fr_comm *c, fr_status mine)
     if (first == c->size)
         return FR_OK;
     FR_TRY(mpi_check(MPI_Ibcast(&m->told, sizeof m->told, MPI_BYTE, first, m->mpi, &request), "agree: cause"));
-    FR_TRY(await(m, &request, 0, "agree: cause"));
+    FR_TRY(await(m, 1, &request, 0, "agree: cause"));
     return fr_fail((fr_status)m->told.status, "%s", m->told.cause);
 }
 
@@ -367,12 +420,12 @@ static fr_status mpi_command_send(fr_comm *c, const void *data, size_t bytes)
     const int n_followers = m->base.size - 1;
     for (int r = 1; r <= n_followers; r++)
         FR_TRY(mpi_check(
-            MPI_Isend(data, (int)bytes, MPI_BYTE, r, COMMAND_TAG, m->mpi, &m->sends[r - 1]),
+            MPI_Isend(data, (int)bytes, MPI_BYTE, r, COMMAND_TAG, m->mpi, &m->requests[r - 1]),
             "command_send"));
     /* Before the wait below: a large command leaves only when its receiver is awake. */
     for (int r = 1; r <= n_followers; r++)
         fr_doorbell_ring(m->bell, &m->bells[r], m->key, m->n_commands);
-    return mpi_check(MPI_Waitall(n_followers, m->sends, MPI_STATUSES_IGNORE), "command_send");
+    return await(m, n_followers, m->requests, 0, "command_send");
 }
 
 /* Probes for a command for up to `ns` nanoseconds, at least once. */
@@ -414,9 +467,8 @@ static fr_status mpi_command_wait(fr_comm *c, const void **data_out, size_t *byt
     int bytes = 0;
     FR_TRY(mpi_check(MPI_Get_count(&status, MPI_BYTE, &bytes), "command_wait: size"));
     FR_TRY(make_room(&m->command, (size_t)bytes));
-    FR_TRY(mpi_check(
-        MPI_Recv(m->command.data, bytes, MPI_BYTE, 0, COMMAND_TAG, m->mpi, MPI_STATUS_IGNORE),
-        "command_wait"));
+    FR_TRY(mpi_check(MPI_Irecv(m->command.data, bytes, MPI_BYTE, 0, COMMAND_TAG, m->mpi, m->requests), "command_wait"));
+    FR_TRY(await(m, 1, m->requests, 0, "command_wait"));
     m->n_commands++;
     *data_out = m->command.data;
     *bytes_out = (size_t)bytes;
@@ -429,8 +481,7 @@ static void free_comm(mpi_comm *m)
     fr_buf_free(&m->scratch);
     fr_buf_free(&m->exchange);
     fr_buf_free(&m->command);
-    free(m->counts);
-    free(m->sends);
+    free(m->requests);
     free(m->bells);
     free(m->heard);
     free(m);
@@ -559,15 +610,11 @@ static fr_status look_around(mpi_comm *m, int *local_out)
 static fr_status prepare(mpi_comm *m, int local)
 {
     const size_t size = (size_t)m->base.size;
-    m->counts = calloc(4 * size, sizeof *m->counts);
-    m->sends = calloc(size, sizeof *m->sends);
+    m->requests = calloc(2 * size, sizeof *m->requests);
     m->bells = calloc(size, sizeof *m->bells);
     m->heard = calloc(size, sizeof *m->heard);
-    if (!m->counts || !m->sends || !m->bells || !m->heard)
+    if (!m->requests || !m->bells || !m->heard)
         return fr_no_memory();
-    m->offsets = m->counts + size;
-    m->tile_counts = m->offsets + size;
-    m->tile_offsets = m->tile_counts + size;
     return fr_doorbell_open(local, &m->bell);
 }
 
