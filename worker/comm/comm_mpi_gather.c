@@ -1,5 +1,5 @@
-/* comm_mpi_gather.c: the collectives that carry bytes: gathers, broadcasts, agreement. They work on copies, which MPI may
- * go on to use when a rank gives up. */
+/* comm_mpi_gather.c: the collectives that carry bytes: gathers, broadcasts, agreement. They work on copies, which MPI
+ * may go on to use when a rank gives up. */
 #include "comm_mpi_impl.h"
 
 #include <stdio.h>
