@@ -87,12 +87,17 @@ static fr_status give_up(fr_ranks *g, fr_status st)
     return fr_fail(st, "%s", why);
 }
 
+/* Before an exchange: a group that this rank gave up can only be closed. */
+static fr_status check_group(const fr_ranks *g)
+{
+    return g->rolled ? fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up") : FR_OK;
+}
+
 fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes)
 {
     if (bytes > FR_RANKS_MOST_BYTES)
         return fr_fail(FR_ELIMIT, "a word of %zu bytes to rank %d is too large", bytes, to);
-    if (g->rolled)
-        return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up");
+    FR_TRY(check_group(g));
     fr_status st = send_word(g, to, kind, data, bytes);
     if (st == FR_EPEER)
         return give_up(g, fr_fail(FR_EPEER, "rank %d: rank %d is gone", g->rank, to));
@@ -198,6 +203,7 @@ static fr_status await_word(fr_ranks *g, int from, int wait_ms)
 static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, int wait_ms, fr_msg *word_out)
 {
     peer *p = &g->peers[from];
+    FR_TRY(check_group(g));
     fr_status st = await_word(g, from, wait_ms);
     if (st != FR_OK)
         return give_up(g, st);
