@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LEAST_GAP = 16 << 10 }; /* bytes between two pieces that are worth being left out */
+/* Bytes: between two pieces that are worth being left out; that every device takes at a time. */
+enum { LEAST_GAP = 16 << 10, AT_A_TIME = 128 << 10 };
 
 static fr_status map_fd(const char *path, int fd, fr_file_map *out)
 {
@@ -59,11 +60,12 @@ void fr_file_map_read_parts(const fr_file_map *m)
     (void)madvise((void *)m->base, m->size, MADV_RANDOM);
 }
 
-/* Reads [at, at + bytes) ahead. */
+/* Reads [at, at + bytes) ahead. In steps: of one request Linux reads no more than the device takes at a time. */
 static void want(const fr_file_map *m, size_t at, size_t bytes)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), first = at / page * page;
-    (void)madvise((void *)(m->base + first), at + bytes - first, MADV_WILLNEED);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), end = at + bytes;
+    for (size_t from = at / page * page; from < end; from += AT_A_TIME)
+        (void)madvise((void *)(m->base + from), end - from < AT_A_TIME ? end - from : AT_A_TIME, MADV_WILLNEED);
 }
 
 void fr_file_map_read_pieces(const fr_file_map *m, const void *data, size_t bytes, size_t stride, size_t n)
