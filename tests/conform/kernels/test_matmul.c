@@ -182,6 +182,99 @@ static void test_row_alone_or_in_batch(void **state)
     }
 }
 
+/* As many rows as real matrices have: a GPU's blocks then take two tiles of them at a time (FEW_BLOCKS in
+ * kernels/cuda), of which the last one here is not filled. */
+enum { MANY_ROWS = 4300, LAST_ROWS = 60 };
+
+/* tokens[n_tokens], ascending: the products of so many, with another kernel for each, of tokens that all have. The last
+ * rows are also multiplied by themselves, with as many tokens, with one and with TOKENS. */
+static void check_many_rows(suite_random *r, fr_dtype t, int64_t cols, const int *tokens, int n_tokens)
+{
+    const int most = tokens[n_tokens - 1];
+    fr_matrix m = suite_matrix(r, t, MANY_ROWS, cols), last = m;
+    const int64_t skipped = MANY_ROWS - LAST_ROWS;
+    last.data = (const uint8_t *)m.data + (size_t)skipped * m.row_bytes;
+    last.rows = LAST_ROWS;
+    float *x = suite_alloc((size_t)(TOKENS * cols) * sizeof *x);
+    fill_exact(r, x, TOKENS * cols);
+    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, most), *one = multiply(suite_ops, 1, &last, x, 1),
+          *many = multiply(suite_ops, 1, &last, x, TOKENS), *first = NULL;
+    suite_assert_same(one, many, LAST_ROWS, "one token's product");
+    for (int i = 0; i < n_tokens; i++) {
+        float *got = multiply(suite_ops, 1, &m, x, tokens[i]);
+        suite_assert_close(got, want, (int64_t)tokens[i] * MANY_ROWS, 2e-6f * largest_row(&m) * norm(x, cols) * 2,
+                           fr_dtype_find(t)->name);
+        if (first)
+            suite_assert_same(got, first, (int64_t)tokens[0] * MANY_ROWS, "product of many rows");
+        float *few = multiply(suite_ops, 1, &last, x, tokens[i]);
+        suite_assert_same(few, many, (int64_t)tokens[i] * LAST_ROWS, "last rows by themselves");
+        free(few);
+        for (int k = 0; k < tokens[i]; k++)
+            suite_assert_same(got + k * MANY_ROWS + skipped, many + k * LAST_ROWS, LAST_ROWS, "last rows' product");
+        if (first)
+            free(got);
+        else
+            first = got;
+    }
+    free(first);
+    free(many);
+    free(one);
+    free(want);
+    free(x);
+    suite_matrix_free(&m);
+}
+
+static void test_many_rows(void **state)
+{
+    (void)state;
+    static const fr_dtype types[] = {FR_BF16, FR_F16, FR_Q8_0, FR_Q4_K, FR_Q5_K, FR_Q6_K};
+    suite_random r = {11};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        check_many_rows(&r, types[i], 256, (const int[]){8, 9, 20}, 3);
+}
+
+/* And so many columns that a GPU's warps have a second chunk of them each. */
+static void test_many_rows_and_columns(void **state)
+{
+    (void)state;
+    static const fr_dtype types[] = {FR_BF16, FR_Q4_1, FR_Q4_K};
+    suite_random r = {12};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        check_many_rows(&r, types[i], 2304, (const int[]){1}, 1);
+}
+
+/* Where results may depend on the batch, x may be rounded to the weights' type: 2^-9 of a value in BF16, 2^-12 in F16. */
+static void test_batch_dependent(void **state)
+{
+    (void)state;
+    enum { ROWS = 40, COLS = 130, N = 70 };
+    static const fr_dtype types[] = {FR_BF16, FR_F16};
+    suite_random r = {13};
+    for (int i = 0; i < 2; i++) {
+        fr_device *dev = NULL;
+        if (suite_ops->open(&(fr_device_options){.threads = 1, .batch_dependent = true}, &dev) != FR_OK)
+            skip(); /* without the vendor's library */
+        fr_matrix m = suite_matrix(&r, types[i], ROWS, COLS);
+        float *x = suite_alloc(N * COLS * sizeof *x), *got = suite_alloc(N * ROWS * sizeof *got), longest = 0;
+        fr_weight *w = NULL;
+        suite_fill(&r, x, N * COLS);
+        for (int row = 0; row < N; row++)
+            longest = fmaxf(longest, norm(x + row * COLS, COLS));
+        float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, N);
+        assert_int_equal(suite_ops->weight_new(dev, &m, &w), FR_OK);
+        assert_int_equal(suite_ops->matmul(dev, &(fr_product){got, w}, 1, x, N), FR_OK);
+        assert_int_equal(suite_ops->sync(dev), FR_OK);
+        suite_assert_close(got, want, N * ROWS, (types[i] == FR_BF16 ? 0x1p-9f : 0x1p-12f) * largest_row(&m) * longest,
+                           fr_dtype_find(types[i])->name);
+        suite_ops->weight_free(dev, &w);
+        suite_ops->close(&dev);
+        free(got);
+        free(want);
+        free(x);
+        suite_matrix_free(&m);
+    }
+}
+
 static void test_threads(void **state)
 {
     (void)state;
@@ -316,6 +409,9 @@ int suite_run_matmul(void)
         cmocka_unit_test(test_extreme_codes),
         cmocka_unit_test(test_same_integers),
         cmocka_unit_test(test_row_alone_or_in_batch),
+        cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_many_rows_and_columns),
+        cmocka_unit_test(test_batch_dependent),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_products_share_activations),
         cmocka_unit_test(test_slice_and_lifetime),
