@@ -60,6 +60,7 @@ void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; de
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
 /* Dynamic shared memory that a kernel may ask for at most; default 227 KiB. */
 void fake_cuda_set_shared_memory(int bytes);
+void fake_cuda_set_first_device_shared_memory(int bytes); /* of device 0 alone */
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does
  * nothing else. One such order at a time; nth 0 takes it back. */
