@@ -182,43 +182,67 @@ static void test_row_alone_or_in_batch(void **state)
     }
 }
 
-/* As many rows as real matrices have: a GPU's blocks then take two tiles of them at a time (FEW_BLOCKS in
- * kernels/cuda), of which the last one here is not filled. */
-enum { MANY_ROWS = 4300, LAST_ROWS = 60 };
+/* As many rows as real matrices have, in three of them that share x: a GPU's blocks then take two tiles of rows at a time
+ * (FEW_BLOCKS in kernels/cuda), of which the last one of each matrix is not filled. */
+enum { MANY_ROWS = 4300, LAST_ROWS = 60, PARTS = 3 };
+static const int64_t part_begins[PARTS + 1] = {0, 2055, MANY_ROWS - LAST_ROWS, MANY_ROWS};
 
-/* tokens[n_tokens], ascending: the products of so many, with another kernel for each, of tokens that all have. The last
- * rows are also multiplied by themselves, with as many tokens, with one and with TOKENS. */
+static fr_matrix rows_of(const fr_matrix *m, int64_t begin, int64_t end)
+{
+    fr_matrix rows = *m;
+    rows.data = (const uint8_t *)m->data + (size_t)begin * m->row_bytes;
+    rows.rows = end - begin;
+    return rows;
+}
+
+/* y [n, MANY_ROWS] */
+static float *multiply_parts(const fr_matrix *m, const float *x, int n)
+{
+    fr_device *dev = suite_open(suite_ops, 1);
+    fr_weight *weights[PARTS] = {0};
+    fr_product products[PARTS];
+    float *y = suite_alloc((size_t)n * MANY_ROWS * sizeof *y);
+    for (int i = 0; i < PARTS; i++) {
+        const fr_matrix rows = rows_of(m, part_begins[i], part_begins[i + 1]);
+        assert_int_equal(suite_ops->weight_new(dev, &rows, &weights[i]), FR_OK);
+        products[i] = (fr_product){suite_alloc((size_t)(n * rows.rows) * sizeof *y), weights[i]};
+    }
+    assert_int_equal(suite_ops->matmul(dev, products, PARTS, x, n), FR_OK);
+    for (int i = 0; i < PARTS; i++) {
+        const int64_t rows = part_begins[i + 1] - part_begins[i];
+        for (int k = 0; k < n; k++)
+            memcpy(y + k * MANY_ROWS + part_begins[i], products[i].y + k * rows, (size_t)rows * sizeof *y);
+        suite_ops->weight_free(dev, &weights[i]);
+        free(products[i].y);
+    }
+    suite_ops->close(&dev);
+    return y;
+}
+
+/* tokens[n_tokens], ascending: the products of so many, with another kernel for each, of tokens that all have: as the
+ * reference has them, and as the last rows are when they are multiplied by themselves, with another kernel again. */
 static void check_many_rows(suite_random *r, fr_dtype t, int64_t cols, const int *tokens, int n_tokens)
 {
-    const int most = tokens[n_tokens - 1];
-    fr_matrix m = suite_matrix(r, t, MANY_ROWS, cols), last = m;
-    const int64_t skipped = MANY_ROWS - LAST_ROWS;
-    last.data = (const uint8_t *)m.data + (size_t)skipped * m.row_bytes;
-    last.rows = LAST_ROWS;
-    float *x = suite_alloc((size_t)(TOKENS * cols) * sizeof *x);
+    fr_matrix m = suite_matrix(r, t, MANY_ROWS, cols);
+    const fr_matrix last = rows_of(&m, MANY_ROWS - LAST_ROWS, MANY_ROWS);
+    float *x = suite_alloc((size_t)(TOKENS * cols) * sizeof *x), *before = NULL;
     fill_exact(r, x, TOKENS * cols);
-    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, most), *one = multiply(suite_ops, 1, &last, x, 1),
-          *many = multiply(suite_ops, 1, &last, x, TOKENS), *first = NULL;
-    suite_assert_same(one, many, LAST_ROWS, "one token's product");
+    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, tokens[n_tokens - 1]), *many = multiply(suite_ops, 1, &last, x, TOKENS);
+    const float tolerance = 2e-6f * largest_row(&m) * 1.5f * norm(x, cols); /* all x are about as long */
     for (int i = 0; i < n_tokens; i++) {
-        float *got = multiply(suite_ops, 1, &m, x, tokens[i]);
-        suite_assert_close(got, want, (int64_t)tokens[i] * MANY_ROWS, 2e-6f * largest_row(&m) * norm(x, cols) * 2,
-                           fr_dtype_find(t)->name);
-        if (first)
-            suite_assert_same(got, first, (int64_t)tokens[0] * MANY_ROWS, "product of many rows");
-        float *few = multiply(suite_ops, 1, &last, x, tokens[i]);
+        float *got = multiply_parts(&m, x, tokens[i]), *few = multiply(suite_ops, 1, &last, x, tokens[i]);
+        suite_assert_close(got, want, (int64_t)tokens[i] * MANY_ROWS, tolerance, fr_dtype_find(t)->name);
         suite_assert_same(few, many, (int64_t)tokens[i] * LAST_ROWS, "last rows by themselves");
-        free(few);
         for (int k = 0; k < tokens[i]; k++)
-            suite_assert_same(got + k * MANY_ROWS + skipped, many + k * LAST_ROWS, LAST_ROWS, "last rows' product");
-        if (first)
-            free(got);
-        else
-            first = got;
+            suite_assert_same(got + (k + 1) * MANY_ROWS - LAST_ROWS, many + k * LAST_ROWS, LAST_ROWS, "last rows");
+        if (before)
+            suite_assert_same(got, before, (int64_t)tokens[i - 1] * MANY_ROWS, "product of fewer tokens");
+        free(few);
+        free(before);
+        before = got;
     }
-    free(first);
+    free(before);
     free(many);
-    free(one);
     free(want);
     free(x);
     suite_matrix_free(&m);
