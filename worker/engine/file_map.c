@@ -11,6 +11,9 @@
 /* Bytes: between two pieces that are worth being left out; that every device takes at a time. */
 enum { LEAST_GAP = 16 << 10, AT_A_TIME = 128 << 10 };
 
+/* What stands for a file that Git LFS keeps elsewhere. */
+static const char lfs_pointer[] = "version https://git-lfs.github.com/spec/";
+
 static fr_status map_fd(const char *path, int fd, fr_file_map *out)
 {
     struct stat sb;
@@ -35,6 +38,11 @@ fr_status fr_file_map_open(const char *path, fr_file_map *out)
         return fr_fail(errno == ENOENT ? FR_ENOTFOUND : FR_EIO, "%s: %s", path, strerror(errno));
     fr_status st = map_fd(path, fd, out);
     close(fd);
+    const size_t n = sizeof lfs_pointer - 1;
+    if (st == FR_OK && out->size >= n && memcmp(out->base, lfs_pointer, n) == 0) {
+        fr_file_map_close(out);
+        st = fr_fail(FR_EFORMAT, "%s: a Git LFS pointer: the file itself was not fetched (git lfs pull)", path);
+    }
     return st;
 }
 

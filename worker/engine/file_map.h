@@ -13,8 +13,8 @@ typedef struct fr_file_map {
     size_t size;
 } fr_file_map;
 
-/* Regular files with at least one byte only. FR_ENOTFOUND, FR_EIO, FR_EINVAL, FR_EFORMAT; the cause
- * names the path. */
+/* Regular files with at least one byte only, and no pointers of Git LFS. FR_ENOTFOUND, FR_EIO,
+ * FR_EINVAL, FR_EFORMAT; the cause names the path. */
 fr_status fr_file_map_open(const char *path, fr_file_map *out);
 void fr_file_map_close(fr_file_map *m);
 /* Tells the kernel that these bytes will be read once, from front to back. */

@@ -217,7 +217,8 @@ static fr_status load(fr_session *s, const fr_session_options *o)
         .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
         .max_rows = max_rows, .n_ranks = comm->size, .threads = s->place.threads,
-        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,
+        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name,
+        .batch_dependent = o->batch_dependent && !s->ops->host_memory, .weight_bytes = s->model->weight_bytes,
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
