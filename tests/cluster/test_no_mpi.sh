@@ -44,12 +44,12 @@ say "a killed rank ends its group, and is named"
 
 hang_in_a_job() { # TIMEOUT_MS: ranks of a new group, of which rank 1 does not go on while there is a job
     PORT=$(free_port)
+    rm -f "$T/rank0.log"
     rank rank0 0 2 --rank-timeout-ms "$1"
     rank rank1 1 2 --rank-timeout-ms "$1"
     wait_for 30 "a target" serves target
-    : >"$T/rank0.log"
     kill -STOP "$(pid_of rank1)"
-    solve --policy target "$problem" >"$T/solve.log" &
+    solve --policy target "$problem" >"$T/job.log" &
     SOLVE=$!
     wait_for 30 "the group to be silent" silent
 }
@@ -57,7 +57,7 @@ silent() { ! serves target; } # the leader waits in a pass, or has ended
 job_goes_on() { # in another group, to the same text
     start next "$BIN/forerun-worker" --model "$TINY_TARGET" --connect "$EP" --role target --name next --threads 1
     wait $SOLVE
-    text=$(json text <"$T/solve.log")
+    text=$(json text <"$T/job.log")
     [ "$text" = "$want" ] || fail "the job of the lost group: $text, want $want"
     stop next
 }
