@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -47,10 +48,24 @@ void fr_file_map_read_ahead(const fr_file_map *m)
     (void)madvise((void *)m->base, m->size, MADV_SEQUENTIAL); /* a hint: failing is fine */
 }
 
+static bool holds(const fr_file_map *m, const uint8_t *p, size_t n)
+{
+    return m->base && p >= m->base && n <= m->size && (size_t)(p - m->base) <= m->size - n;
+}
+
+void fr_file_map_fetch(const fr_file_map *m, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    if (!holds(m, p, n))
+        return;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (size_t)(p - m->base) / page * page;
+    (void)madvise((void *)(m->base + from), (size_t)(p - m->base) + n - from, MADV_WILLNEED);
+}
+
 void fr_file_map_drop(const fr_file_map *m, const void *data, size_t n)
 {
     const uint8_t *p = data;
-    if (!m->base || p < m->base || n > m->size || (size_t)(p - m->base) > m->size - n)
+    if (!holds(m, p, n))
         return;
     /* Whole pages inside the range only: the rest is shared with neighbours that may still be read.
      */

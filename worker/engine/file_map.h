@@ -19,6 +19,8 @@ fr_status fr_file_map_open(const char *path, fr_file_map *out);
 void fr_file_map_close(fr_file_map *m);
 /* Tells the kernel that these bytes will be read once, from front to back. */
 void fr_file_map_read_ahead(const fr_file_map *m);
+/* Tells the kernel that these bytes will be read soon, and not what follows them. Bytes elsewhere: nothing happens. */
+void fr_file_map_fetch(const fr_file_map *m, const void *data, size_t n);
 /* Tells the kernel that these bytes are no longer needed. Bytes elsewhere: nothing happens. */
 void fr_file_map_drop(const fr_file_map *m, const void *data, size_t n);
 
