@@ -5,6 +5,7 @@
  * close the session then. The leader's own sequences are put back as they were. */
 #include "session.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "forward.h"
 #include "grow.h"
 #include "hash.h"
+#include "log.h"
 #include "memory_need.h"
 #include "rank_facts.h"
 
@@ -161,6 +163,30 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     return FR_OK;
 }
 
+/* A program that could use a GPU and finds none works on the CPU; the user may have thought otherwise. Told once in a
+ * process, which may open more sessions, and by one rank. */
+static void tell_of_no_gpu(void)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    for (const fr_ops *const *ops = fr_ops_all(); *ops; ops++)
+        if (!(*ops)->host_memory && !atomic_flag_test_and_set(&told))
+            fr_log(FR_LOG_WARN, "computing on the CPU: no GPU for backend %s", (*ops)->name);
+}
+
+/* Rank 0, when all ranks are known to be told the same. */
+static void tell_of_cpu(const fr_session *s, const fr_session_options *o)
+{
+    if (!s->ops->host_memory)
+        return;
+    if (!o->backend)
+        tell_of_no_gpu();
+    if (o->share_gpu && o->batch_dependent)
+        fr_log(FR_LOG_WARN, "computing on the CPU: --share-gpu and --batch-invariant off mean nothing there");
+    else if (o->share_gpu || o->batch_dependent)
+        fr_log(FR_LOG_WARN, "computing on the CPU: %s means nothing there",
+               o->share_gpu ? "--share-gpu" : "--batch-invariant off");
+}
+
 static fr_memory_load load_of(const fr_session *s, const fr_session_options *o)
 {
     return (fr_memory_load){.file = s->file, .config = &s->config, .ops = s->ops, .n_ranks = s->comm->size,
@@ -227,6 +253,8 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
     }
     FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
     FR_TRY_GOTO(st, enter_group(s, options), fail);
+    if (comm->rank == 0)
+        tell_of_cpu(s, options);
     FR_TRY_GOTO(st, make_room(s, options), fail);
     FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, options)), fail);
     s->info.load_s = fr_now_s() - start;
