@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Programs with the GPU backend on a machine without a GPU: they start, a group computes on the CPU and says so once,
-# whatever the number of its ranks, as it does of what only a GPU has a use for; and being told to use the GPU is one clear
-# error.
+# whatever the number of its ranks, as it does of what only a GPU has a use for; and being told to use the GPU is one
+# clear error.
 LIMIT=120
 . "$(dirname "$0")/../cluster/lib.sh"
 

@@ -102,23 +102,26 @@ static bool is_below(int32_t value, int n)
 
 static bool has_list(const fr_plan *p, int32_t at, int32_t n_positions)
 {
-    return n_positions >= 0 && at >= 0 && at <= p->n_pages && (n_positions + FR_PAGE - 1LL) / FR_PAGE <= p->n_pages - at;
+    const int64_t n_pages = ((int64_t)n_positions + FR_PAGE - 1) / FR_PAGE;
+    return n_positions >= 0 && at >= 0 && at + n_pages <= p->n_pages;
 }
 
 static fr_status check_row(const fr_plan *p, int i, const fr_plan_bounds *b)
 {
     const fr_plan_row *r = &p->rows[i];
     if (!is_below(r->token, b->n_vocab))
-        return fr_fail(FR_EFORMAT, "plan of a pass: row %d has token %d of a vocabulary of %d", i, r->token, b->n_vocab);
+        return fr_fail(FR_EFORMAT, "plan of a pass: row %d has token %d of a vocabulary of %d", i, r->token,
+                       b->n_vocab);
     if (!is_below(r->pos, b->context))
-        return fr_fail(FR_EFORMAT, "plan of a pass: row %d is at position %d of a context of %d", i, r->pos, b->context);
+        return fr_fail(FR_EFORMAT, "plan of a pass: row %d is at position %d of a context of %d", i, r->pos,
+                       b->context);
     if (!is_below(r->slot, b->n_pages * FR_PAGE))
         return fr_fail(FR_EFORMAT, "plan of a pass: row %d goes to slot %d of a KV cache of %d positions", i, r->slot,
                        b->n_pages * FR_PAGE);
     if (!has_list(p, r->trunk_at, r->n_trunk) || !has_list(p, r->branch_at, r->n_branch) ||
         (int64_t)r->n_trunk + r->n_branch != r->pos + 1LL)
-        return fr_fail(FR_EFORMAT, "plan of a pass: row %d at position %d sees %d and %d positions, from pages %d and %d "
-                       "of %d on", i, r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
+        return fr_fail(FR_EFORMAT,
+                       "plan of a pass: row %d at position %d sees %d and %d positions, from pages %d and %d of %d on", i, r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
     return FR_OK;
 }
 
@@ -147,8 +150,8 @@ fr_status fr_plan_check(const fr_plan *p, const fr_plan_bounds *b)
     for (int i = 0; i < p->n_copies; i++) {
         const fr_page_copy *c = &p->copies[i];
         if (!is_below(c->from, b->n_pages) || !is_below(c->to, b->n_pages) || !is_below(c->n, FR_PAGE + 1))
-            return fr_fail(FR_EFORMAT, "plan of a pass: %d positions of page %d go to page %d, in a KV cache of %d pages",
-                           c->n, c->from, c->to, b->n_pages);
+            return fr_fail(FR_EFORMAT,
+                           "plan of a pass: %d positions of page %d go to page %d, in a KV cache of %d pages", c->n, c->from, c->to, b->n_pages);
     }
     return FR_OK;
 }

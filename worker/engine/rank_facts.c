@@ -7,12 +7,13 @@
 #include "check.h"
 #include "draft_weights.h"
 
-/* What holds of both, rank r and rank 0. */
+/* What follows holds rank r against rank 0. */
 static fr_status compare_models(const fr_rank_facts *a, int r, const fr_rank_facts *first)
 {
     if (a->file_digest != first->file_digest)
-        return fr_fail(FR_EMISMATCH, "rank %d has another model (%s, digest %016" PRIx64 ") than rank 0 (%s, %016" PRIx64
-                       ")", r, a->model, a->file_digest, first->model, first->file_digest);
+        return fr_fail(FR_EMISMATCH,
+                       "rank %d has another model (%s, digest %016" PRIx64 ") than rank 0 (%s, %016" PRIx64 ")", r,
+                       a->model, a->file_digest, first->model, first->file_digest);
     if (a->draft_weights != first->draft_weights)
         return fr_fail(FR_EMISMATCH, "rank %d holds its weights as %s, rank 0 as %s (--draft-weights)", r,
                        fr_draft_weights_name((fr_draft_weights)a->draft_weights),
@@ -45,8 +46,8 @@ static fr_status compare_ways(const fr_rank_facts *a, int r, const fr_rank_facts
         return fr_fail(FR_EMISMATCH, "rank %d %s share a GPU, rank 0 %s (--share-gpu)", r,
                        a->share_gpu ? "may" : "may not", first->share_gpu ? "may" : "may not");
     if (a->batch_dependent != first->batch_dependent)
-        return fr_fail(FR_EMISMATCH, "rank %d has --batch-invariant %s, rank 0 %s", r, a->batch_dependent ? "off" : "on",
-                       first->batch_dependent ? "off" : "on");
+        return fr_fail(FR_EMISMATCH, "rank %d has --batch-invariant %s, rank 0 %s", r,
+                       a->batch_dependent ? "off" : "on", first->batch_dependent ? "off" : "on");
     return FR_OK;
 }
 

@@ -150,6 +150,7 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
 /* From here on s->comm sums memory of the device. All ranks. */
 static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
+    _Static_assert(sizeof *s->facts <= FR_COMM_SMALL, "no rank may fail alone");
     const fr_rank_facts mine = s->facts[s->comm->rank];
     bool shares = false;
     FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->facts, 0));
