@@ -121,7 +121,8 @@ static fr_status check_row(const fr_plan *p, int i, const fr_plan_bounds *b)
     if (!has_list(p, r->trunk_at, r->n_trunk) || !has_list(p, r->branch_at, r->n_branch) ||
         (int64_t)r->n_trunk + r->n_branch != r->pos + 1LL)
         return fr_fail(FR_EFORMAT,
-                       "plan of a pass: row %d at position %d sees %d and %d positions, from pages %d and %d of %d on", i, r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
+                       "plan of a pass: row %d at position %d sees %d and %d positions, from pages %d and %d of %d on", i,
+                       r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
     return FR_OK;
 }
 
@@ -151,7 +152,8 @@ fr_status fr_plan_check(const fr_plan *p, const fr_plan_bounds *b)
         const fr_page_copy *c = &p->copies[i];
         if (!is_below(c->from, b->n_pages) || !is_below(c->to, b->n_pages) || !is_below(c->n, FR_PAGE + 1))
             return fr_fail(FR_EFORMAT,
-                           "plan of a pass: %d positions of page %d go to page %d, in a KV cache of %d pages", c->n, c->from, c->to, b->n_pages);
+                           "plan of a pass: %d positions of page %d go to page %d, in a KV cache of %d pages",
+                           c->n, c->from, c->to, b->n_pages);
     }
     return FR_OK;
 }
