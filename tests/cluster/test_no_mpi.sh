@@ -2,7 +2,7 @@
 # A target group of three processes that no MPI started: the text is that of one rank; a rank that is killed ends the
 # group, whose leader names it to the coordinator, also in the middle of a pass; one that hangs there does so within
 # --rank-timeout-ms, or a SIGTERM ends the wait for it; the job goes on in another group. A rank that never comes is named
-# too.
+# too, and so is one that was started otherwise than the leader.
 LIMIT=180
 . "$(dirname "$0")/lib.sh"
 
@@ -94,6 +94,29 @@ wait_for 30 "the leader to end" ended leader
 grep -q "rank 1 was started as one of 3 ranks, rank 0 as one of 2" "$T/leader.log" || fail "the leader does not tell"
 unset "SESSION[leader]"
 say "a rank of another group is refused"
+
+differs() { # WORDS ARGS...: refused by rank 0, in one line, when rank 1 is given these
+    local words=$1 r code
+    shift
+    PORT=$(free_port)
+    rm -f "$T"/differs[01].log
+    rank differs0 0 2
+    rank differs1 1 2 "$@"
+    for r in 0 1; do
+        wait_for 30 "rank $r to end" ended "differs$r"
+        code=0
+        wait "$(pid_of "differs$r")" || code=$?
+        [ $code = 2 ] || fail "$*: rank $r: exit code $code"
+        unset "SESSION[differs$r]"
+    done
+    grep -q -e "error: $words" "$T/differs0.log" || fail "$*: rank 0 does not say \"$words\""
+    [ "$(wc -l <"$T/differs0.log")" = 1 ] || fail "$*: not one line"
+}
+differs "rank 1 has a KV cache of 32 positions, rank 0 of [0-9]* (--kv-positions)" --kv-positions 32
+differs "rank 1 has passes of 8 rows, rank 0 of 256 (--max-rows)" --max-rows 8
+differs "rank 1 has another model (tiny-draft.gguf, .*than rank 0 (tiny-target.gguf, " --model "$TINY_DRAFT"
+differs "rank 1 holds its weights as q4_0, rank 0 as file (--draft-weights)" --role draft --draft-weights q4_0
+say "a rank that was started otherwise is refused"
 
 env -u SLURM_PROCID "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --model "$TINY_TARGET" --connect "$EP" \
     2>"$T/usage.err"

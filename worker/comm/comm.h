@@ -17,6 +17,8 @@
 typedef struct fr_comm fr_comm;
 
 enum {
+    FR_COMM_SMALL = 256, /* bytes of each rank that a group over MPI has room for from the start: an all_gather of so
+                          * few takes no memory there, so that no rank can fail alone in it */
     FR_COMM_WHY = 200,       /* bytes of a reason in a roll call, its end included */
     FR_COMM_LEAVE_MS = 2000, /* for the others to notice that this rank gives up, and to say a word */
     FR_COMM_TIMEOUT_MS = 30000, /* what a serving group allows a rank to be late, unless it is told otherwise */

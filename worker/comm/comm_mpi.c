@@ -80,6 +80,7 @@ static fr_status prepare(fr_mpi_comm *m, int local)
     m->heard = calloc(size, sizeof *m->heard);
     if (!m->requests || !m->bells || !m->heard)
         return fr_no_memory();
+    FR_TRY(fr_mpi_make_room(&m->exchange, FR_COMM_SMALL * (size + 1)));
     return fr_doorbell_open(local, &m->bell);
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -58,7 +59,7 @@ void fr_file_map_read_ahead(const fr_file_map *m)
     (void)madvise((void *)m->base, m->size, MADV_SEQUENTIAL); /* a hint: failing is fine */
 }
 
-static int holds(const fr_file_map *m, const uint8_t *p, size_t n)
+static bool holds(const fr_file_map *m, const uint8_t *p, size_t n)
 {
     return m->base && p >= m->base && n <= m->size && (size_t)(p - m->base) <= m->size - n;
 }
