@@ -56,7 +56,8 @@ kill -STOP $(target_processes mpirun) || fail "no mpirun of the target"
 kill -KILL $(target_processes forerun-worker) || fail "no rank of the target"
 wait_for 30 "the target to be missed" eval '! serves target'
 wait_for 70 "another target" serves target
-grep -q "mpirun of target runs, but its group has been gone" "$T/batch-$id.log" || fail "it was not ended: $(cat "$T/batch-$id.log")"
+grep -q "mpirun of target runs, but its group has been gone" "$T/batch-$id.log" ||
+    fail "it was not ended: $(cat "$T/batch-$id.log")"
 scancel --batch --signal=TERM "$id"
 wait_for 30 "the drained job's end" eval '[ -z "$(state_of $id)" ] || in_state $id COMPLETED'
 

@@ -8,9 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What stands for a file that Git LFS keeps elsewhere. */
-static const char lfs_pointer[] = "version https://git-lfs.github.com/spec/";
-
 static fr_status map_fd(const char *path, int fd, fr_file_map *out)
 {
     struct stat sb;
@@ -27,6 +24,9 @@ static fr_status map_fd(const char *path, int fd, fr_file_map *out)
     *out = (fr_file_map){base, (size_t)sb.st_size};
     return FR_OK;
 }
+
+/* What stands for a file that Git LFS keeps elsewhere. */
+static const char lfs_pointer[] = "version https://git-lfs.github.com/spec/";
 
 fr_status fr_file_map_open(const char *path, fr_file_map *out)
 {
