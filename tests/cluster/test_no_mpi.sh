@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # A target group of three processes that no MPI started: the text is that of one rank; a rank that is killed ends the
-# group, whose leader names it to the coordinator; a rank that never comes is named too.
+# group, whose leader names it to the coordinator, also in the middle of a pass; one that hangs there does so within
+# --rank-timeout-ms, or a SIGTERM ends the wait for it; the job goes on in another group. A rank that never comes is named
+# too.
 LIMIT=180
 . "$(dirname "$0")/lib.sh"
 
 problem=$(question 1)
 start_coordinator coordinator tcp://127.0.0.1:0 --draft "$TINY_DRAFT"
-rank() { # NAME R N: one rank of the group whose leader has $PORT, as srun would tell it
-    start "$1" env SLURM_PROCID="$2" SLURM_NTASKS="$3" "$BIN/forerun-worker" --no-mpi --leader "tcp://127.0.0.1:$PORT" \
-        --model "$TINY_TARGET" --connect "$EP" --role target --name target --threads 1
+rank() { # NAME R N [ARGS...]: one rank of the group whose leader has $PORT, as srun would tell it
+    local name=$1 r=$2 n=$3
+    shift 3
+    start "$name" env SLURM_PROCID="$r" SLURM_NTASKS="$n" "$BIN/forerun-worker" --no-mpi --leader "tcp://127.0.0.1:$PORT" \
+        --model "$TINY_TARGET" --connect "$EP" --role target --name target --threads 1 "$@"
 }
 ended() { ! alive "$1"; }
 
@@ -37,6 +41,51 @@ grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not nam
 grep -q "rank 2: " "$T/rank2.log" || fail "the other rank does not tell why it ends"
 unset "SESSION[rank0]" "SESSION[rank2]"
 say "a killed rank ends its group, and is named"
+
+hang_in_a_job() { # TIMEOUT_MS: ranks of a new group, of which rank 1 does not go on while there is a job
+    PORT=$(free_port)
+    rm -f "$T/rank0.log"
+    rank rank0 0 2 --rank-timeout-ms "$1"
+    rank rank1 1 2 --rank-timeout-ms "$1"
+    wait_for 30 "a target" serves target
+    kill -STOP "$(pid_of rank1)"
+    solve --policy target "$problem" >"$T/job.log" &
+    SOLVE=$!
+    wait_for 30 "the group to be silent" silent
+}
+silent() { ! serves target; } # the leader waits in a pass, or has ended
+job_goes_on() { # in another group, to the same text
+    start next "$BIN/forerun-worker" --model "$TINY_TARGET" --connect "$EP" --role target --name next --threads 1
+    wait $SOLVE
+    text=$(json text <"$T/job.log")
+    [ "$text" = "$want" ] || fail "the job of the lost group: $text, want $want"
+    stop next
+}
+
+hang_in_a_job 2000
+wait_for 10 "the leader to end" ended rank0
+grep -q "rank 0: no word from rank 1 in 2000 ms" "$T/rank0.log" || fail "the leader does not name the rank that hangs"
+unset "SESSION[rank0]"
+kill_now rank1
+job_goes_on
+say "a rank that hangs in a pass ends its group in time, and the job goes on elsewhere"
+
+hang_in_a_job 600000
+kill_now rank1
+wait_for 5 "the leader to end" ended rank0
+grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not name the rank that was killed"
+unset "SESSION[rank0]"
+job_goes_on
+say "a rank that is killed in a pass ends its group at once"
+
+hang_in_a_job 600000
+kill -TERM "$(pid_of rank0)"
+wait_for 5 "the leader to end" ended rank0
+grep -q "rank 0: stopped while it waited for rank 1" "$T/rank0.log" || fail "the leader does not tell what it waited for"
+unset "SESSION[rank0]"
+kill_now rank1
+job_goes_on
+say "a signal ends a rank that waits for another"
 
 PORT=$(free_port)
 rank leader 0 2

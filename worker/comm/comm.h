@@ -7,6 +7,7 @@
 #ifndef FR_COMM_H
 #define FR_COMM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,7 +19,16 @@ typedef struct fr_comm fr_comm;
 enum {
     FR_COMM_WHY = 200,       /* bytes of a reason in a roll call, its end included */
     FR_COMM_LEAVE_MS = 2000, /* for the others to notice that this rank gives up, and to say a word */
+    FR_COMM_TIMEOUT_MS = 30000, /* what a serving group allows a rank to be late, unless it is told otherwise */
+    FR_COMM_STOP_MS = 1500, /* how much longer a rank that is to end waits for others, who may just be slow */
 };
+
+/* What bounds a wait for other ranks. */
+typedef struct fr_comm_patience {
+    int ms;                 /* FR_EPEER after so long; 0: never */
+    const atomic_int *stop; /* not 0: this rank is to end, and the wait does with FR_ECANCELLED, FR_COMM_STOP_MS later.
+                             * NULL: nobody tells it to */
+} fr_comm_patience;
 
 typedef struct fr_comm_ops {
     const char *name; /* "self", "mpi", "staged", "nccl" */
@@ -27,8 +37,8 @@ typedef struct fr_comm_ops {
     fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
     /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
     fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
-    /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: it waits for ever, or as long
-     * as this communicator does for anything. */
+    /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: as long as this communicator
+     * waits for anything. */
     fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
     /* The leader's `bytes` bytes to every rank; all know the size. */
     fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
@@ -40,8 +50,8 @@ typedef struct fr_comm_ops {
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes); /* leader */
     /* Followers; the data are valid until the next wait. */
     fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out);
-    /* This rank cannot go on, for the cause of the last error. The others end with that cause what they wait for. From
-     * then on the group can only be closed. No collective; does nothing when the group was given up already. NULL in a
+    /* This rank cannot go on, for the cause of the last error, which may then also name ranks that are not heard of. The
+     * others end with that cause what they wait for. From then on the group can only be closed. No collective; does nothing when the group was given up already. NULL in a
      * group of one rank. */
     void (*give_up)(fr_comm *c);
     /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed()
@@ -59,6 +69,10 @@ struct fr_comm {
     int here, n_here; /* this rank among the group's on this host, from 0 */
     int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher
                   * bound them apart */
+    /* Of every wait for the others from now on, but a follower's for a command, which knows no end but stop. Of one that
+     * lies over another, the other's holds. Unset while a group is formed and loads, at different speeds: then the host
+     * communicator waits as it was opened to. */
+    fr_comm_patience patience;
 };
 
 /* One rank, no communication. */

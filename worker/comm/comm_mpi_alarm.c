@@ -16,6 +16,8 @@
 
 #include "check.h"
 #include "clock.h"
+#include "comm_roll.h"
+#include "comm_wait.h"
 
 enum {
     ROUNDS = 16, /* of a wait, until it looks for alarms and gives its core away: neither is free */
@@ -61,7 +63,8 @@ fr_status fr_mpi_check_group(fr_mpi_comm *m)
 
 fr_status fr_mpi_await(fr_mpi_comm *m, int n, MPI_Request *requests, int wait_ms, const char *what)
 {
-    const uint64_t end = wait_ms > 0 ? fr_now_ns() + (uint64_t)wait_ms * 1000000 : 0;
+    const int ms = wait_ms > 0 ? wait_ms : m->base.patience.ms;
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.ms = ms, .stop = m->base.patience.stop});
     int done = 0;
     fr_status st = fr_mpi_check(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
     for (unsigned round = 1; st == FR_OK && !done; round++) {
@@ -69,8 +72,11 @@ fr_status fr_mpi_await(fr_mpi_comm *m, int n, MPI_Request *requests, int wait_ms
             st = fr_mpi_look_for_alarm(m);
         if (round % ROUNDS == 0 && m->yield)
             sched_yield();
-        if (st == FR_OK && wait_ms > 0 && fr_now_ns() > end)
-            st = fr_fail(FR_EPEER, "rank %d: %s: not all ranks were there in %d ms", m->base.rank, what, wait_ms);
+        const fr_status over = st == FR_OK && round % ROUNDS == 0 ? fr_comm_wait_check(&wait) : FR_OK;
+        if (over == FR_ECANCELLED)
+            st = fr_fail(over, "rank %d: %s: stopped while it waited for the others", m->base.rank, what);
+        else if (over != FR_OK)
+            st = fr_fail(FR_EPEER, "rank %d: %s: not all ranks were there in %d ms", m->base.rank, what, ms);
         if (st == FR_OK)
             st = fr_mpi_check(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
     }
@@ -109,8 +115,14 @@ fr_status fr_mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out)
 
 void fr_mpi_give_up(fr_comm *c)
 {
-    char why[FR_COMM_WHY] = "";
+    fr_mpi_comm *m = fr_mpi_of(c);
+    char why[FR_COMM_WHY] = "", silent[128] = "";
     snprintf(why, sizeof why, "%s", fr_cause());
-    if (!fr_mpi_of(c)->rolled && fr_mpi_roll_call(c, FR_COMM_LEAVE_MS, why, NULL) != FR_OK)
-        fr_mpi_of(c)->unfinished = true;
+    if (m->rolled)
+        return;
+    if (fr_mpi_roll_call(c, FR_COMM_LEAVE_MS, why, NULL) != FR_OK)
+        m->unfinished = true;
+    else
+        fr_comm_name_silent(m->heard, c->size, silent, sizeof silent);
+    fr_fail(FR_EPEER, "%s%s", why, silent);
 }

@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "clock.h"
+#include "comm_wait.h"
 
 enum {
     SPIN_NS = 200000,        /* a follower probes for so long before it sleeps */
@@ -49,11 +50,14 @@ static fr_status probe(fr_mpi_comm *m, uint64_t ns, int *found_out, MPI_Status *
 /* Sleeps until a command is there. */
 static fr_status await_command(fr_mpi_comm *m, MPI_Status *status_out)
 {
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.stop = m->base.patience.stop});
     int found = 0;
     FR_TRY(probe(m, SPIN_NS, &found, status_out));
     uint64_t rung = found ? 0 : fr_doorbell_wait(m->bell, m->key, 0);
     while (!found) {
         FR_TRY(fr_mpi_look_for_alarm(m));
+        if (fr_comm_wait_check(&wait) != FR_OK)
+            return fr_fail(FR_ECANCELLED, "rank %d: stopped while it waited for a command", m->base.rank);
         FR_TRY(probe(m, rung > m->n_commands ? RUNG_SPIN_NS : 0, &found, status_out));
         if (!found)
             rung = fr_doorbell_wait(m->bell, m->key, IDLE_WAKE_MS);

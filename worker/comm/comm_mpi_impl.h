@@ -61,8 +61,8 @@ int fr_mpi_usable_cores(void);
 fr_status fr_mpi_look_for_alarm(fr_mpi_comm *m);
 /* Before a collective: what an abandoned one may still write to is not to be used again. */
 fr_status fr_mpi_check_group(fr_mpi_comm *m);
-/* Until all n requests are done, or FR_EPEER: abandoned, since a rank has given up or not all were there after wait_ms.
- * wait_ms 0: for ever. */
+/* Until all n requests are done, or else abandoned: FR_EPEER, since a rank has given up or not all were there after
+ * wait_ms, FR_ECANCELLED, since this rank is to stop. wait_ms 0: as long as the communicator's patience. */
 fr_status fr_mpi_await(fr_mpi_comm *m, int n, MPI_Request *requests, int wait_ms, const char *what);
 
 /* ---- comm_mpi.c */

@@ -174,6 +174,20 @@ const fr_tensor *fr_model_file_tensor(const fr_model_file *f, const char *name)
     return NULL;
 }
 
+void fr_model_file_read_parts(const fr_model_file *f)
+{
+    fr_file_map_read_parts(&f->map);
+    for (size_t i = 0; i < f->n_shards; i++)
+        fr_file_map_read_parts(&f->shards[i].map);
+}
+
+void fr_model_file_read_pieces(const fr_model_file *f, const void *data, size_t bytes, size_t stride, size_t n)
+{
+    fr_file_map_read_pieces(&f->map, data, bytes, stride, n);
+    for (size_t i = 0; i < f->n_shards; i++)
+        fr_file_map_read_pieces(&f->shards[i].map, data, bytes, stride, n);
+}
+
 void fr_model_file_drop(const fr_model_file *f, const void *data, size_t n)
 {
     fr_file_map_drop(&f->map, data, n);

@@ -5,6 +5,7 @@
  * the same order; the first that fails says so and exits, and mpirun or the time-outs end the others. "suite no-mpi":
  * what a build without MPI says. */
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -427,18 +428,58 @@ static void check_lost(void)
     CHECK(!c, "close leaves the pointer");
 }
 
+/* The same where it hangs in a sum: the others' patience ends, and they name it. */
+static void check_hung(void)
+{
+    fr_comm *c = NULL;
+    float one = 1;
+    OK(fr_comm_mpi_open(0, &c));
+    c->patience.ms = 200;
+    while (c->rank == c->size - 1)
+        fr_sleep_ms(1000);
+    CHECK(sum(c, &one, 1) == FR_EPEER, "a sum without rank %d", c->size - 1);
+    c->ops->give_up(c);
+    printf("%s\n", fr_cause());
+    fflush(stdout);
+    c->ops->close(&c);
+}
+
 /* How a rank that waits learns that another gave up: in a gather, in a sum that goes in one message or in pieces, in a
- * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock. */
-typedef enum { IN_A_PASS, IN_A_SMALL_SUM, IN_A_LARGE_SUM, IN_A_COMMAND, BETWEEN_PASSES, LATE, N_MOMENTS } moment;
+ * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock: as the
+ * call says, or as long as the communicator has patience, or until it is to stop. */
+typedef enum {
+    IN_A_PASS,
+    IN_A_SMALL_SUM,
+    IN_A_LARGE_SUM,
+    IN_A_COMMAND,
+    BETWEEN_PASSES,
+    LATE,
+    LATE_FOR_A_SUM,
+    STOPPED_IN_A_SUM,
+    STOPPED_IDLE,
+    N_MOMENTS
+} moment;
 
 static const char *const moments[N_MOMENTS] = {"in-a-pass",    "in-a-small-sum", "in-a-large-sum",
-                                               "in-a-command", "between-passes", "late"};
+                                               "in-a-command", "between-passes", "late", "late-for-a-sum",
+                                               "stopped-in-a-sum", "stopped-idle"};
 
 enum { PATIENCE_MS = 200 };
 
 static int failing_rank(const fr_comm *c, moment when)
 {
-    return when == BETWEEN_PASSES ? 0 : c->size - 1;
+    return when == BETWEEN_PASSES || when == STOPPED_IDLE ? 0 : c->size - 1;
+}
+
+/* The others give up by themselves, and after so long; the failing rank only sleeps. */
+static bool is_late(moment when)
+{
+    return when == LATE || when == LATE_FOR_A_SUM || when == STOPPED_IN_A_SUM || when == STOPPED_IDLE;
+}
+
+static int wait_of(moment when)
+{
+    return when == STOPPED_IN_A_SUM || when == STOPPED_IDLE ? FR_COMM_STOP_MS : PATIENCE_MS;
 }
 
 /* Followers go on to wait for a command, the leader for their answers to it. */
@@ -455,9 +496,12 @@ static fr_status wait_with(fr_comm *c, moment when, float *x)
 {
     uint8_t all[64] = {0}, mine = 1;
     fr_status st = FR_OK;
+    if (is_late(when) && c->rank == failing_rank(c, when))
+        fr_sleep_ms(wait_of(when) + 2 * PATIENCE_MS);
     if (when == LATE) {
-        fr_sleep_ms(c->rank == failing_rank(c, when) ? 3 * PATIENCE_MS : 0);
         st = c->ops->all_gather(c, &mine, 1, all, PATIENCE_MS); /* the late one may find all that it needs */
+    } else if (when == LATE_FOR_A_SUM || when == STOPPED_IN_A_SUM) {
+        st = sum(c, x, 100);
     } else if (when == IN_A_PASS) {
         st = c->ops->gather(c, &mine, 1, all);
     } else if (when == IN_A_SMALL_SUM || when == IN_A_LARGE_SUM) {
@@ -471,10 +515,15 @@ static fr_status wait_with(fr_comm *c, moment when, float *x)
 }
 
 /* The last rank fails while the others wait for it, or the leader while they are idle, or the last rank is late. */
-static fr_status wait_in_vain(fr_comm *c, moment when)
+static fr_status wait_in_vain(fr_comm *host, fr_comm *c, moment when)
 {
     const int failing = failing_rank(c, when);
-    if (c->rank == failing && when != LATE) {
+    static const atomic_int stopped = 1;
+    if (when == LATE_FOR_A_SUM)
+        host->patience.ms = PATIENCE_MS;
+    else if (wait_of(when) == FR_COMM_STOP_MS)
+        host->patience.stop = &stopped;
+    if (c->rank == failing && !is_late(when)) {
         fr_sleep_ms(PATIENCE_MS);
         return fr_fail(FR_EIO, "rank %d: out of order", failing);
     }
@@ -482,22 +531,27 @@ static fr_status wait_in_vain(fr_comm *c, moment when)
     const uint64_t start = fr_now_ns();
     const fr_status st = wait_with(c, when, x);
     const uint64_t waited_ms = (fr_now_ns() - start) / 1000000;
-    CHECK(waited_ms < PATIENCE_MS + FR_COMM_LEAVE_MS / 2, "it took %d ms", (int)waited_ms);
+    CHECK(waited_ms < (uint64_t)wait_of(when) + FR_COMM_LEAVE_MS / 2, "it took %d ms", (int)waited_ms);
     free(x);
     return st;
 }
 
 /* What a rank says it says before its word: none leaves before it has heard all others, and the first that leaves
  * mpirun makes the others end. */
-static void check_give_up(fr_comm *c, moment when)
+static void check_give_up(fr_comm *host, fr_comm *c, moment when)
 {
-    const fr_status st = wait_in_vain(c, when);
+    const fr_status st = wait_in_vain(host, c, when);
     const int failing = failing_rank(c, when);
+    const bool stopped = wait_of(when) == FR_COMM_STOP_MS;
     char cause[300], want[64];
     snprintf(cause, sizeof cause, "%s", fr_cause());
     snprintf(want, sizeof want, "rank %d: out of order", failing);
-    CHECK(st == (c->rank == failing && when != LATE ? FR_EIO : FR_EPEER), "status %d: %s", st, cause);
-    CHECK(when == LATE ? strstr(cause, " in 200 ms") != NULL : strcmp(cause, want) == 0, "%s", cause);
+    CHECK(st == (c->rank == failing && !is_late(when) ? FR_EIO : FR_EPEER) || (stopped && st == FR_ECANCELLED),
+          "status %d: %s", st, cause);
+    if (is_late(when))
+        CHECK(strstr(cause, stopped ? "stopped while it waited for " : " in 200 ms"), "%s", cause);
+    else
+        CHECK(strcmp(cause, want) == 0, "%s", cause);
     if (c->rank != failing)
         printf("ended: %s\n", cause);
     fflush(stdout);
@@ -514,7 +568,7 @@ static void check_give_up(fr_comm *c, moment when)
 static void check_staged_give_up(fr_comm *host, moment when)
 {
     fr_comm *c = open_staged(host);
-    check_give_up(c, when);
+    check_give_up(host, c, when);
     close_staged(c);
 }
 
@@ -535,7 +589,7 @@ static void check_mpi(int n_ranks, bool staged, int when)
     OK(fr_comm_mpi_open(0, &c));
     CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
     if (when >= 0) {
-        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, (moment)when);
+        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
     } else if (staged) {
         check_staged(c);
     } else {
@@ -555,7 +609,7 @@ static void check_link_rank(const fr_ranks_options *o, bool staged, int when)
     OK(fr_comm_link_open(o, &c));
     CHECK(c->rank == o->rank && c->size == o->size, "rank %d of %d", c->rank, c->size);
     if (when >= 0) {
-        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, (moment)when);
+        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
     } else {
         staged ? check_staged(c) : check_all(c);
         if (c->size > 1)
@@ -598,7 +652,7 @@ static int moment_named(const char *name)
     return -1;
 }
 
-/* suite self [staged] | mpi [RANKS [staged] [MOMENT]] | lost | link RANKS [staged] [MOMENT] */
+/* suite self [staged] | mpi [RANKS [staged] [MOMENT]] | lost | hung | link RANKS [staged] [MOMENT] */
 int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "self";
@@ -612,6 +666,8 @@ int main(int argc, char **argv)
         check_no_mpi();
     else if (strcmp(kind, "lost") == 0)
         check_lost();
+    else if (strcmp(kind, "hung") == 0)
+        check_hung();
     else if (strcmp(kind, "link") == 0)
         check_link(n_ranks > 0 ? n_ranks : 1, staged, when);
     else
