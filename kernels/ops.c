@@ -61,7 +61,8 @@ bool fr_ops_runnable(const fr_ops *ops)
 static fr_status no_such_backend(const char *name)
 {
     if (strcmp(name, "cuda") == 0) /* not in all[] */
-        return fr_fail(FR_EUNSUPPORTED, "this program was built without backend cuda; CMake's -DFORERUN_CUDA=ON has it");
+        return fr_fail(FR_EUNSUPPORTED,
+                       "this program was built without backend cuda; CMake's -DFORERUN_CUDA=ON has it");
     char names[128] = "";
     for (int i = 0; all[i]; i++) {
         strcat(names, i ? ", " : "");

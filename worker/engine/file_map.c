@@ -12,9 +12,6 @@
 /* Bytes: between two pieces that are worth being left out; that every device takes at a time. */
 enum { LEAST_GAP = 16 << 10, AT_A_TIME = 128 << 10 };
 
-/* What stands for a file that Git LFS keeps elsewhere. */
-static const char lfs_pointer[] = "version https://git-lfs.github.com/spec/";
-
 static fr_status map_fd(const char *path, int fd, fr_file_map *out)
 {
     struct stat sb;
@@ -31,6 +28,9 @@ static fr_status map_fd(const char *path, int fd, fr_file_map *out)
     *out = (fr_file_map){base, (size_t)sb.st_size};
     return FR_OK;
 }
+
+/* What stands for a file that Git LFS keeps elsewhere. */
+static const char lfs_pointer[] = "version https://git-lfs.github.com/spec/";
 
 fr_status fr_file_map_open(const char *path, fr_file_map *out)
 {

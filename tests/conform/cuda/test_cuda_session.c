@@ -232,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_least_memory),
                                        cmocka_unit_test(test_least_memory_with_a_rough_head),
                                        cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu),
-                                       cmocka_unit_test(test_kernels_of_a_pass), cmocka_unit_test(test_batch_dependent)};
+                                       cmocka_unit_test(test_kernels_of_a_pass),
+                                       cmocka_unit_test(test_batch_dependent)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
