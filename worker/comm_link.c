@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "clock.h"
 
 typedef struct link_comm {
     fr_comm base;
     fr_ranks *ranks;
+    int opening_ms; /* how long a wait may take until there is patience */
     fr_msg command; /* the last one received */
 } link_comm;
 
@@ -38,30 +38,24 @@ static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
     return FR_OK;
 }
 
-/* The patience of an exchange that begins now and may take ms, as seen by this rank. 0: as long as any. */
-static fr_comm_patience patience_of(const link_comm *l, int ms)
+/* Of an exchange that begins now, may take ms, and is over for all ranks together. 0: as long as any. */
+static fr_comm_wait begin_wait(const link_comm *l, int ms)
 {
     fr_comm_patience p = l->base.patience;
     if (ms > 0)
         p.ms = ms;
     if (p.ms > 0 && l->base.rank != 0)
         p.ms = p.ms < INT_MAX - FR_COMM_LEAVE_MS ? p.ms + FR_COMM_LEAVE_MS : INT_MAX;
-    return p;
+    if (p.ms == 0)
+        p.ms = l->opening_ms;
+    return fr_comm_wait_begin(p);
 }
 
-/* What is left of it for the next rank: all are waited for together. */
-static fr_comm_patience left_of(fr_comm_patience p, uint64_t began)
-{
-    const uint64_t gone_ms = (fr_now_ns() - began) / 1000000;
-    if (p.ms > 0)
-        p.ms = gone_ms < (uint64_t)p.ms ? p.ms - (int)gone_ms : 1;
-    return p;
-}
-
-static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes, fr_comm_patience p)
+static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes,
+                              fr_comm_wait *wait)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, p, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, wait, &word));
     if (bytes > 0)
         memcpy(out, word.body.rank_word.data.data, bytes);
     fr_msg_free(&word);
@@ -78,19 +72,18 @@ static fr_status send_all(link_comm *l, fr_ranks_kind kind, const void *data, si
 /* From every rank in rank order, on rank 0. */
 static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, size_t bytes, uint8_t *out, int wait_ms)
 {
-    const uint64_t began = fr_now_ns();
-    const fr_comm_patience p = patience_of(l, wait_ms);
+    fr_comm_wait wait = begin_wait(l, wait_ms);
     if (bytes > 0 && out != mine)
         memcpy(out, mine, bytes);
     for (int r = 1; r < l->base.size; r++)
-        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes, left_of(p, began)));
+        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes, &wait));
     return FR_OK;
 }
 
-static fr_status add_rank(link_comm *l, int rank, float *x, size_t n, fr_comm_patience p)
+static fr_status add_rank(link_comm *l, int rank, float *x, size_t n, fr_comm_wait *wait)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, p, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, wait, &word));
     for (size_t i = 0; i < n; i++) {
         float y;
         memcpy(&y, word.body.rank_word.data.data + i * sizeof y, sizeof y);
@@ -103,17 +96,16 @@ static fr_status add_rank(link_comm *l, int rank, float *x, size_t n, fr_comm_pa
 static fr_status link_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     link_comm *l = of(c);
-    const uint64_t began = fr_now_ns();
-    const fr_comm_patience p = patience_of(l, 0);
+    fr_comm_wait wait = begin_wait(l, 0);
     if (n == 0 || c->size == 1)
         return FR_OK;
     FR_TRY(check_bytes(c, n > SIZE_MAX / sizeof *x ? SIZE_MAX : n * sizeof *x, "all_reduce_sum"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
-        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, p);
+        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, &wait);
     }
     for (int r = 1; r < c->size; r++)
-        FR_TRY(add_rank(l, r, x, n, left_of(p, began)));
+        FR_TRY(add_rank(l, r, x, n, &wait));
     return send_all(l, FR_RANKS_SUM, x, n * sizeof *x);
 }
 
@@ -128,10 +120,11 @@ static fr_status link_gather(fr_comm *c, const void *mine, size_t bytes, void *o
 static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     link_comm *l = of(c);
+    fr_comm_wait wait = begin_wait(l, wait_ms);
     FR_TRY(check_bytes(c, bytes, "all_gather"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_ALL_GATHER, mine, bytes));
-        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, patience_of(l, wait_ms));
+        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, &wait);
     }
     FR_TRY(collect(l, FR_RANKS_ALL_GATHER, mine, bytes, out, wait_ms));
     return send_all(l, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
@@ -141,8 +134,9 @@ static fr_status link_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     FR_TRY(check_bytes(c, bytes, "broadcast"));
     link_comm *l = of(c);
+    fr_comm_wait wait = begin_wait(l, 0);
     return c->rank == 0 ? send_all(l, FR_RANKS_BROADCAST, data, bytes)
-                        : receive_into(l, 0, FR_RANKS_BROADCAST, data, bytes, patience_of(l, 0));
+                        : receive_into(l, 0, FR_RANKS_BROADCAST, data, bytes, &wait);
 }
 
 /* Words take memory, little of it: a rank without any cannot tell, and the others' wait has its deadline. */
@@ -150,20 +144,19 @@ static fr_status link_agree(fr_comm *c, fr_status mine)
 {
     link_comm *l = of(c);
     verdict first = {.status = mine}, other;
-    const uint64_t began = fr_now_ns();
-    const fr_comm_patience p = patience_of(l, 0);
+    fr_comm_wait wait = begin_wait(l, 0);
     if (mine != FR_OK)
         snprintf(first.cause, sizeof first.cause, "%s", fr_cause());
     if (c->rank == 0) {
         for (int r = 1; r < c->size; r++) {
-            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other, left_of(p, began)));
+            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other, &wait));
             if (first.status == FR_OK)
                 first = other;
         }
         FR_TRY(send_all(l, FR_RANKS_AGREE, &first, sizeof first));
     } else {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_AGREE, &first, sizeof first));
-        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first, p));
+        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first, &wait));
     }
     first.cause[sizeof first.cause - 1] = '\0';
     return first.status == FR_OK ? FR_OK : fr_fail((fr_status)first.status, "%s", first.cause);
@@ -268,6 +261,7 @@ fr_status fr_comm_link_open(const fr_ranks_options *options, fr_comm **out)
     l->base.ops = &link_ops;
     l->base.rank = options->rank;
     l->base.size = options->size;
+    l->opening_ms = options->wait_ms;
     FR_TRY_GOTO(st, fr_ranks_open(options, &l->ranks), fail);
     FR_TRY_GOTO(st, look_around(l), fail);
     *out = self;

@@ -14,7 +14,6 @@
 
 #include "check.h"
 #include "clock.h"
-#include "comm_wait.h"
 #include "grow.h"
 #include "link.h"
 #include "log.h"
@@ -36,7 +35,7 @@ typedef struct peer {
 
 struct fr_ranks {
     fr_link *link;
-    int rank, size, wait_ms;
+    int rank, size;
     peer *peers;     /* [size]; of a follower only rank 0's is used */
     bool whole;      /* this rank knows that all are there */
     bool rolled;     /* this rank told the others that it gives up */
@@ -207,29 +206,28 @@ static bool rolled(const fr_ranks *g)
 }
 
 /* Only the rank that is waited for counts as gone: another may have done all that was asked of it. */
-static fr_status await_word(fr_ranks *g, int from, fr_comm_patience patience)
+static fr_status await_word(fr_ranks *g, int from, fr_comm_wait *wait)
 {
     const peer *p = &g->peers[from];
-    fr_comm_wait wait = fr_comm_wait_begin(patience);
     while (p->n_words == 0) {
         if (rolled(g) || p->gone)
             return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "a rank gave the group up");
-        const fr_status over = fr_comm_wait_check(&wait);
+        const fr_status over = fr_comm_wait_check(wait);
         if (over == FR_ECANCELLED)
             return fr_fail(over, "rank %d: stopped while it waited for rank %d", g->rank, from);
         if (over != FR_OK)
-            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, patience.ms);
-        FR_TRY(listen_once(g, fr_comm_wait_sleep_ms(&wait)));
+            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from,
+                           wait->patience.ms);
+        FR_TRY(listen_once(g, fr_comm_wait_sleep_ms(wait)));
     }
     return FR_OK;
 }
 
-static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, fr_comm_patience patience,
-                           fr_msg *word_out)
+static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, fr_comm_wait *wait, fr_msg *word_out)
 {
     peer *p = &g->peers[from];
     FR_TRY(check_group(g));
-    fr_status st = await_word(g, from, patience);
+    fr_status st = await_word(g, from, wait);
     if (st != FR_OK)
         return give_up(g, st);
     if (p->words[0].body.rank_word.kind != (uint32_t)kind)
@@ -241,12 +239,10 @@ static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, fr_comm_pa
     return FR_OK;
 }
 
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_comm_patience patience,
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_comm_wait *wait,
                            fr_msg *word_out)
 {
-    if (patience.ms == 0)
-        patience.ms = g->wait_ms;
-    FR_TRY(take_word(g, from, kind, patience, word_out));
+    FR_TRY(take_word(g, from, kind, wait, word_out));
     const size_t got = word_out->body.rank_word.data.len;
     if (got == bytes)
         return FR_OK;
@@ -257,7 +253,8 @@ fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t byt
 
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, const atomic_int *stop, fr_msg *word_out)
 {
-    return take_word(g, from, kind, (fr_comm_patience){.stop = stop}, word_out);
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.stop = stop});
+    return take_word(g, from, kind, &wait, word_out);
 }
 
 /* ---- giving up */
@@ -349,7 +346,8 @@ static fr_status join(fr_ranks *g, int connect_ms)
 {
     fr_msg welcome = {0};
     FR_TRY(fr_ranks_send(g, 0, FR_RANKS_HELLO, NULL, 0));
-    fr_status st = take_word(g, 0, FR_RANKS_WELCOME, (fr_comm_patience){.ms = connect_ms}, &welcome);
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.ms = connect_ms});
+    fr_status st = take_word(g, 0, FR_RANKS_WELCOME, &wait, &welcome);
     fr_msg_free(&welcome);
     g->whole = st == FR_OK;
     return st;
@@ -376,7 +374,6 @@ fr_status fr_ranks_open(const fr_ranks_options *o, fr_ranks **out)
         return fr_no_memory();
     g->rank = o->rank;
     g->size = o->size;
-    g->wait_ms = o->connect_ms;
     g->peers = calloc((size_t)o->size, sizeof *g->peers);
     if (!g->peers) {
         st = fr_no_memory();
@@ -389,7 +386,6 @@ fr_status fr_ranks_open(const fr_ranks_options *o, fr_ranks **out)
         give_up(g, st);
         goto fail;
     }
-    g->wait_ms = o->wait_ms;
     *out = g;
     return FR_OK;
 fail:

@@ -52,9 +52,9 @@ typedef struct fr_comm_ops {
     fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes); /* leader */
     /* Followers; the data are valid until the next wait. */
     fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out);
-    /* This rank cannot go on, for the cause of the last error, which may then also name ranks that are not heard of. The
-     * others end with that cause what they wait for. From then on the group can only be closed. No collective; does nothing when the group was given up already. NULL in a
-     * group of one rank. */
+    /* This rank cannot go on, for the cause of the last error, which may then also name ranks that are not heard of.
+     * The others end with that cause what they wait for. From then on the group can only be closed. No collective; does
+     * nothing when the group was given up already. NULL in a group of one rank. */
     void (*give_up)(fr_comm *c);
     /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed()
      * says that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one
@@ -71,9 +71,9 @@ struct fr_comm {
     int here, n_here; /* this rank among the group's on this host, from 0 */
     int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher
                   * bound them apart */
-    /* Of every wait for the others from now on, but a follower's for a command, which knows no end but stop. Of one that
-     * lies over another, the other's holds. Unset while a group is formed and loads, at different speeds: then the host
-     * communicator waits as it was opened to. */
+    /* Of every wait for the others from now on, but a follower's for a command, which knows no end but stop. Where this
+     * lies over a host communicator, that one's holds. Unset while a group is formed and loads, at different speeds:
+     * then a wait takes as long as the communicator was opened for. */
     fr_comm_patience patience;
 };
 

@@ -1,6 +1,6 @@
-/* nccl_id.c: NCCL's id over MPI: ranks that are processes of their own, as a group's are, all begin with the id that rank 0
- * made. Neither NCCL nor a GPU is here: a stand-in makes ids that differ from process to process, notes the one that the
- * communicator begins with, and then refuses, which all ranks have to hear of. Run by mpirun. */
+/* nccl_id.c: NCCL's id over MPI: ranks that are processes of their own, as a group's are, all begin with the id that
+ * rank 0 made. Neither NCCL nor a GPU is here: a stand-in makes ids that differ from process to process, notes the one
+ * that the communicator begins with, and then refuses, which all ranks have to hear of. Run by mpirun. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -445,8 +445,8 @@ static void check_hung(void)
 }
 
 /* How a rank that waits learns that another gave up: in a gather, in a sum that goes in one message or in pieces, in a
- * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock: as the
- * call says, or as long as the communicator has patience, or until it is to stop. */
+ * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock: as
+ * long as the call says or the communicator has patience, or until it is to stop. */
 typedef enum {
     IN_A_PASS,
     IN_A_SMALL_SUM,
