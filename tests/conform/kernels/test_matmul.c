@@ -182,8 +182,8 @@ static void test_row_alone_or_in_batch(void **state)
     }
 }
 
-/* As many rows as real matrices have, in three of them that share x: a GPU's blocks then take two tiles of rows at a time
- * (FEW_BLOCKS in kernels/cuda), of which the last one of each matrix is not filled. */
+/* As many rows as real matrices have, in three of them that share x: a GPU's blocks then take two tiles of rows at a
+ * time (FEW_BLOCKS in kernels/cuda), of which the last one of each matrix is not filled. */
 enum { MANY_ROWS = 4300, LAST_ROWS = 60, PARTS = 3 };
 static const int64_t part_begins[PARTS + 1] = {0, 2055, MANY_ROWS - LAST_ROWS, MANY_ROWS};
 
@@ -227,7 +227,8 @@ static void check_many_rows(suite_random *r, fr_dtype t, int64_t cols, const int
     const fr_matrix last = rows_of(&m, MANY_ROWS - LAST_ROWS, MANY_ROWS);
     float *x = suite_alloc((size_t)(TOKENS * cols) * sizeof *x), *before = NULL;
     fill_exact(r, x, TOKENS * cols);
-    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, tokens[n_tokens - 1]), *many = multiply(suite_ops, 1, &last, x, TOKENS);
+    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, tokens[n_tokens - 1]),
+          *many = multiply(suite_ops, 1, &last, x, TOKENS);
     const float tolerance = 2e-6f * largest_row(&m) * 1.5f * norm(x, cols); /* all x are about as long */
     for (int i = 0; i < n_tokens; i++) {
         float *got = multiply_parts(&m, x, tokens[i]), *few = multiply(suite_ops, 1, &last, x, tokens[i]);
@@ -267,7 +268,8 @@ static void test_many_rows_and_columns(void **state)
         check_many_rows(&r, types[i], 2304, (const int[]){1}, 1);
 }
 
-/* Where results may depend on the batch, x may be rounded to the weights' type: 2^-9 of a value in BF16, 2^-12 in F16. */
+/* Where results may depend on the batch, x may be rounded to the weights' type: 2^-9 of a value in BF16, 2^-12 in
+ * F16. */
 static void test_batch_dependent(void **state)
 {
     (void)state;

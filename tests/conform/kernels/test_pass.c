@@ -1,5 +1,5 @@
-/* test_pass.c: operations as a pass calls them: one after another, on arrays in the backend's own memory, nothing read in
- * between. A backend may then do two in one; the bits are those of each by itself. */
+/* test_pass.c: operations as a pass calls them: one after another, on arrays in the backend's own memory, nothing read
+ * in between. A backend may then do two in one; the bits are those of each by itself. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +76,8 @@ static void produce(const pass *p, const producer *of, float *x, float *a, const
 static void multiply_produced(const producer *of, const fr_matrix *m, const float *values, float *y)
 {
     const int64_t n_values = (int64_t)TOKENS * of->cols, n_x = (int64_t)of->n * of->cols, n_y = of->n * ROWS;
-    float *x = suite_alloc((size_t)n_x * sizeof *x), *want_x = suite_alloc((size_t)n_x * sizeof *x), want[TOKENS * ROWS];
+    float *x = suite_alloc((size_t)n_x * sizeof *x), *want_x = suite_alloc((size_t)n_x * sizeof *x);
+    float want[TOKENS * ROWS];
     for (int apart = 1; apart >= 0; apart--) {
         pass p = {.dev = suite_open(suite_device_ops, 1)};
         float *a = new_array(&p, 0, values, n_values), *b = new_array(&p, 1, values, n_values),
