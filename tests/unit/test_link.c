@@ -125,7 +125,8 @@ static void test_server_restart(void **state)
     fr_link_close(&server, 0);
 }
 
-/* A watched server tells whose connection closed, once it has all that came by it; a watched client, that its own did. */
+/* A watched server tells whose connection closed, once it has all that came by it; a watched client, that its own
+ * did. */
 static void test_watched(void **state)
 {
     (void)state;
