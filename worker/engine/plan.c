@@ -122,8 +122,7 @@ static fr_status check_row(const fr_plan *p, int i, const fr_plan_bounds *b)
         (int64_t)r->n_trunk + r->n_branch != r->pos + 1LL)
         return fr_fail(FR_EFORMAT,
                        "plan of a pass: row %d at position %d sees %d and %d positions, from pages %d and %d of %d on",
-                       i,
-                       r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
+                       i, r->pos, r->n_trunk, r->n_branch, r->trunk_at, r->branch_at, p->n_pages);
     return FR_OK;
 }
 
