@@ -117,13 +117,20 @@ static bool take_products(fr_cuda_queue *q, fr_cuda_launch products, const float
     return true;
 }
 
+static fr_status push_gated(fr_device *dev, fr_cuda_launch gated, const fr_cuda_matmul_args *products)
+{
+    FR_TRY(PUSH(dev, gated, *products));
+    fr_cuda_queue_mark(dev->queue);
+    return FR_OK;
+}
+
 static fr_status cuda_silu_mul(fr_device *dev, float *gate, const float *up, int n, int dim)
 {
     fr_cuda_matmul_args products;
     if (take_products(dev->queue, fr_cuda_matmul_bf16, gate, up, n, dim, &products))
-        return PUSH(dev, fr_cuda_matmul_gated_bf16, products);
+        return push_gated(dev, fr_cuda_matmul_gated_bf16, &products);
     if (take_products(dev->queue, fr_cuda_matmul_f16, gate, up, n, dim, &products))
-        return PUSH(dev, fr_cuda_matmul_gated_f16, products);
+        return push_gated(dev, fr_cuda_matmul_gated_f16, &products);
     const fr_cuda_silu_args args = {.gate = gate, .up = up, .count = (int64_t)n * dim};
     return PUSH(dev, fr_cuda_silu_mul, args);
 }
@@ -343,6 +350,14 @@ static fr_status push_of_product(fr_device *dev, const fr_cuda_command *c)
     return push(dev, c->launch, c->args, c->bytes);
 }
 
+/* The product before asks for this one's weights when it is done. */
+static void tell_product_before(fr_device *dev, const fr_product *products, int n_products, int n)
+{
+    fr_cuda_matmul_args *before = fr_cuda_queue_marked(dev->queue);
+    if (before)
+        fr_cuda_matmul_ahead(products, n_products, n, &before->ahead);
+}
+
 static fr_status multiply(fr_device *dev, const fr_product *products, int n_products, const float *x, int n)
 {
     fr_cuda_command commands[FR_CUDA_MATMUL_COMMANDS];
@@ -350,8 +365,11 @@ static fr_status multiply(fr_device *dev, const fr_product *products, int n_prod
                                 .cublas = dev->cublas};
     FR_TRY(fr_cuda_scratch(dev, fr_cuda_matmul_scratch_bytes(&r), &r.scratch));
     int count = fr_cuda_matmul_plan(&r, commands);
+    tell_product_before(dev, products, n_products, n);
     for (int i = 0; i < count; i++)
         FR_TRY(push_of_product(dev, &commands[i]));
+    if (fr_cuda_matmul_looks_ahead(commands[count - 1].launch))
+        fr_cuda_queue_mark(dev->queue);
     return FR_OK;
 }
 

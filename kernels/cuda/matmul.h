@@ -40,6 +40,10 @@ extern "C" {
 #define FR_CUDA_ROW_PAD 64     /* BF16 and F16: values a row is a multiple of */
 #define FR_CUDA_NARROW 32      /* most tokens of the kernels that split columns among warps */
 #define FR_CUDA_WIDE_TOKENS 64 /* tokens of a tile of the others */
+#ifndef FR_CUDA_AHEAD
+#define FR_CUDA_AHEAD (16 << 20)
+#endif
+#define FR_CUDA_FIRST_ROWS (2 * 132 * 32) /* rows whose blocks an H200 takes in at once */
 #define FR_CUDA_GROUP 4        /* matrices of one kind in one launch */
 
 /* x is split into that many terms of the weights' type, of 8 bits in BF16 and 11 in F16: 3 and 2
@@ -63,6 +67,15 @@ typedef struct fr_cuda_matrix {
     int32_t rows;
 } fr_cuda_matrix;
 
+/* What the next product reads first: `width` bytes (a multiple of 16) of each line of its matrices. A line is a row, or in
+ * packed types a tile of rows; the first `lines` of a matrix are meant. */
+typedef struct fr_cuda_ahead {
+    const void *data[FR_CUDA_GROUP];
+    int32_t lines[FR_CUDA_GROUP];
+    int32_t line_bytes;
+    int32_t width; /* 0: nothing */
+} fr_cuda_ahead;
+
 /* What every product takes. x, acts, scales: as the kind needs them, below. */
 typedef struct fr_cuda_matmul_args {
     const float *x;      /* [n, cols] */
@@ -72,6 +85,7 @@ typedef struct fr_cuda_matmul_args {
     int32_t stride; /* padded columns: of rows in BF16 and F16, of activations in CODES */
     int32_t n_matrices;
     fr_cuda_matrix matrices[FR_CUDA_GROUP];
+    fr_cuda_ahead ahead;
 } fr_cuda_matmul_args;
 
 /* One preparation of x for all matrices that share it. */

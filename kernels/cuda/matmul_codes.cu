@@ -133,6 +133,7 @@ template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+    fetch_ahead(args);
     FR_START_NEXT();
 #pragma unroll
     for (int tile = 0; tile < N; tile++)

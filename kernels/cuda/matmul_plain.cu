@@ -133,12 +133,16 @@ static __device__ __forceinline__ void multiply_step(const step_acts<N> &acts, c
     }
 }
 
+#ifndef FR_TRY_X
+#define FR_TRY_X 1
+#endif
+
 /* The sums of one chunk. A step that has been multiplied makes room for the one that follows those in the ring. */
 template <int TYPE, int M, int N>
 static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args &args,
                                                       const uint16_t *const at[M][2], int chunk,
                                                       const float up[N], weights_ring<M> *ring,
-                                                      float c[M][N][4])
+                                                      step_acts<N> *acts, float c[M][N][4])
 {
     const int ahead = weights_ring<M>::STEPS;
 #pragma unroll
@@ -147,10 +151,12 @@ static __device__ __forceinline__ void multiply_chunk(const fr_cuda_matmul_args 
         if (col >= args.stride)
             return;
         step_weights<M> *w = &ring->at[step % ahead];
-        const step_acts<N> acts = load_acts<N>(args, col);
+        const step_acts<N> now = FR_TRY_X && N <= 2 ? *acts : load_acts<N>(args, col);
+        if (FR_TRY_X && N <= 2)
+            *acts = load_acts<N>(args, column_of(chunk, step, 1));
         __pipeline_wait_prior(ahead - 1); /* this step's copies have arrived */
         __syncwarp();                     /* and are read after that */
-        multiply_step<TYPE, M, N>(acts, up, *w, c);
+        multiply_step<TYPE, M, N>(now, up, *w, c);
         copy_step<M>(at, column_of(chunk, step, ahead), args.stride, w);
     }
 }
@@ -174,10 +180,13 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
         up[tile] =
             args.scales ? args.scales[2 * min(tile * TILE_TOKENS + lane / 4, args.n - 1)] : 1;
     int buffer = 0;
+    step_acts<N> acts;
+    if (FR_TRY_X && N <= 2)
+        acts = load_acts<N>(args, column_of(warp, 0, 0));
     for (int first = 0; first < chunks; first += WARPS) {
         float c[M][N][4] = {};
         if (first + warp < chunks)
-            multiply_chunk<TYPE, M, N>(args, at, first + warp, up, ring, c);
+            multiply_chunk<TYPE, M, N>(args, at, first + warp, up, ring, &acts, c);
 #pragma unroll
         for (int tile = 0; tile < N; tile++, buffer ^= 1) { /* two buffers: one barrier a tile */
 #pragma unroll
@@ -187,6 +196,7 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+    fetch_ahead(args);
     FR_START_NEXT();
 }
 

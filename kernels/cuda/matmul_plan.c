@@ -278,6 +278,43 @@ static int push_kind(const fr_cuda_matmul_request *r, const plan *p, fr_cuda_kin
     return n;
 }
 
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+bool fr_cuda_matmul_looks_ahead(fr_cuda_launch launch)
+{
+    for (int kind = FR_CUDA_BF16; kind < FR_CUDA_KINDS; kind++)
+        if (launch == kernels[kind][0])
+            return true;
+    return launch == fr_cuda_matmul_gated_bf16 || launch == fr_cuda_matmul_gated_f16;
+}
+
+void fr_cuda_matmul_ahead(const fr_product *products, int n_products, int n, fr_cuda_ahead *out)
+{
+    *out = (fr_cuda_ahead){0};
+    const fr_weight *first = products[0].w;
+    /* Gate and up, which a block takes side by side (gated); others come one after the other. */
+    const bool gated = n_products == 2 && products[1].w->rows == first->rows && fr_cuda_weight_line_rows(first) == 1;
+    const int per_line = fr_cuda_weight_line_rows(first), n_lines = FR_CUDA_FIRST_ROWS / per_line;
+    int left = n_lines;
+    if (n > FR_CUDA_NARROW || n_products > FR_CUDA_GROUP)
+        return;
+    for (int i = 0; i < n_products && left > 0; i++) {
+        const fr_weight *w = products[i].w;
+        const int lines = (w->rows + per_line - 1) / per_line;
+        if (w->kind != first->kind || w->dtype != first->dtype)
+            break;
+        out->data[i] = w->data;
+        out->lines[i] = least(lines, gated ? n_lines / 2 : left);
+        left -= out->lines[i];
+    }
+    const size_t line_bytes = fr_cuda_weight_offset(first, per_line), share = FR_CUDA_AHEAD / (size_t)(n_lines - left);
+    out->line_bytes = (int32_t)line_bytes;
+    out->width = (int32_t)(line_bytes < share ? line_bytes : share / 128 * 128);
+}
+
 int fr_cuda_matmul_plan(const fr_cuda_matmul_request *r,
                         fr_cuda_command out[FR_CUDA_MATMUL_COMMANDS])
 {

@@ -5,6 +5,7 @@
 #define FR_CUDA_MATMUL_PLAN_H
 
 #include "command.h"
+#include "matmul.h"
 #include "weight.h"
 
 #define FR_CUDA_PRODUCTS_MAX 8 /* of one request */
@@ -28,6 +29,11 @@ size_t fr_cuda_matmul_scratch_bytes(const fr_cuda_matmul_request *r);
 /* The most that any request of up to n tokens takes whose weights are among these, with cuBLASLt or without.
  * FR_EINVAL for a matrix that no weight can be made of. */
 fr_status fr_cuda_matmul_most_scratch(const fr_matrix *matrices, int n_matrices, int n, bool cublas, size_t *bytes_out);
+/* Does this launch take fr_cuda_matmul_args whose `ahead` it heeds? */
+bool fr_cuda_matmul_looks_ahead(fr_cuda_launch launch);
+/* What the kernels of these products read first, for the one before them to ask for. Nothing for many tokens: those wait
+ * for arithmetic. */
+void fr_cuda_matmul_ahead(const fr_product *products, int n_products, int n, fr_cuda_ahead *out);
 /* The number of commands in out, to be run in order. */
 int fr_cuda_matmul_plan(const fr_cuda_matmul_request *r,
                         fr_cuda_command out[FR_CUDA_MATMUL_COMMANDS]);

@@ -264,6 +264,7 @@ void super_narrow(const fr_cuda_matmul_args args)
             add_supers<M>(partials[buffer], min(WARPS, supers - first), sums[tile]);
         }
     }
+    fetch_ahead(args);
     FR_START_NEXT();
 #pragma unroll
     for (int tile = 0; tile < N; tile++)

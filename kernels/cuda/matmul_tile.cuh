@@ -56,6 +56,35 @@ static __device__ __forceinline__ fr_cuda_matrix find_rows(const fr_cuda_matmul_
     return matrix;
 }
 
+#ifndef FR_TRY_AHEAD_BLOCKS
+#define FR_TRY_AHEAD_BLOCKS 264
+#endif
+enum { AHEAD_BLOCKS = FR_TRY_AHEAD_BLOCKS };
+
+/* Asks the memory for `bytes` to be brought into the second cache; nobody waits for it. Before Hopper: nothing. */
+static __device__ __forceinline__ void fetch_to_l2(const uint8_t *from, int bytes)
+{
+#ifndef __CUDA_ARCH__
+    (void)(*(const volatile uint8_t *)from + *(const volatile uint8_t *)(from + bytes - 1));
+#elif __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+/* A block that is done lets the memory go on with the next product's weights: it would idle until those are asked for. The
+ * grid's last blocks do this, when nobody else is left to be held up. */
+static __device__ __forceinline__ void fetch_ahead(const fr_cuda_matmul_args &args)
+{
+    const int askers = min((int)gridDim.x, (int)AHEAD_BLOCKS), mine = (int)(blockIdx.x - (gridDim.x - askers));
+    if (args.ahead.width == 0 || mine < 0)
+        return;
+    for (int line = (int)threadIdx.x * askers + mine, m = 0; m < FR_CUDA_GROUP; m++) {
+        for (; line < args.ahead.lines[m]; line += (int)blockDim.x * askers)
+            fetch_to_l2((const uint8_t *)args.ahead.data[m] + (int64_t)line * args.ahead.line_bytes, args.ahead.width);
+        line -= args.ahead.lines[m];
+    }
+}
+
 /* Partial results of M tiles of 16 rows by 8 tokens lie [token][row]; the 4 rows more keep the
  * lanes of a warp in different banks. */
 template <int M> struct partial_tile {

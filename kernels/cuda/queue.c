@@ -56,6 +56,7 @@ struct fr_cuda_queue {
     uint64_t *commands; /* n of them, one behind the other (packed_command) */
     int n, n_words, cap_words;
     int last; /* where the last one begins; NO_COMMAND: not known */
+    int marked; /* likewise */
     uint8_t *pinned[BLOCKS], *device;
     cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
     int block; /* the one being filled */
@@ -118,6 +119,7 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
     if (!q)
         return fr_no_memory();
     q->stream = stream;
+    q->last = q->marked = NO_COMMAND;
     fr_status st = make_blocks(q, FIRST_BLOCK);
     if (st == FR_OK)
         st = fr_cuda_status(cudaMallocHost(&q->fetched, FR_CUDA_FETCH), "pinned memory of %d bytes", FR_CUDA_FETCH);
@@ -283,8 +285,20 @@ const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch)
     return c->launch == launch ? c->args : NULL;
 }
 
+void fr_cuda_queue_mark(fr_cuda_queue *q)
+{
+    q->marked = q->last;
+}
+
+void *fr_cuda_queue_marked(fr_cuda_queue *q)
+{
+    return q->n == 0 || q->marked == NO_COMMAND ? NULL : ((packed_command *)(void *)(q->commands + q->marked))->args;
+}
+
 void fr_cuda_queue_drop_last(fr_cuda_queue *q)
 {
+    if (q->marked == q->last)
+        q->marked = NO_COMMAND;
     q->n--;
     q->n_words = q->last;
     q->last = NO_COMMAND;
@@ -505,6 +519,7 @@ fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
         return FR_OK;
     fr_status st = start(q);
     q->n = q->n_words = q->n_staged = 0;
+    q->last = q->marked = NO_COMMAND;
     q->used = q->committed = 0;
     return st;
 }

@@ -43,6 +43,10 @@ void fr_cuda_queue_note_meeting(fr_cuda_queue *q);
 /* Arguments of the command pushed last, if it is `launch`, else NULL: one that does more may then replace it. They are
  * valid until the next call. */
 const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch);
+/* The command pushed last may still be added to, until it is started or another is marked. */
+void fr_cuda_queue_mark(fr_cuda_queue *q);
+/* Arguments of the marked command, NULL if there is none; valid until the next call. */
+void *fr_cuda_queue_marked(fr_cuda_queue *q);
 /* Once at most between two pushes. */
 void fr_cuda_queue_drop_last(fr_cuda_queue *q);
 

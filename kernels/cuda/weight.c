@@ -82,6 +82,11 @@ fr_status fr_cuda_weight_describe(const fr_matrix *src, fr_weight *out)
     return FR_OK;
 }
 
+int fr_cuda_weight_line_rows(const fr_weight *w)
+{
+    return row_major(w) ? 1 : TILE;
+}
+
 size_t fr_cuda_weight_offset(const fr_weight *w, int64_t row)
 {
     if (row_major(w))

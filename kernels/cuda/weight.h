@@ -30,6 +30,8 @@ typedef struct fr_weight {
 fr_status fr_cuda_weight_describe(const fr_matrix *src, fr_weight *out);
 /* Where row `row` begins in data, a multiple of 16 or the number of rows: pieces end there. */
 size_t fr_cuda_weight_offset(const fr_weight *w, int64_t row);
+/* Rows that lie together: 1, or in packed kinds a tile's. */
+int fr_cuda_weight_line_rows(const fr_weight *w);
 /* The rows first .. end-1 of src into out, the bytes from offset(first) to offset(end). */
 void fr_cuda_weight_pack(const fr_weight *w, const fr_matrix *src, int64_t first, int64_t end,
                          void *out);

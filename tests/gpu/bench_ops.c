@@ -1,5 +1,5 @@
-/* bench_ops.c: what each operation of a layer takes on a GPU, by itself: microseconds on the device in a replayed graph of
- * many, and how much of its weights, keys or values that is a second. One JSON object a line. Weights and layers of the
+/* bench_ops.c: what each operation of a layer takes on a GPU, by itself, and a whole layer: microseconds on the device in a
+ * replayed graph of many, and how much of its weights, keys or values that is a second. One JSON object a line. Weights and layers of the
  * cache take turns, so that the L2 cache holds none of what is read next. A step of tests/gpu/run; exits 77 without a GPU.
  *
  *     bench_ops [BACKEND [WHAT]]   only operations whose names begin with WHAT */
@@ -15,6 +15,7 @@ enum {
     RUNS = 4,            /* the first two are launched one by one and captured */
     TURN_BYTES = 256 << 20,
     TURNS_MAX = 64,
+    WEIGHTS_MAX = 7,
     MOST_ROWS = 32,
     LONG = 32704,        /* positions */
     SHORT = 64,
@@ -33,9 +34,9 @@ typedef struct bench {
     shape s;
     int rows;
     float *x, *y, *z, *norm; /* [MOST_ROWS, the widest]; norm [dim] */
-    fr_weight *weights[TURNS_MAX][3];
-    int n_products, turns;
-    int64_t out[3];          /* rows of the products */
+    fr_weight *weights[TURNS_MAX][WEIGHTS_MAX];
+    int n_weights, turns;
+    int64_t out[WEIGHTS_MAX]; /* rows of the weights */
     fr_kv kv[TURNS_MAX];
     int positions;
     int32_t *pages, *kv_of_head, *at; /* at [MOST_ROWS]: positions and slots */
@@ -88,16 +89,17 @@ static void fill(uint16_t *data, size_t n)
     }
 }
 
-static fr_status make_weights(bench *b, fr_dtype type, const int64_t *out, int n_products, int64_t cols)
+/* Weights [n], each out[i] by cols[i], as often as turns want it. */
+static fr_status make_weights(bench *b, fr_dtype type, const int64_t *out, const int64_t *cols, int n)
 {
     size_t bytes = 0, largest = 0;
-    const size_t row_bytes = fr_dtype_row_bytes(type, cols);
-    for (int p = 0; p < n_products; p++) {
-        bytes += (size_t)out[p] * row_bytes;
-        largest = (size_t)out[p] * row_bytes > largest ? (size_t)out[p] * row_bytes : largest;
-        b->out[p] = out[p];
+    for (int i = 0; i < n; i++) {
+        const size_t all = (size_t)out[i] * fr_dtype_row_bytes(type, cols[i]);
+        bytes += all;
+        largest = all > largest ? all : largest;
+        b->out[i] = out[i];
     }
-    b->n_products = n_products;
+    b->n_weights = n;
     b->bytes = bytes;
     b->turns = (int)(TURN_BYTES / bytes) + 2;
     b->turns = b->turns > TURNS_MAX ? TURNS_MAX : b->turns;
@@ -107,8 +109,10 @@ static fr_status make_weights(bench *b, fr_dtype type, const int64_t *out, int n
     fill(data, largest / 2);
     fr_status st = FR_OK;
     for (int t = 0; t < b->turns; t++)
-        for (int p = 0; p < n_products && st == FR_OK; p++)
-            st = b->ops->weight_new(b->dev, &(fr_matrix){type, data, out[p], cols, row_bytes}, &b->weights[t][p]);
+        for (int i = 0; i < n && st == FR_OK; i++) {
+            const fr_matrix m = {type, data, out[i], cols[i], fr_dtype_row_bytes(type, cols[i])};
+            st = b->ops->weight_new(b->dev, &m, &b->weights[t][i]);
+        }
     free(data);
     return st;
 }
@@ -116,8 +120,8 @@ static fr_status make_weights(bench *b, fr_dtype type, const int64_t *out, int n
 static void free_weights(bench *b)
 {
     for (int t = 0; t < b->turns; t++)
-        for (int p = 0; p < b->n_products; p++)
-            b->ops->weight_free(b->dev, &b->weights[t][p]);
+        for (int i = 0; i < b->n_weights; i++)
+            b->ops->weight_free(b->dev, &b->weights[t][i]);
 }
 
 static fr_status make_caches(bench *b, int positions)
@@ -155,15 +159,20 @@ static fr_status norm(bench *b, int turn)
     return b->ops->rms_norm(b->dev, b->y, b->x, b->norm, b->rows, b->s.dim, 1e-6f);
 }
 
+/* y_i = x * weight^T for n weights from `first` on; y_i [MOST_ROWS, rows of the weight] one behind the other. */
+static fr_status multiply(bench *b, int turn, int first, int n, float *y, const float *x)
+{
+    fr_product products[WEIGHTS_MAX];
+    for (int i = 0; i < n; i++) {
+        products[i] = (fr_product){y, b->weights[turn][first + i]};
+        y += (size_t)MOST_ROWS * (size_t)b->out[first + i];
+    }
+    return b->ops->matmul(b->dev, products, n, x, b->rows);
+}
+
 static fr_status matmul(bench *b, int turn)
 {
-    fr_product products[3];
-    float *y = b->y;
-    for (int p = 0; p < b->n_products; p++) {
-        products[p] = (fr_product){y, b->weights[turn][p]};
-        y += (size_t)MOST_ROWS * (size_t)b->out[p];
-    }
-    return b->ops->matmul(b->dev, products, b->n_products, b->x, b->rows);
+    return multiply(b, turn, 0, b->n_weights, b->y, b->x);
 }
 
 static fr_status silu(bench *b, int turn)
@@ -172,34 +181,91 @@ static fr_status silu(bench *b, int turn)
     return b->ops->silu_mul(b->dev, b->x, b->z, b->rows, b->s.ff);
 }
 
-static fr_status heads(bench *b, int turn)
+static fr_status prepare_heads(bench *b, int turn, float *q, float *k, float *v)
 {
     const fr_rope rope = {FR_ROPE_NEOX, b->s.head_dim, b->inv_freq, 1};
-    const fr_head_inputs in = {.q = b->x, .k = b->y, .v = b->z, .q_norm = b->norm, .k_norm = b->norm, .eps = 1e-6f,
+    const fr_head_inputs in = {.q = q, .k = k, .v = v, .q_norm = b->norm, .k_norm = b->norm, .eps = 1e-6f,
                                .rope = &rope, .kv = &b->kv[turn], .pos = b->at, .slots = b->at, .n = b->rows,
                                .heads = b->s.heads};
     return b->ops->head_inputs ? b->ops->head_inputs(b->dev, &in) : FR_OK;
 }
 
-static fr_status attention(bench *b, int turn)
+static fr_status heads(bench *b, int turn)
+{
+    return prepare_heads(b, turn, b->x, b->y, b->z);
+}
+
+static fr_status attend(bench *b, int turn, float *out, const float *q)
 {
     fr_attn_view views[MOST_ROWS];
     for (int i = 0; i < b->rows; i++)
         views[i] = (fr_attn_view){.trunk_pages = b->pages, .n_trunk = b->positions + i};
-    return b->ops->attention(b->dev, b->y, b->x, &b->kv[turn], views, b->kv_of_head, b->rows, b->s.heads, 0.1f);
+    return b->ops->attention(b->dev, out, q, &b->kv[turn], views, b->kv_of_head, b->rows, b->s.heads, 0.1f);
+}
+
+static fr_status attention(bench *b, int turn)
+{
+    return attend(b, turn, b->y, b->x);
+}
+
+/* x += h, and h its norm: where a half of a layer ends and the next begins. */
+static fr_status next_half(bench *b, float *x, float *h)
+{
+    FR_TRY(b->ops->add(b->dev, x, h, b->rows, b->s.dim));
+    return b->ops->rms_norm(b->dev, h, x, b->norm, b->rows, b->s.dim, 1e-6f);
+}
+
+/* A whole layer, whose weights are q, k, v, out, gate, up and down. */
+static fr_status layer(bench *b, int turn)
+{
+    const size_t rows = MOST_ROWS;
+    float *x = b->x, *h = x + rows * (size_t)b->s.dim, *attn = h + rows * (size_t)b->s.dim, *q = b->y,
+          *k = q + rows * (size_t)b->out[0], *v = k + rows * (size_t)b->out[1], *gate = b->z,
+          *up = gate + rows * (size_t)b->out[4];
+    FR_TRY(next_half(b, x, h));
+    FR_TRY(multiply(b, turn, 0, 3, q, h));
+    FR_TRY(prepare_heads(b, turn, q, k, v));
+    FR_TRY(attend(b, turn, attn, q));
+    FR_TRY(multiply(b, turn, 3, 1, h, attn));
+    FR_TRY(next_half(b, x, h));
+    FR_TRY(multiply(b, turn, 4, 2, gate, h));
+    FR_TRY(b->ops->silu_mul(b->dev, gate, up, b->rows, b->s.ff));
+    return multiply(b, turn, 6, 1, h, gate);
 }
 
 /* ---- all of them */
 
-static fr_status measure_product(bench *b, const char *name, fr_dtype type, const int64_t *out, int n, int64_t cols)
+static fr_status measure_weights(bench *b, const char *name, operation call)
 {
     static const int widths[] = {1, 8, 16};
-    fr_status st = make_weights(b, type, out, n, cols);
-    for (size_t i = 0; i < sizeof widths / sizeof *widths && st == FR_OK; i++) {
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         b->rows = widths[i];
-        st = measure(b, name, matmul);
+        FR_TRY(measure(b, name, call));
     }
+    return FR_OK;
+}
+
+static fr_status measure_product(bench *b, const char *name, fr_dtype type, const int64_t *out, int n, int64_t cols)
+{
+    fr_status st = make_weights(b, type, out, (int64_t[]){cols, cols, cols}, n);
+    if (st == FR_OK)
+        st = measure_weights(b, name, matmul);
     free_weights(b);
+    return st;
+}
+
+static fr_status measure_layer(bench *b, const char *name, fr_dtype type)
+{
+    const shape *s = &b->s;
+    const int64_t q = (int64_t)s->heads * s->head_dim, kv = (int64_t)s->kv_heads * s->head_dim, dim = s->dim, ff = s->ff;
+    fr_status st = make_caches(b, SHORT);
+    if (st == FR_OK)
+        st = make_weights(b, type, (int64_t[]){q, kv, kv, dim, ff, ff, dim}, (int64_t[]){dim, dim, dim, q, dim, dim, ff},
+                          WEIGHTS_MAX);
+    if (st == FR_OK)
+        st = measure_weights(b, name, layer);
+    free_weights(b);
+    free_caches(b);
     return st;
 }
 
@@ -288,6 +354,10 @@ static fr_status measure_shape(const fr_ops *ops, fr_device *dev, const shape *s
         st = measure_caches(&b, LONG, "attention 32k", NULL);
     if (st == FR_OK)
         st = measure_products(&b);
+    if (st == FR_OK)
+        st = measure_layer(&b, "layer bf16", FR_BF16);
+    if (st == FR_OK && s->dim % 256 == 0)
+        st = measure_layer(&b, "layer q4_k", FR_Q4_K);
     free_arrays(&b);
     return st;
 }
