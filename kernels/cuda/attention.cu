@@ -58,9 +58,9 @@ static __device__ float warp_sum(float x)
     return x;
 }
 
-static __device__ void open_pairs(const fr_cuda_attention_args *a, const block *b)
+template <int DIM, int TILES> static __device__ void open_pairs(const fr_cuda_attention_args *a, const block *b)
 {
-    for (int i = threadIdx.x; i < b->n_pairs; i += blockDim.x) {
+    for (int i = threadIdx.x; i < b->n_pairs; i += layout<DIM, TILES>::threads) {
         pair *p = &b->pairs[i];
         p->row = b->task.first_row + i / b->run.n_heads;
         p->head = b->run.first_head + i % b->run.n_heads;
@@ -183,9 +183,10 @@ static __device__ void weigh(const fr_cuda_attention_args *a, pair *p, float *sc
     }
 }
 
+template <int DIM, int TILES>
 static __device__ void weigh_chunk(const fr_cuda_attention_args *a, const block *b, int chunk)
 {
-    for (int i = threadIdx.x / 32; i < b->n_pairs; i += blockDim.x / 32) {
+    for (int i = threadIdx.x / 32; i < b->n_pairs; i += layout<DIM, TILES>::warps) {
         int seen = b->pairs[i].n_positions - chunk_start(b, chunk);
         if (seen > 0) /* else nobody reads this pair's row of weights and values */
             weigh(a, &b->pairs[i], b->scores + i * SCORE_ROW, b->task.first_chunk + chunk, seen);
@@ -289,8 +290,9 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
     float4 folded[L::sums];
     for (int j = 0; j < L::sums; j++)
         folded[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    slot_finder<DIM, TILES> next;
     for (int i = 0; i < L::stages; i++)
-        start_tile<DIM, TILES>(a, b, i);
+        start_tile<DIM, TILES>(a, b, i, &next);
     load_queries<DIM, TILES>(a, b); /* while the tiles are on their way */
     int i = 0;                      /* the ring's oldest tile */
     for (int chunk = 0; chunk < b->task.n_chunks; chunk++) {
@@ -299,9 +301,9 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
             await_tile<DIM, TILES>();
             score_tile<DIM, TILES>(b, b->ring + i % L::stages * (L::tile * L::row), t * L::tile);
             __syncthreads();
-            start_tile<DIM, TILES>(a, b, i + L::stages);
+            start_tile<DIM, TILES>(a, b, i + L::stages, &next);
         }
-        weigh_chunk(a, b, chunk);
+        weigh_chunk<DIM, TILES>(a, b, chunk);
         value_sums<DIM, TILES> sums;
         for (int n = 0; n < L::value_tiles; n++)
             wmma::fill_fragment(sums.tiles[n], 0.0f);
@@ -309,7 +311,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
             await_tile<DIM, TILES>();
             add_tile<DIM, TILES>(b, &sums, b->ring + i % L::stages * (L::tile * L::row), t * L::tile);
             __syncthreads();
-            start_tile<DIM, TILES>(a, b, i + L::stages);
+            start_tile<DIM, TILES>(a, b, i + L::stages, &next);
         }
         put_values<DIM, TILES>(b, &sums);
         __syncthreads();
@@ -324,7 +326,6 @@ template <int DIM, int TILES>
 FR_KERNEL((layout<DIM, TILES>::threads), (layout<DIM, TILES>::blocks))
 static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks)
 {
-    FR_AWAIT_PREVIOUS();
     typedef layout<DIM, TILES> L;
     __shared__ pair pairs[L::pairs];
     __shared__ int32_t slots[2][CHUNK];
@@ -332,9 +333,11 @@ static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks
     FR_DYNAMIC_SHARED(unsigned char, memory);
     block b;
     b.task = tasks[blockIdx.x / a.n_runs];
-    if (b.task.n_rows == 0)
-        return;
     b.run = a.runs[blockIdx.x % a.n_runs];
+    if (b.task.n_rows == 0) {
+        FR_AWAIT_PREVIOUS();
+        return;
+    }
     b.n_pairs = b.task.n_rows * b.run.n_heads;
     b.pairs = pairs;
     b.slots = slots;
@@ -342,21 +345,43 @@ static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks
     b.q_high = (__half *)(memory + L::score_bytes);
     b.q_low = b.q_high + L::pairs * L::row;
     b.ring = b.q_low + L::pairs * L::row;
-    open_pairs(&a, &b);
-    find_slots(&a, &b, 0);
+    slot_finder<DIM, TILES> first;
+    find_slots<DIM, TILES>(&a, &b, 0, &first);
+    open_pairs<DIM, TILES>(&a, &b);
+    put_slots<DIM, TILES>(&b, 0, first);
+    FR_AWAIT_PREVIOUS(); /* up to here only the plan was read, which was sent before the pass's first kernel */
     __syncthreads();
     attend_task<DIM, TILES>(&a, &b);
 }
 
-/* The factors of up to MERGE_BATCH chunks of one pair, by one warp. max: of the chunks before. */
-static __device__ float merge_factors(const fr_cuda_attention_args *a, int first_partial, int head,
-                                      int first, int n, float max, float *keep, float *add,
-                                      float *totals)
+/* One pair's partial results, n of them. */
+struct partials {
+    const float *at; /* of chunk 0 */
+    int step;        /* floats from chunk to chunk */
+    int n;
+};
+
+/* The maximum and total of the lane's chunk of a batch. */
+static __device__ float2 load_total(const partials &p, int first)
 {
-    const int lane = threadIdx.x, chunk = first + lane;
-    float2 mine = make_float2(-INFINITY, 0.0f);
-    if (chunk < n)
-        mine = *(const float2 *)partial_of(a, first_partial, chunk, head);
+    const int chunk = first + (int)(threadIdx.x % 32);
+    return chunk < p.n ? *(const float2 *)(p.at + (int64_t)chunk * p.step) : make_float2(-INFINITY, 0.0f);
+}
+
+/* The thread's dimension of a batch's values. */
+static __device__ void load_values(const partials &p, int first, bool wanted, float values[MERGE_BATCH])
+{
+#pragma unroll
+    for (int c = 0; c < MERGE_BATCH; c++)
+        values[c] = wanted && first + c < p.n
+                        ? p.at[(int64_t)(first + c) * p.step + FR_ATTENTION_RECORD + (int)threadIdx.x]
+                        : 0.0f;
+}
+
+/* The factors of a batch of chunks, by one warp. mine: of the lane's chunk; max: of the chunks before. */
+static __device__ float merge_factors(float2 mine, float max, float *keep, float *add, float *totals)
+{
+    const int lane = threadIdx.x;
     float upto = mine.x; /* maximum of this batch up to here */
     for (int step = 1; step < 32; step *= 2) {
         float other = __shfl_up_sync(0xffffffffu, upto, step);
@@ -372,35 +397,36 @@ static __device__ float merge_factors(const fr_cuda_attention_args *a, int first
     return __shfl_sync(0xffffffffu, higher, 31);
 }
 
-/* Folds the partial results of one pair, thread t dimension t. All values of a batch are asked for
- * before the first is used. */
+/* Folds the partial results of one pair, thread t dimension t. A batch is asked for before the one before it is used. */
 FR_KERNEL(256)
 static void merge(fr_cuda_attention_args a)
 {
-    FR_AWAIT_PREVIOUS();
-    FR_START_NEXT();
     __shared__ float keep[MERGE_BATCH], add[MERGE_BATCH], totals[MERGE_BATCH];
     const int row = blockIdx.x / a.heads, head = blockIdx.x % a.heads, d = threadIdx.x;
-    const int first_partial = a.rows[row].first_partial;
-    const int n = (a.rows[row].n_positions + CHUNK - 1) / CHUNK;
-    if (first_partial < 0)
+    const fr_cuda_attention_row of = a.rows[row]; /* the plan's, as in attend */
+    FR_AWAIT_PREVIOUS();
+    FR_START_NEXT();
+    if (of.first_partial < 0)
         return;
-    const float *record = partial_of(&a, first_partial, 0, head) + FR_ATTENTION_RECORD + d;
-    const int step = a.heads * (FR_ATTENTION_RECORD + a.head_dim); /* from chunk to chunk */
-    float max = -INFINITY, total = 0.0f, sum = 0.0f;
-    for (int first = 0; first < n; first += MERGE_BATCH) {
-        float values[MERGE_BATCH];
+    const partials p = {partial_of(&a, of.first_partial, 0, head), a.heads * (FR_ATTENTION_RECORD + a.head_dim),
+                        (of.n_positions + CHUNK - 1) / CHUNK};
+    float max = -INFINITY, total = 0.0f, sum = 0.0f, values[MERGE_BATCH], next_values[MERGE_BATCH];
+    float2 next_total = load_total(p, 0);
+    load_values(p, 0, d < a.head_dim, next_values);
+    for (int first = 0; first < p.n; first += MERGE_BATCH) {
+        const float2 batch_total = next_total;
 #pragma unroll
         for (int c = 0; c < MERGE_BATCH; c++)
-            values[c] =
-                first + c < n && d < a.head_dim ? record[(int64_t)(first + c) * step] : 0.0f;
+            values[c] = next_values[c];
+        next_total = load_total(p, first + MERGE_BATCH);
+        load_values(p, first + MERGE_BATCH, d < a.head_dim, next_values);
         __syncthreads(); /* the last batch's factors are no longer read */
         if (threadIdx.x < 32)
-            max = merge_factors(&a, first_partial, head, first, n, max, keep, add, totals);
+            max = merge_factors(batch_total, max, keep, add, totals);
         __syncthreads();
 #pragma unroll
         for (int c = 0; c < MERGE_BATCH; c++)
-            if (first + c < n) {
+            if (first + c < p.n) {
                 sum = fmaf(values[c], add[c], sum * keep[c]);
                 total = fmaf(totals[c], add[c], total * keep[c]);
             }

@@ -80,17 +80,62 @@ template <int TILE> static __device__ int chunk_tiles(const block *b, int chunk)
     return ((positions < CHUNK ? positions : CHUNK) + TILE - 1) / TILE;
 }
 
-static __device__ void find_slots(const fr_cuda_attention_args *a, const block *b, int chunk)
+/* Slots of a chunk on their way to the block's shared memory: the positions that are this thread's. */
+template <int DIM, int TILES> struct slot_finder {
+    static constexpr int mine = (CHUNK + layout<DIM, TILES>::threads - 1) / layout<DIM, TILES>::threads;
+    int32_t slots[mine];
+};
+
+/* Asks for the slots of a chunk; those beyond the task's positions are 0. */
+template <int DIM, int TILES>
+static __device__ void find_slots(const fr_cuda_attention_args *a, const block *b, int chunk,
+                                  slot_finder<DIM, TILES> *to)
 {
-    for (int p = threadIdx.x; p < CHUNK; p += blockDim.x) {
-        int position = chunk_start(b, chunk) + p, at = b->task.trunk_at;
+#pragma unroll
+    for (int k = 0; k < slot_finder<DIM, TILES>::mine; k++) {
+        int position = chunk_start(b, chunk) + (int)threadIdx.x + k * layout<DIM, TILES>::threads,
+            at = b->task.trunk_at;
+        to->slots[k] = 0;
         if (position >= b->task.n_positions)
-            return;
+            continue;
         if (position >= b->task.n_trunk) {
             at = b->task.branch_at;
             position -= b->task.n_trunk;
         }
-        b->slots[chunk & 1][p] = a->pages[at + position / PAGE] * PAGE + position % PAGE;
+        to->slots[k] = a->pages[at + position / PAGE] * PAGE + position % PAGE;
+    }
+}
+
+template <int DIM, int TILES>
+static __device__ void put_slots(const block *b, int chunk, const slot_finder<DIM, TILES> &from)
+{
+#pragma unroll
+    for (int k = 0; k < slot_finder<DIM, TILES>::mine; k++) {
+        const int p = (int)threadIdx.x + k * layout<DIM, TILES>::threads;
+        if (p < CHUNK)
+            b->slots[chunk & 1][p] = from.slots[k];
+    }
+}
+
+/* All but a task's last tile: no position is beyond the task's, no dimension beyond the head. Without branches, and with
+ * the slots read first, a thread's copies go out together, for an instruction or two each. */
+template <int DIM, int TILES>
+static __device__ void copy_whole_tile(const uint16_t *head, const int32_t *slots, uint32_t slot_bytes, __half *stage)
+{
+    typedef layout<DIM, TILES> L;
+    enum { ROW_PIECES = DIM / PIECE, MINE = L::tile * ROW_PIECES / L::threads, EVEN = L::threads % ROW_PIECES == 0 };
+    static_assert(L::tile * ROW_PIECES % L::threads == 0, "threads copy equal shares");
+    const unsigned first = threadIdx.x, step = L::threads;
+    int32_t of[MINE];
+#pragma unroll
+    for (unsigned k = 0; k < MINE; k++)
+        of[k] = slots[EVEN ? first / ROW_PIECES + k * (step / ROW_PIECES) : (first + k * step) / ROW_PIECES];
+#pragma unroll
+    for (unsigned k = 0; k < MINE; k++) {
+        const unsigned p = EVEN ? first / ROW_PIECES + k * (step / ROW_PIECES) : (first + k * step) / ROW_PIECES,
+                       d = (EVEN ? first % ROW_PIECES : (first + k * step) % ROW_PIECES) * PIECE;
+        const uint8_t *from = (const uint8_t *)(head + d) + (uint64_t)(uint32_t)of[k] * slot_bytes;
+        __pipeline_memcpy_async(stage + p * L::row + d, from, PIECE * sizeof *stage);
     }
 }
 
@@ -101,32 +146,37 @@ static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b
                                  const uint16_t *cache, int chunk, int first, __half *stage)
 {
     typedef layout<DIM, TILES> L;
-    const int count = b->task.n_positions - chunk_start(b, chunk) - first;
+    const int count = b->task.n_positions - chunk_start(b, chunk) - first, width = a->kv_heads * a->head_dim;
+    const uint16_t *head = cache + b->run.kv_head * a->head_dim;
+    const int32_t *slots = b->slots[chunk & 1] + first;
+    if (count >= L::tile && a->head_dim == DIM) {
+        copy_whole_tile<DIM, TILES>(head, slots, (uint32_t)width * 2, stage);
+        return;
+    }
     for (int i = threadIdx.x; i < L::tile * DIM / PIECE; i += L::threads) {
         int p = i / (DIM / PIECE), d = i % (DIM / PIECE) * PIECE;
         __half *to = stage + p * L::row + d;
-        if (p < count && d < a->head_dim) {
-            int64_t slot = b->slots[chunk & 1][first + p];
-            __pipeline_memcpy_async(to,
-                                    cache + (slot * a->kv_heads + b->run.kv_head) * a->head_dim + d,
-                                    PIECE * sizeof *to);
-        } else {
+        if (p < count && d < a->head_dim)
+            __pipeline_memcpy_async(to, head + (int64_t)slots[p] * width + d, PIECE * sizeof *to);
+        else
             *(uint4 *)to = make_uint4(0, 0, 0, 0);
-        }
     }
 }
 
-/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a
- * chunk looks up the next one's slots, whose tiles are started at least one barrier later. */
+/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a chunk asks for the
+ * next one's slots, and puts them down with its second: the next chunk's tiles are started at least one barrier later. */
 template <int DIM, int TILES>
-static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i)
+static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i,
+                                  slot_finder<DIM, TILES> *next)
 {
     typedef layout<DIM, TILES> L;
     const int chunk = i / (2 * CHUNK / L::tile), tile = i % (2 * CHUNK / L::tile);
     if (chunk < b->task.n_chunks) {
         int tiles = chunk_tiles<L::tile>(b, chunk);
         if (tile == 0)
-            find_slots(a, b, chunk + 1);
+            find_slots<DIM, TILES>(a, b, chunk + 1, next);
+        if (tile == 1)
+            put_slots<DIM, TILES>(b, chunk + 1, *next);
         if (tile < 2 * tiles)
             copy_tile<DIM, TILES>(a, b, tile < tiles ? a->k : a->v, chunk, tile % tiles * L::tile,
                                   b->ring + i % L::stages * (L::tile * L::row));
