@@ -47,7 +47,14 @@ static __device__ __forceinline__ int column_of(int chunk, int step, int ahead)
  * second cache, where it is asked for next: matrices of many rows are up to a tenth faster on an H200. */
 static __device__ __forceinline__ void copy_16(uint4 *to, const uint16_t *from)
 {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && defined(FR_TRY_EVICT)
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "l"(policy)
+                 : "memory");
+#elif defined(__CUDA_ARCH__)
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;"
                  :
                  : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from)
@@ -185,6 +192,10 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
         acts = load_acts<N>(args, column_of(warp, 0, 0));
     for (int first = 0; first < chunks; first += WARPS) {
         float c[M][N][4] = {};
+#ifdef FR_TRY_EARLY
+        if (first + WARPS >= chunks)
+            fetch_ahead(args);
+#endif
         if (first + warp < chunks)
             multiply_chunk<TYPE, M, N>(args, at, first + warp, up, ring, &acts, c);
 #pragma unroll
@@ -196,7 +207,9 @@ static __device__ __forceinline__ void sum_products(const fr_cuda_matmul_args &a
             add_partials<M>(partials[buffer], min(WARPS, chunks - first), sums[tile]);
         }
     }
+#ifndef FR_TRY_EARLY
     fetch_ahead(args);
+#endif
     FR_START_NEXT();
 }
 

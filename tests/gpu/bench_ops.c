@@ -16,7 +16,7 @@ enum {
     TURN_BYTES = 256 << 20,
     TURNS_MAX = 64,
     WEIGHTS_MAX = 7,
-    MOST_ROWS = 32,
+    MOST_ROWS = 256, /* of a prompt's pass */
     LONG = 32704,        /* positions */
     SHORT = 64,
     SKIPPED = 77
@@ -126,7 +126,7 @@ static void free_weights(bench *b)
 
 static fr_status make_caches(bench *b, int positions)
 {
-    const size_t bytes = ((size_t)positions / FR_PAGE + 4) * FR_PAGE * (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
+    const size_t bytes = ((size_t)(positions + MOST_ROWS) / FR_PAGE + 1) * FR_PAGE * (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
     b->positions = positions;
     b->bytes = 2 * (size_t)positions * (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
     b->turns = (int)(TURN_BYTES / b->bytes) + 2;
@@ -237,7 +237,7 @@ static fr_status layer(bench *b, int turn)
 
 static fr_status measure_weights(bench *b, const char *name, operation call)
 {
-    static const int widths[] = {1, 8, 16};
+    static const int widths[] = {1, 8, 16, MOST_ROWS};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         b->rows = widths[i];
         FR_TRY(measure(b, name, call));
@@ -288,7 +288,9 @@ static fr_status measure_products(bench *b)
 static fr_status measure_caches(bench *b, int positions, const char *attention_name, const char *heads_name)
 {
     fr_status st = make_caches(b, positions);
-    for (b->rows = 1; b->rows <= 8 && st == FR_OK; b->rows += 7) {
+    static const int widths[] = {1, 8, MOST_ROWS};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths && st == FR_OK; i++) {
+        b->rows = widths[i];
         st = measure(b, attention_name, attention);
         if (st == FR_OK && heads_name)
             st = measure(b, heads_name, heads);
@@ -299,9 +301,11 @@ static fr_status measure_caches(bench *b, int positions, const char *attention_n
 
 static fr_status measure_rows(bench *b)
 {
+    static const int widths[] = {1, 8, MOST_ROWS};
     b->turns = 1;
     b->bytes = 0;
-    for (b->rows = 1; b->rows <= 8; b->rows += 7) {
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        b->rows = widths[i];
         FR_TRY(measure(b, "add + norm", norm));
         FR_TRY(measure(b, "silu", silu));
     }
@@ -316,13 +320,13 @@ static fr_status make_arrays(bench *b)
     FR_TRY(make_floats(b, widest, &b->y));
     FR_TRY(make_floats(b, widest, &b->z));
     FR_TRY(make_floats(b, (size_t)s->dim, &b->norm));
-    b->pages = calloc(LONG / FR_PAGE + 4, sizeof *b->pages);
+    b->pages = calloc((LONG + MOST_ROWS) / FR_PAGE + 1, sizeof *b->pages);
     b->kv_of_head = calloc((size_t)s->heads, sizeof *b->kv_of_head);
     b->at = calloc(MOST_ROWS, sizeof *b->at);
     b->inv_freq = calloc((size_t)s->head_dim / 2, sizeof *b->inv_freq);
     if (!b->pages || !b->kv_of_head || !b->at || !b->inv_freq)
         return fr_no_memory();
-    for (int i = 0; i < LONG / FR_PAGE + 4; i++)
+    for (int i = 0; i < (LONG + MOST_ROWS) / FR_PAGE + 1; i++)
         b->pages[i] = i;
     for (int i = 0; i < s->heads; i++)
         b->kv_of_head[i] = i / (s->heads / s->kv_heads);
