@@ -69,8 +69,8 @@ typedef struct fr_attn_view {
     int n_trunk, n_branch;
 } fr_attn_view;
 
-/* What lies between the products that give q, k and v and attention. Pointers to floats are device memory, of biases and
- * norms NULL where the model has none. */
+/* What lies between the products that give q, k and v and attention. Pointers to floats are device memory, of biases
+ * and norms NULL where the model has none. */
 typedef struct fr_head_inputs {
     float *q, *k, *v;                      /* [n, heads, head_dim], k and v [n, kv_heads, head_dim] */
     const float *q_bias, *k_bias, *v_bias; /* as wide as a row */
@@ -147,8 +147,8 @@ typedef struct fr_ops {
     /* Stores k and v [n, kv_heads, head_dim] into slots [n]. */
     fr_status (*kv_write)(fr_device *dev, const fr_kv *kv, const float *k, const float *v,
                           const int32_t *slots, int n);
-    /* Biases, heads' norms, rotation, k and v into the cache, all in one and to the same bits as by the operations above;
-     * afterwards q is what attention takes, and k and v are anything. NULL where it would not be faster. */
+    /* Biases, heads' norms, rotation, k and v into the cache, all in one and to the same bits as by the operations
+     * above; afterwards q is what attention takes, and k and v are anything. NULL where it would not be faster. */
     fr_status (*head_inputs)(fr_device *dev, const fr_head_inputs *in);
     /* Copies the first `positions` (<= FR_PAGE) positions of page `from` to page `to`. */
     fr_status (*kv_copy)(fr_device *dev, const fr_kv *kv, int32_t from, int32_t to, int positions);
@@ -166,9 +166,9 @@ typedef struct fr_ops {
 
     /* Of devices whose memory is their own; NULL where host_memory. */
 
-    /* Runs launch(stream, args), in which this device meets others, on the device's stream in the order of the calls. args
-     * [bytes <= 256] are copied, and may be replayed with later passes: they hold addresses and sizes, never what changes
-     * from pass to pass. */
+    /* Runs launch(stream, args), in which this device meets others, on the device's stream in the order of the calls.
+     * args [bytes <= 256] are copied, and may be replayed with later passes: they hold addresses and sizes, never what
+     * changes from pass to pass. */
     fr_status (*enqueue)(fr_device *dev, void (*launch)(void *stream, const void *args),
                          const void *args, size_t bytes);
     /* Who they are from now on (copied), NULL: nobody. What was recorded for replay before is forgotten. */
@@ -184,8 +184,8 @@ typedef struct fr_ops {
     /* Allocates now what operations need beside the arrays that they are given: a pass within these bounds then
      * allocates nothing, and cannot fail for want of memory. Without it they allocate as they go. */
     fr_status (*reserve)(fr_device *dev, const fr_pass_bounds *bounds);
-    /* For measurements. Milliseconds that the device was at work on what the last wait was for, from its first command to
-     * its last; and how fast a kernel reads its memory. */
+    /* For measurements. Milliseconds that the device was at work on what the last wait was for, from its first command
+     * to its last; and how fast a kernel reads its memory. */
     fr_status (*device_ms)(fr_device *dev, double *out);
     fr_status (*read_gb_s)(fr_device *dev, double *out);
 } fr_ops;

@@ -1,5 +1,5 @@
-/* comm_link.c: the communicator table over ranks.h. All collectives are alike: the followers' words go to rank 0, and what
- * it made of them goes to all. */
+/* comm_link.c: the communicator table over ranks.h. All collectives are alike: the followers' words go to rank 0, and
+ * what it made of them goes to all. */
 #include "comm_link.h"
 
 #include <sched.h>

@@ -1,7 +1,7 @@
 /* comm_link.h: a host communicator (comm.h) over Forerun's own link, for groups whose launcher brings no MPI: srun of a
- * Slurm without PMIx, or processes started by hand. Sums are taken by rank 0, in rank order; that is slow beside MPI, so
- * it is meant for ranks with a GPU each, whose sums go through NCCL. Every wait but that for a command has a deadline,
- * and the error at its end names the rank that did not come. */
+ * Slurm without PMIx, or processes started by hand. Sums are taken by rank 0, in rank order; that is slow beside MPI,
+ * so it is meant for ranks with a GPU each, whose sums go through NCCL. Every wait but that for a command has a
+ * deadline, and the error at its end names the rank that did not come. */
 #ifndef FR_COMM_LINK_H
 #define FR_COMM_LINK_H
 

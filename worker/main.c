@@ -262,7 +262,8 @@ static fr_status take_draft_options(args *a)
 static fr_status check_leader(const args *a)
 {
     if (!a->leader && (a->rank >= 0 || a->n_ranks >= 0))
-        return fr_fail(FR_EINVAL, "--%s: is of a group with --leader, which is missing", a->rank >= 0 ? "rank" : "ranks");
+        return fr_fail(FR_EINVAL, "--%s: is of a group with --leader, which is missing",
+                       a->rank >= 0 ? "rank" : "ranks");
     if (a->leader && !a->leader[0])
         return fr_fail(FR_EINVAL, "--leader: no endpoint, want tcp://host:port");
     if (a->leader && !a->endpoint[0])
@@ -309,8 +310,8 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that of
- * its line, is then a warning's. */
+/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that
+ * of its line, is then a warning's. */
 static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
 {
     fr_session *session = NULL;

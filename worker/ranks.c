@@ -217,8 +217,8 @@ fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t byt
     if (got == bytes)
         return FR_OK;
     fr_msg_free(word_out);
-    return give_up(g, fr_fail(FR_EPROTO, "rank %d: rank %d came with %zu bytes to an exchange of %zu", g->rank, from, got,
-                              bytes));
+    return give_up(g, fr_fail(FR_EPROTO, "rank %d: rank %d came with %zu bytes to an exchange of %zu", g->rank, from,
+                              got, bytes));
 }
 
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out)

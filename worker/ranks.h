@@ -1,7 +1,7 @@
 /* ranks.h: words between the ranks of one group over Forerun's own link, where no MPI carries them. Rank 0 listens, the
  * others connect to it; so every word goes from or to rank 0. The words of a pair of ranks come in order, each with the
- * kind that the receiver waits for: ranks that went apart, a lost word, and a rank that does not come in time are errors
- * which name the rank. Whoever notices one says so to all it can reach, and they give up too, with that cause.
+ * kind that the receiver waits for: ranks that went apart, a lost word, and a rank that does not come in time are
+ * errors which name the rank. Whoever notices one says so to all it can reach, and they give up too, with that cause.
  *
  * One thread uses it. All waits have a deadline, but for the one that a follower idles in. */
 #ifndef FR_RANKS_H
@@ -42,8 +42,8 @@ void fr_ranks_close(fr_ranks **g);
 
 /* To rank 0, or from it. */
 fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes);
-/* The next word of a rank, which the caller frees (fr_msg_free()); in word.body.rank_word; it has to have `bytes` bytes.
- * wait_ms 0: as long as the options say. */
+/* The next word of a rank, which the caller frees (fr_msg_free()); in word.body.rank_word; it has to have `bytes`
+ * bytes. wait_ms 0: as long as the options say. */
 fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out);
 /* The same without a deadline, and of any size. */
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out);

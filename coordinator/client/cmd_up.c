@@ -27,6 +27,10 @@
 #define MODELS_MS 600000
 #define STOP_MS 8000
 #define TICK_MS 200
+#define LOOK_MS 2000  /* between two looks at the groups */
+#define ANSWER_MS 500 /* for the coordinator to tell of them */
+#define DEAD_MS 3000  /* the coordinator's own dead_after_ms */
+#define SILENT_DEATHS 10 /* times dead_after_ms: a group that is gone for so long does not come back by itself */
 
 typedef struct up_options {
     const char *conf;
@@ -48,7 +52,7 @@ static const struct argp_option options[] = {
     {0}};
 
 static const char doc[] =
-    "Runs a cluster on this machine as the configuration file says, and starts again what dies."
+    "Runs a cluster on this machine as the configuration file says, and starts again what dies or hangs."
     "\vExamples:\n"
     "  forerun up deploy/conf/local.ini\n"
     "  forerun up --detach cluster.ini && forerun solve --connect tcp://127.0.0.1:7077 \"...\"\n"
@@ -196,6 +200,28 @@ static void report(cluster_up *up, int exit_code, const char *text)
     up->report_fd = -1;
 }
 
+/* Tells the supervisor which groups the coordinator hears of. */
+static fr_status look_at_groups(cluster_up *up)
+{
+    const int dead_ms = up->conf.dead_after_ms > 0 ? up->conf.dead_after_ms : DEAD_MS;
+    fr_msg query = {.kind = FR_MSG_STATUS_QUERY}, reply = {0};
+    if (fr_call_ask(&up->call, &query, FR_MSG_STATUS_REPLY, ANSWER_MS, &reply) != FR_OK) {
+        fr_supervisor_note_nothing(&up->supervisor);
+        return FR_OK;
+    }
+    const fr_msg_status_reply *s = &reply.body.status_reply;
+    fr_status st = FR_OK;
+    for (int i = 0; i < up->conf.n_groups && st == FR_OK; i++) {
+        const char *name = up->conf.groups[i].name;
+        int alive = 0;
+        for (size_t k = 0; k < s->n_groups; k++)
+            alive |= s->groups[k].alive && strcmp(s->groups[k].name, name) == 0;
+        st = fr_supervisor_note(&up->supervisor, name, alive, SILENT_DEATHS * dead_ms);
+    }
+    fr_msg_free(&reply);
+    return st;
+}
+
 static fr_status serve(cluster_up *up)
 {
     FR_TRY(start_coordinator(up));
@@ -210,8 +236,12 @@ static fr_status serve(cluster_up *up)
     snprintf(text, sizeof text, "cluster ready at %s", up->endpoint);
     fr_log(FR_LOG_INFO, "%s; logs in %s", text, up->run_dir);
     report(up, FR_EXIT_DONE, text);
-    for (;;) {
+    for (double look_at_s = 0;;) {
         FR_TRY(tick(up));
+        if (fr_now_s() >= look_at_s) {
+            FR_TRY(look_at_groups(up));
+            look_at_s = fr_now_s() + LOOK_MS / 1e3;
+        }
         fr_sleep_ms(TICK_MS);
     }
 }

@@ -9,16 +9,12 @@
 
 #include "argv.h"
 #include "check.h"
-#include "model_file.h"
 #include "sampler.h"
 
 /* The same command under mpirun. It does not come back when it works. */
 static fr_status become_mpirun(fr_model_options *o, const char *path)
 {
-    /* A file that cannot be read is told here, once and without mpirun's ado. */
-    fr_model_file *file = NULL;
-    FR_TRY(fr_model_file_open(path, &file));
-    fr_model_file_close(&file);
+    FR_TRY(fr_session_check_ranks(path, o->ranks)); /* told once and without mpirun's ado */
     char self[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n < 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "session.h"
 
 fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a,
                                  fr_argv *out)
@@ -30,6 +31,10 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
 {
     char program[PATH_MAX];
     FR_TRY(fr_client_config_program(c, "forerun-worker", program, sizeof program));
+    /* Many ranks that only learn that they are too many take long to start and end. With hosts, the model need not be on
+     * this machine. */
+    if (a->ranks > 1 && !a->hosts)
+        FR_TRY(fr_session_check_ranks(a->model, a->ranks));
     if (a->ranks > 1 || a->hosts || a->launcher) {
         FR_TRY(fr_argv_mpirun(out, a->ranks > 0 ? a->ranks : 1, a->launcher));
         FR_TRY(fr_argv_option(out, "--host", a->hosts));

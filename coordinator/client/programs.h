@@ -24,7 +24,7 @@ typedef struct fr_group_args {
 
 fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator_args *a,
                                  fr_argv *out);
-/* One rank on this machine starts without mpirun. */
+/* One rank on this machine starts without mpirun. FR_EINVAL for more ranks than the model can be split over. */
 fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr_argv *out);
 
 #endif

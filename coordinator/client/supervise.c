@@ -10,6 +10,8 @@
 #include "clock.h"
 #include "log.h"
 
+#define STOP_MS 5000
+
 int fr_backoff_ms(int last_ms, double alive_s)
 {
     if (last_ms == 0 || alive_s >= FR_BACKOFF_RESET_S)
@@ -41,6 +43,8 @@ fr_status fr_supervisor_start(fr_supervisor *s, int member)
     struct stat st;
     m->log_from = stat(m->log_path, &st) == 0 ? (long)st.st_size : 0;
     m->restart_at_s = 0;
+    m->served = 0;
+    m->silent_since_s = 0;
     m->started_s = fr_now_s();
     FR_TRY(fr_process_start(&m->process, m->name, m->argv.v, m->log_path));
     fr_log(FR_LOG_INFO, "%s started, pid %d", m->name, (int)m->process.pid);
@@ -95,6 +99,38 @@ fr_status fr_supervisor_tick(fr_supervisor *s)
     return FR_OK;
 }
 
+static fr_status note(fr_supervisor *s, fr_member *m, int alive, int silent_ms)
+{
+    const double now = fr_now_s();
+    m->served |= alive;
+    if (alive || !m->served) {
+        m->silent_since_s = 0;
+        return FR_OK;
+    }
+    if (m->silent_since_s <= 0)
+        m->silent_since_s = now;
+    if (!m->process.pid || (now - m->silent_since_s) * 1e3 < silent_ms)
+        return FR_OK;
+    fr_log(FR_LOG_WARN, "%s runs, but its group has been gone for %.1f s: ending it", m->name,
+           now - m->silent_since_s);
+    fr_process_stop(&m->process, STOP_MS);
+    return on_end(s, m);
+}
+
+fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, int silent_ms)
+{
+    for (int i = 0; i < s->n_members; i++)
+        if (strcmp(s->members[i].name, name) == 0)
+            return note(s, &s->members[i], alive, silent_ms);
+    return FR_OK;
+}
+
+void fr_supervisor_note_nothing(fr_supervisor *s)
+{
+    for (int i = 0; i < s->n_members; i++)
+        s->members[i].silent_since_s = 0;
+}
+
 void fr_supervisor_stop(fr_supervisor *s, int grace_ms)
 {
     double end = fr_now_s() + grace_ms / 1e3;
@@ -102,7 +138,7 @@ void fr_supervisor_stop(fr_supervisor *s, int grace_ms)
         fr_member *m = &s->members[i];
         double left = (end - fr_now_s()) * 1e3;
         if (m->process.pid && !fr_process_wait(&m->process, left > 0 ? (int)left : 0))
-            fr_process_stop(&m->process, 5000);
+            fr_process_stop(&m->process, STOP_MS);
         fr_argv_free(&m->argv);
     }
     free(s->members);

@@ -1,5 +1,5 @@
-/* supervise.h: keeps the programs of a cluster running: what dies is started again, after a pause
- * that doubles with each early death. One thread; the caller calls fr_supervisor_tick() several
+/* supervise.h: keeps the programs of a cluster running: what dies, or hangs, is started again, after a
+ * pause that doubles with each early death. One thread; the caller calls fr_supervisor_tick() several
  * times a second. */
 #ifndef FR_SUPERVISE_H
 #define FR_SUPERVISE_H
@@ -23,6 +23,8 @@ typedef struct fr_member {
     int backoff_ms;     /* of the last restart */
     double started_s, restart_at_s; /* restart_at_s 0: not due */
     long log_from;      /* where this run's part of the log begins */
+    int served;         /* this run: its group was alive once */
+    double silent_since_s; /* since when it is not; 0: it is, or nobody knows */
 } fr_member;
 
 typedef struct fr_supervisor {
@@ -38,6 +40,12 @@ fr_status fr_supervisor_start(fr_supervisor *s, int member);
  * `settled`, a member that ends with exit code 2 (bad input) is not started again: FR_EINVAL with
  * its own error line. */
 fr_status fr_supervisor_tick(fr_supervisor *s);
+/* What the coordinator knows of a member's group. One that served since its last start, and then is not alive for
+ * silent_ms by one note after the other, is ended, so that it starts again: mpirun can outlive its ranks, and a rank
+ * can hang. May wait some seconds for that end. */
+fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, int silent_ms);
+/* The coordinator does not answer: nothing is known of anyone. */
+void fr_supervisor_note_nothing(fr_supervisor *s);
 /* Ends all that runs: waits for those already ending, then insists. Frees. */
 void fr_supervisor_stop(fr_supervisor *s, int grace_ms);
 

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Commands are told apart by their bytes (queue.h): no struct of arguments may have padding, whose bytes are anything.
+/* Commands are told apart by their bytes (graphs.h): no struct of arguments may have padding, whose bytes are anything.
  * Headers of launchers begin and end their structs with these. */
 #define FR_CUDA_ARGS_BEGIN _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic error \"-Wpadded\"")
 #define FR_CUDA_ARGS_END _Pragma("GCC diagnostic pop")

@@ -5,7 +5,7 @@
 
 #include "status.h"
 
-/* The first call opens the library, 0.5 GB of it: 60 ms or more. FR_EUNSUPPORTED, with the cause, where it is missing. */
+/* The first call opens the library, 0.5 GB: 60 ms or more. FR_EUNSUPPORTED, with the cause, where it is missing. */
 fr_status fr_cublas_lt_open(void);
 
 #endif

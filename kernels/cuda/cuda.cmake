@@ -24,9 +24,15 @@ find_program(FORERUN_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/loca
 if(NOT FORERUN_NVCC)
     without_cuda("nvcc was not found; FORERUN_NVCC can name it")
 endif()
-# An nvcc that is too old for Hopper or the standard, or that refuses this host compiler, is none.
+# An nvcc that is too old (Hopper's instructions and the graphs of early starts came with 12), or that refuses this host
+# compiler, is none.
 set(probe ${CMAKE_BINARY_DIR}/CMakeFiles/probe)
-file(WRITE ${probe}.cu "#include <cublasLt.h>\n__global__ void probe() {}\n")
+file(WRITE ${probe}.cu "#include <cublasLt.h>
+#if __CUDACC_VER_MAJOR__ < 12
+#error CUDA 12 or later is needed
+#endif
+__global__ void probe() {}
+")
 execute_process(COMMAND ${FORERUN_NVCC} -std=c++17 -arch=sm_90 -c -o ${probe}.o ${probe}.cu
     RESULT_VARIABLE failed OUTPUT_VARIABLE told ERROR_VARIABLE told)
 if(failed)

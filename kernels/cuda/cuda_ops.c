@@ -72,7 +72,7 @@ static fr_status cuda_embed(fr_device *dev, float *x, const fr_matrix *table, co
     return PUSH(dev, fr_cuda_embed, args);
 }
 
-/* What was added to x [n, dim] just before, whose command then is no more: the norm takes the sum along. NULL: nothing. */
+/* What was added to x [n, dim] just before, whose command then is no more: the norm adds it, too. NULL: nothing. */
 static const float *take_sum(fr_cuda_queue *q, const float *x, int n, int dim)
 {
     const fr_cuda_add_args *add = fr_cuda_queue_last(q, fr_cuda_add);

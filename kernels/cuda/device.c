@@ -44,8 +44,8 @@ static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
     int n = fr_cuda_count();
     if (n == 0)
-        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of shared "
-                       "memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
+        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of "
+                       "shared memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
     *out = o->local_rank % n;
     return FR_OK;
 }
@@ -179,7 +179,8 @@ fr_status fr_cuda_download(fr_device *dev, void *dst, const void *src, size_t by
     FR_TRY(fr_cuda_sync(dev));
     if (bytes == 0)
         return FR_OK;
-    FR_TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "a download of %zu bytes", bytes);
+    FR_TRY_CUDA(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "a download of %zu bytes",
+                bytes);
     return fr_cuda_queue_wait(dev->queue);
 }
 

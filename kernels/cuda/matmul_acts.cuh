@@ -11,6 +11,11 @@
 enum { SUPER = 256, SUPER_BLOCKS = 8, PAIRS = 4, LANE_BYTES = 16, PAIR_BYTES = 32 * LANE_BYTES };
 static_assert((int)SUPER == (int)CHUNK, "a super-block is a chunk");
 
+static __device__ __forceinline__ int token_tiles(const fr_cuda_matmul_args &args)
+{
+    return (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+}
+
 /* One tile of tokens' codes of a chunk: [b] of each of its 8 blocks. Lanes of tokens past n have
  * zeros, and read nothing. */
 struct chunk_acts {
@@ -80,6 +85,17 @@ static __device__ __forceinline__ void copy_record(const record &from, int bytes
     __pipeline_commit();
 }
 
+/* The first records of a warp: of M tiles of rows in chunk `chunk` and, where M is 1, in the warp's next one. */
+template <int M, int BYTES>
+static __device__ __forceinline__ void copy_first(const fr_cuda_matrix &matrix, int row_tile, int chunk, int chunks,
+                                                  int bytes, record_ring<BYTES> *ring)
+{
+#pragma unroll
+    for (int i = 0; i < RECORDS; i++)
+        copy_record<BYTES>(find_record(matrix, row_tile + i % M, chunk + i / M * WARPS, chunks, bytes), bytes,
+                           ring->at[i]);
+}
+
 /* Before record m of M of a chunk is multiplied with its first tile of tokens. Where that is the last one too,
  * what came before m has been replaced already. */
 template <int M> static __device__ __forceinline__ void await_record(bool last)
@@ -111,6 +127,16 @@ static __device__ __forceinline__ void block_codes(const uint4 *codes, int block
     a[1] = w.y >> shift & mask;
     a[2] = w.z >> shift & mask;
     a[3] = w.w >> shift & mask;
+}
+
+/* Of a narrow kernel's forms for one tile of tokens, two, and up to four, the one for args, with room for `bytes` of
+ * dynamic shared memory. */
+template <typename K>
+static K choose_narrow(const fr_cuda_matmul_args *args, int bytes, K one, K two, K four)
+{
+    const K kernel = args->n <= TILE_TOKENS ? one : args->n <= 2 * TILE_TOKENS ? two : four;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    return kernel;
 }
 
 #endif

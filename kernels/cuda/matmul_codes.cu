@@ -34,7 +34,7 @@ struct chunk_scales {
 
 static __device__ __forceinline__ chunk_scales load_scales(const fr_cuda_matmul_args &args, int tile, int chunk)
 {
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     const float4 *at =
         (const float4 *)((const uint8_t *)args.acts + FR_CUDA_ACTS_CODES(tiles, args.stride)) +
         ((int64_t)tile * (args.stride / 32) + chunk * 8) * (TILE_TOKENS / 2) + threadIdx.x % 4;
@@ -109,12 +109,9 @@ template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK,
               row_tile = first_row / TILE_ROWS;
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     record_ring<MOST_BYTES> *ring = &rings[warp];
-#pragma unroll
-    for (int i = 0; i < RECORDS; i++)
-        copy_record<MOST_BYTES>(coded_record(matrix, row_tile + i % M, warp + i / M * WARPS, chunks),
-                                record_bytes(matrix), ring->at[i]);
+    copy_first<M>(matrix, row_tile, warp, chunks, record_bytes(matrix), ring);
     FR_AWAIT_PREVIOUS();
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
@@ -142,13 +139,9 @@ template <int M, int N> FR_KERNEL(WARPS * 32, 2) void codes_narrow(const fr_cuda
 
 template <int M> static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
-    auto codes_narrow_kernel = codes_narrow<M, 4>;
-    if (args->n <= TILE_TOKENS)
-        codes_narrow_kernel = codes_narrow<M, 1>;
-    else if (args->n <= 2 * TILE_TOKENS)
-        codes_narrow_kernel = codes_narrow<M, 2>;
     const int bytes = WARPS * (int)sizeof(record_ring<MOST_BYTES>);
-    cudaFuncSetAttribute(codes_narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    auto codes_narrow_kernel =
+        choose_narrow(args, bytes, codes_narrow<M, 1>, codes_narrow<M, 2>, codes_narrow<M, 4>);
     FR_LAUNCH(codes_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, bytes, stream, *args);
 }
 
@@ -172,15 +165,13 @@ void codes_wide(const fr_cuda_matmul_args args)
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, chunks = args.stride / CHUNK;
     const int first_tile = (int)blockIdx.x * WIDE_TILES + warp / 2 * WIDE_N;
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     first_row += warp % 2 * WIDE_M * TILE_ROWS;
     if (first_tile >= tiles)
         return;
     const int row_tile = first_row / TILE_ROWS, last = min(first_tile + WIDE_N, tiles) - 1;
     record_ring<MOST_BYTES> *ring = &rings[warp];
-#pragma unroll
-    for (int m = 0; m < WIDE_M; m++)
-        copy_record<MOST_BYTES>(coded_record(matrix, row_tile + m, 0, chunks), record_bytes(matrix), ring->at[m]);
+    copy_first<WIDE_M>(matrix, row_tile, 0, chunks, record_bytes(matrix), ring);
     float sums[WIDE_M][WIDE_N][4] = {};
     for (int chunk = 0; chunk < chunks; chunk++)
 #pragma unroll

@@ -146,7 +146,7 @@ struct super_acts {
 static __device__ __forceinline__ super_acts find_acts(const fr_cuda_matmul_args &args, int tile,
                                                        int super)
 {
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     const int64_t at = (int64_t)tile * (args.cols / SUPER) + super;
     const uint8_t *digits = (const uint8_t *)args.acts + FR_CUDA_ACTS_CODES(tiles, args.cols);
     const uint8_t *scales = digits + FR_CUDA_ACTS_DIGITS(tiles, args.cols);
@@ -240,13 +240,9 @@ void super_narrow(const fr_cuda_matmul_args args)
     int first_row;
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.x, M * TILE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, supers = args.cols / SUPER, row_tile = first_row / TILE_ROWS;
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     super_ring<TYPE> *ring = &rings[warp];
-#pragma unroll
-    for (int i = 0; i < RECORDS; i++)
-        copy_record<layout<TYPE>::BYTES>(
-            super_record<TYPE>(matrix, row_tile + i % M, warp + i / M * WARPS, supers), layout<TYPE>::BYTES,
-            ring->at[i]);
+    copy_first<M>(matrix, row_tile, warp, supers, layout<TYPE>::BYTES, ring);
     FR_AWAIT_PREVIOUS();
     float sums[N][elements<M>::MINE] = {};
     int buffer = 0;
@@ -274,13 +270,9 @@ void super_narrow(const fr_cuda_matmul_args args)
 template <int TYPE, int M>
 static void launch_narrow(cudaStream_t stream, const fr_cuda_matmul_args *args)
 {
-    auto super_narrow_kernel = super_narrow<TYPE, M, 4>;
-    if (args->n <= TILE_TOKENS)
-        super_narrow_kernel = super_narrow<TYPE, M, 1>;
-    else if (args->n <= 2 * TILE_TOKENS)
-        super_narrow_kernel = super_narrow<TYPE, M, 2>;
     const int bytes = WARPS * (int)sizeof(super_ring<TYPE>);
-    cudaFuncSetAttribute(super_narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    auto super_narrow_kernel =
+        choose_narrow(args, bytes, super_narrow<TYPE, M, 1>, super_narrow<TYPE, M, 2>, super_narrow<TYPE, M, 4>);
     FR_LAUNCH(super_narrow_kernel, row_blocks(args, M * TILE_ROWS), WARPS * 32, bytes, stream, *args);
 }
 
@@ -330,16 +322,13 @@ template <int TYPE> FR_KERNEL(WIDE_WARPS * 32) void super_wide(const fr_cuda_mat
     const fr_cuda_matrix matrix = find_rows(args, blockIdx.y, WIDE_ROWS, &first_row);
     const int warp = threadIdx.x / 32, supers = args.cols / SUPER;
     const int first_tile = (int)blockIdx.x * WIDE_TILES + warp / 2 * WIDE_N;
-    const int tiles = (args.n + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int tiles = token_tiles(args);
     first_row += warp % 2 * WIDE_M * TILE_ROWS;
     if (first_tile >= tiles)
         return;
     const int row_tile = first_row / TILE_ROWS, last = min(first_tile + WIDE_N, tiles) - 1;
     super_ring<TYPE> *ring = &rings[warp];
-#pragma unroll
-    for (int m = 0; m < WIDE_M; m++)
-        copy_record<layout<TYPE>::BYTES>(super_record<TYPE>(matrix, row_tile + m, 0, supers), layout<TYPE>::BYTES,
-                                         ring->at[m]);
+    copy_first<WIDE_M>(matrix, row_tile, 0, supers, layout<TYPE>::BYTES, ring);
     float sums[WIDE_N][WIDE_M][4] = {};
     for (int super = 0; super < supers; super++)
 #pragma unroll

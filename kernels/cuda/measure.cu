@@ -1,5 +1,5 @@
-/* measure.cu: see measure.h. Four independent 16-byte loads a thread and turn, neighbours in a warp side by side: what the
- * memory gives to a kernel that does nothing else. */
+/* measure.cu: see measure.h. Four independent 16-byte loads a thread and turn, neighbours in a warp side by side: what
+ * the memory gives to a kernel that does nothing else. */
 #include "measure.h"
 
 #include "launch.cuh"

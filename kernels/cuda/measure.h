@@ -11,8 +11,8 @@ extern "C" {
 
 FR_CUDA_ARGS_BEGIN
 
-/* Reads data [bytes, a multiple of 16]; *sum is written only if all of it adds up to one number, so that nothing is left
- * out. */
+/* Reads data [bytes, a multiple of 16]; *sum is written only if all of it adds up to one number, so that nothing is
+ * left out. */
 typedef struct fr_cuda_read_args {
     const void *data;
     size_t bytes;

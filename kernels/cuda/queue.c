@@ -1,9 +1,7 @@
 /* queue.c: see queue.h.
  *
- * Easy to get wrong: the pinned block may not be written again before the copy that reads it is done
- * (two blocks take turns, each with an event); a graph holds the addresses of the device block, so the
- * graphs go when the block grows; a capture that fails must leave no capture open on the stream; and a rank
- * may not wait for commands in which it meets others before these could start theirs (start_meetings). */
+ * Easy to get wrong: the pinned block may not be written again before the copy that reads it is done (two blocks take
+ * turns, each with an event); a graph holds addresses of the device block, so the graphs go when that grows. */
 #include "queue.h"
 
 #include <sched.h>
@@ -11,52 +9,29 @@
 #include <string.h>
 
 #include "check.h"
+#include "command_list.h"
 #include "cuda_error.h"
-#include "grow.h"
-#include "log.h"
+#include "graphs.h"
+#include "meetings.h"
 
 enum {
     BLOCKS = 2,
-    FIRST_BLOCK = 4 << 20, /* bytes */
-    GRAPHS = 24,
-    GRAPH_MIN = 8,     /* commands: fewer are not worth a graph */
-    STAGED_MAX = 64,   /* arrays that are looked through for one that is there already */
+    FIRST_BLOCK = 4 << 20,  /* bytes */
+    STAGED_MAX = 64,        /* arrays that are looked through for one that is there already */
     ALIGNMENT = 256,
     COMMANDS_MAX = 1 << 16, /* before what an operation stages, the queue is then flushed */
-    NO_COMMAND = -1,
 };
-
-/* A command as it lies in the queue, with as many words of arguments as it has: what is written, hashed and compared in
- * every pass is a third of fr_cuda_command's. */
-typedef struct packed_command {
-    fr_cuda_launch launch;
-    size_t bytes; /* of args, the last word filled up with zeros */
-    uint64_t args[];
-} packed_command;
-
-enum { HEAD_WORDS = sizeof(packed_command) / sizeof(uint64_t) };
 
 typedef struct staged {
     const void *data;
     size_t bytes, at;
 } staged;
 
-/* A list of commands seen before, and its graph from the second time on. */
-typedef struct graph {
-    uint64_t hash, last_used;
-    uint64_t *commands; /* as in the queue */
-    size_t n_words;
-    cudaGraphExec_t exec; /* NULL: not captured yet */
-    int64_t captured_at;  /* with other ranks': the number of the meeting, the same on all */
-    bool cannot_be;       /* a capture failed */
-} graph;
-
 struct fr_cuda_queue {
     cudaStream_t stream;
-    uint64_t *commands; /* n of them, one behind the other (packed_command) */
-    int n, n_words, cap_words;
-    int last; /* where the last one begins; NO_COMMAND: not known */
-    int marked; /* likewise */
+    fr_cuda_command_list commands;
+    fr_cuda_graphs *graphs;
+    fr_cuda_meetings meetings;
     uint8_t *pinned[BLOCKS], *device;
     cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
     int block; /* the one being filled */
@@ -65,27 +40,7 @@ struct fr_cuda_queue {
     void *fetched;    /* [FR_CUDA_FETCH], pinned */
     staged staged[STAGED_MAX];
     int n_staged;
-    graph graphs[GRAPHS];
-    int n_graphs;
-    uint64_t clock;
-    fr_device_peers peers; /* zeros: none */
-    int64_t n_meetings, n_met; /* pushed in all; of those, started */
 };
-
-static void drop_graph(graph *g)
-{
-    if (g->exec)
-        cudaGraphExecDestroy(g->exec);
-    free(g->commands);
-    *g = (graph){0};
-}
-
-static void drop_graphs(fr_cuda_queue *q)
-{
-    for (int i = 0; i < q->n_graphs; i++)
-        drop_graph(&q->graphs[i]);
-    q->n_graphs = 0;
-}
 
 static void free_blocks(fr_cuda_queue *q)
 {
@@ -119,8 +74,9 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
     if (!q)
         return fr_no_memory();
     q->stream = stream;
-    q->last = q->marked = NO_COMMAND;
-    fr_status st = make_blocks(q, FIRST_BLOCK);
+    fr_status st = fr_cuda_graphs_open(stream, &q->graphs);
+    if (st == FR_OK)
+        st = make_blocks(q, FIRST_BLOCK);
     if (st == FR_OK)
         st = fr_cuda_status(cudaMallocHost(&q->fetched, FR_CUDA_FETCH), "pinned memory of %d bytes", FR_CUDA_FETCH);
     for (int b = 0; b < BLOCKS && st == FR_OK; b++)
@@ -141,7 +97,7 @@ void fr_cuda_queue_close(fr_cuda_queue **pq)
     if (!q)
         return;
     cudaStreamSynchronize(q->stream);
-    drop_graphs(q);
+    fr_cuda_graphs_close(&q->graphs);
     free_blocks(q);
     if (q->fetched)
         cudaFreeHost(q->fetched);
@@ -152,7 +108,7 @@ void fr_cuda_queue_close(fr_cuda_queue **pq)
         cudaEventDestroy(q->begun);
     if (q->ended)
         cudaEventDestroy(q->ended);
-    free(q->commands);
+    free(q->commands.words);
     free(q);
     *pq = NULL;
 }
@@ -171,7 +127,7 @@ static size_t class_of(size_t bytes)
 static fr_status grow_blocks(fr_cuda_queue *q, size_t bytes)
 {
     FR_TRY(fr_cuda_queue_wait(q));
-    drop_graphs(q);
+    fr_cuda_graphs_forget(q->graphs);
     free_blocks(q);
     return make_blocks(q, class_of(bytes));
 }
@@ -186,7 +142,7 @@ fr_status fr_cuda_queue_room(fr_cuda_queue *q, const size_t *bytes, int n)
     q->used = q->committed; /* without what an operation that failed had staged */
     while (q->n_staged > 0 && q->staged[q->n_staged - 1].at >= q->used)
         q->n_staged--;
-    if (q->used + size > q->block_bytes || q->n >= COMMANDS_MAX) {
+    if (q->used + size > q->block_bytes || q->commands.n >= COMMANDS_MAX) {
         FR_TRY(fr_cuda_queue_flush(q));
         if (size > q->block_bytes)
             FR_TRY(grow_blocks(q, size));
@@ -228,270 +184,45 @@ fr_status fr_cuda_queue_stage(fr_cuda_queue *q, const void *data, size_t bytes, 
 
 /* ---- commands */
 
-static size_t words_of(size_t bytes)
-{
-    return (bytes + sizeof(uint64_t) - 1) / sizeof(uint64_t);
-}
-
-static const packed_command *command_at(const uint64_t *words)
-{
-    return (const packed_command *)(const void *)words;
-}
-
-/* What lies behind a command. */
-static const uint64_t *behind(const packed_command *c)
-{
-    return c->args + words_of(c->bytes);
-}
-
-static fr_status make_room(fr_cuda_queue *q, int n_words)
-{
-    void *commands = q->commands;
-    FR_TRY(fr_grow(&commands, &q->cap_words, q->n_words + n_words, sizeof *q->commands));
-    q->commands = commands;
-    return FR_OK;
-}
-
 fr_status fr_cuda_queue_push(fr_cuda_queue *q, fr_cuda_launch launch, const void *args, size_t bytes)
 {
-    if (bytes > FR_CUDA_ARGS)
-        return fr_fail(FR_ELIMIT, "a GPU command of %zu bytes, at most %d", bytes, FR_CUDA_ARGS);
-    const int n_words = HEAD_WORDS + (int)words_of(bytes);
-    if (q->n_words + n_words > q->cap_words)
-        FR_TRY(make_room(q, n_words));
-    uint64_t *words = q->commands + q->n_words;
-    words[n_words - 1] = 0; /* what the arguments do not fill */
-    packed_command *c = (packed_command *)(void *)words;
-    c->launch = launch;
-    c->bytes = bytes;
-    memcpy(c->args, args, bytes);
-    q->last = q->n_words;
-    q->n_words += n_words;
-    q->n++;
+    FR_TRY(fr_cuda_command_list_push(&q->commands, launch, args, bytes));
     q->committed = q->used;
     return FR_OK;
 }
 
 void fr_cuda_queue_note_meeting(fr_cuda_queue *q)
 {
-    q->n_meetings++;
+    q->meetings.n_pushed++;
 }
 
 const void *fr_cuda_queue_last(const fr_cuda_queue *q, fr_cuda_launch launch)
 {
-    if (q->n == 0 || q->last == NO_COMMAND)
-        return NULL;
-    const packed_command *c = command_at(q->commands + q->last);
-    return c->launch == launch ? c->args : NULL;
+    return fr_cuda_command_list_last(&q->commands, launch);
 }
 
 void fr_cuda_queue_mark(fr_cuda_queue *q)
 {
-    q->marked = q->last;
+    fr_cuda_command_list_mark(&q->commands);
 }
 
 void *fr_cuda_queue_marked(fr_cuda_queue *q)
 {
-    return q->n == 0 || q->marked == NO_COMMAND ? NULL : ((packed_command *)(void *)(q->commands + q->marked))->args;
+    return fr_cuda_command_list_marked(&q->commands);
 }
 
 void fr_cuda_queue_drop_last(fr_cuda_queue *q)
 {
-    if (q->marked == q->last)
-        q->marked = NO_COMMAND;
-    q->n--;
-    q->n_words = q->last;
-    q->last = NO_COMMAND;
-}
-
-/* Captured, they end at the first error: a collective that came to a capture that has failed would fail, too, and with it
- * the group. */
-static fr_status launch_commands(fr_cuda_queue *q, bool captured)
-{
-    const uint64_t *at = q->commands;
-    for (int i = 0; i < q->n; i++) {
-        const packed_command *c = command_at(at);
-        c->launch(q->stream, c->args);
-        at = behind(c);
-        if (captured)
-            FR_TRY(fr_cuda_status(cudaGetLastError(), "capturing command %d of %d", i + 1, q->n));
-    }
-    return fr_cuda_status(cudaGetLastError(), "starting %d commands", q->n);
-}
-
-static fr_status run_commands(fr_cuda_queue *q)
-{
-    return launch_commands(q, false);
-}
-
-/* ---- graphs */
-
-/* A pass has hundreds of commands, and is hashed every time: each word times an odd number of its own, so that no
- * product waits for the one before. */
-static uint64_t hash_commands(const uint64_t *commands, int n)
-{
-    const uint64_t *end = commands;
-    for (int i = 0; i < n; i++)
-        end = behind(command_at(end));
-    uint64_t hash = 0, odd = 1;
-    for (const uint64_t *word = commands; word < end; word++) {
-        hash += *word * odd;
-        odd += 2 * 0x9e3779b97f4a7c15u;
-    }
-    return hash;
-}
-
-static graph *find_graph(fr_cuda_queue *q, uint64_t hash)
-{
-    const size_t n_words = (size_t)q->n_words, bytes = n_words * sizeof *q->commands;
-    for (int i = 0; i < q->n_graphs; i++) {
-        graph *g = &q->graphs[i];
-        if (g->hash == hash && g->n_words == n_words && memcmp(g->commands, q->commands, bytes) == 0)
-            return g;
-    }
-    return NULL;
-}
-
-/* Notes that these commands were seen, in place of those that were not for the longest time. */
-static fr_status note_commands(fr_cuda_queue *q, uint64_t hash)
-{
-    const size_t n_words = (size_t)q->n_words, bytes = n_words * sizeof *q->commands;
-    graph *g = &q->graphs[q->n_graphs < GRAPHS ? q->n_graphs : 0];
-    for (int i = 0; i < q->n_graphs && q->n_graphs == GRAPHS; i++)
-        if (q->graphs[i].last_used < g->last_used)
-            g = &q->graphs[i];
-    uint64_t *copy = malloc(bytes);
-    if (!copy)
-        return fr_no_memory();
-    memcpy(copy, q->commands, bytes);
-    if (q->n_graphs < GRAPHS)
-        q->n_graphs++;
-    drop_graph(g);
-    *g = (graph){.hash = hash, .last_used = q->clock, .commands = copy, .n_words = n_words};
-    return FR_OK;
-}
-
-/* The graph of the commands at hand. NULL: they are few, or seen for the first time, or cannot be captured. */
-static fr_status look_up_graph(fr_cuda_queue *q, graph **out)
-{
-    *out = NULL;
-    if (q->n < GRAPH_MIN)
-        return FR_OK;
-    const uint64_t hash = hash_commands(q->commands, q->n);
-    graph *g = find_graph(q, hash);
-    q->clock++;
-    if (!g)
-        return note_commands(q, hash);
-    g->last_used = q->clock;
-    *out = g->cannot_be ? NULL : g;
-    return FR_OK;
-}
-
-static fr_status record(fr_cuda_queue *q, graph *g)
-{
-    cudaGraph_t captured = NULL;
-    FR_TRY_CUDA(cudaStreamBeginCapture(q->stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
-    fr_status st = launch_commands(q, true);
-    fr_status ended = fr_cuda_status(cudaStreamEndCapture(q->stream, &captured), "capturing a graph");
-    if (st == FR_OK)
-        st = ended;
-    if (st == FR_OK)
-        st = fr_cuda_status(cudaGraphInstantiate(&g->exec, captured, 0), "a graph of %d commands", q->n);
-    if (captured)
-        cudaGraphDestroy(captured);
-    return st;
-}
-
-static void forget_capture(graph *g)
-{
-    if (g->exec)
-        cudaGraphExecDestroy(g->exec);
-    g->exec = NULL;
-}
-
-/* A graph only saves time: without one the commands are started one by one. */
-static void capture(fr_cuda_queue *q, graph *g)
-{
-    forget_capture(g);
-    if (record(q, g) == FR_OK)
-        return;
-    fr_log(FR_LOG_WARN, "passes of %d commands are started without a graph: %s", q->n, fr_cause());
-    g->cannot_be = true;
-}
-
-static fr_status launch(fr_cuda_queue *q, const graph *g)
-{
-    if (!g->exec)
-        return run_commands(q);
-    return fr_cuda_status(cudaGraphLaunch(g->exec, q->stream), "a graph of %d commands", q->n);
-}
-
-/* ---- meetings */
-
-/* What ranks compare: how many meetings they have pushed, and what they have of the commands at hand. */
-enum { AT, HAS };
-enum { NOTHING = -1, NOT_CAPTURED = 0 }; /* HAS; else captured_at */
-
-typedef struct comparison {
-    int64_t mine[2], least[2], greatest[2];
-} comparison;
-
-static fr_status compare(fr_cuda_queue *q, int64_t has, comparison *c)
-{
-    *c = (comparison){.mine = {[AT] = q->n_meetings, [HAS] = has}};
-    return q->peers.compare(q->peers.ctx, c->mine, c->least, c->greatest);
-}
-
-/* Some ranks are at more meetings than others: a block of commands was full, or memory had to grow. None has a graph for
- * that. Those who are ahead compare again until the others have come up with them: these may have to wait for the GPUs
- * where they are, and so need ours to start, but not to know more of us. */
-static fr_status start_apart(fr_cuda_queue *q, comparison *c)
-{
-    FR_TRY(run_commands(q));
-    while (c->mine[AT] > c->least[AT])
-        FR_TRY(compare(q, NOTHING, c));
-    return FR_OK;
-}
-
-/* All ranks come here with the same number of meetings. */
-static fr_status capture_together(fr_cuda_queue *q, graph *g)
-{
-    comparison c;
-    capture(q, g);
-    FR_TRY(compare(q, g->cannot_be ? NOTHING : q->n_meetings, &c));
-    g->captured_at = q->n_meetings;
-    if (c.least[HAS] == NOTHING) {
-        forget_capture(g);
-        g->cannot_be = true;
-    }
-    return launch(q, g);
-}
-
-static fr_status start_meetings(fr_cuda_queue *q, graph *g)
-{
-    comparison c;
-    FR_TRY(compare(q, !g ? NOTHING : g->exec ? g->captured_at : NOT_CAPTURED, &c));
-    q->n_met = q->n_meetings;
-    if (c.least[AT] != c.greatest[AT])
-        return start_apart(q, &c);
-    if (c.least[HAS] == NOTHING)
-        return run_commands(q);
-    if (c.least[HAS] == NOT_CAPTURED || c.least[HAS] != c.greatest[HAS])
-        return capture_together(q, g);
-    return launch(q, g);
+    fr_cuda_command_list_drop_last(&q->commands);
 }
 
 static fr_status start_commands(fr_cuda_queue *q)
 {
-    graph *g = NULL;
-    FR_TRY(look_up_graph(q, &g));
-    if (q->peers.compare && q->n_meetings > q->n_met)
-        return start_meetings(q, g);
-    if (!g)
-        return run_commands(q);
-    if (!g->exec)
-        capture(q, g);
-    return launch(q, g);
+    fr_cuda_graph *g = NULL;
+    FR_TRY(fr_cuda_graphs_find(q->graphs, &q->commands, &g));
+    if (fr_cuda_meetings_are_due(&q->meetings))
+        return fr_cuda_meetings_start(&q->meetings, q->graphs, g, &q->commands);
+    return fr_cuda_graphs_start(q->graphs, g, &q->commands);
 }
 
 static fr_status send_block(fr_cuda_queue *q)
@@ -515,11 +246,11 @@ static fr_status start(fr_cuda_queue *q)
 
 fr_status fr_cuda_queue_flush(fr_cuda_queue *q)
 {
-    if (q->n == 0)
+    if (q->commands.n == 0)
         return FR_OK;
     fr_status st = start(q);
-    q->n = q->n_words = q->n_staged = 0;
-    q->last = q->marked = NO_COMMAND;
+    fr_cuda_command_list_clear(&q->commands);
+    q->n_staged = 0;
     q->used = q->committed = 0;
     return st;
 }
@@ -535,17 +266,18 @@ fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out)
 
 void fr_cuda_queue_set_peers(fr_cuda_queue *q, const fr_device_peers *peers)
 {
-    drop_graphs(q);
-    q->peers = peers ? *peers : (fr_device_peers){0};
+    fr_cuda_graphs_forget(q->graphs);
+    q->meetings.peers = peers ? *peers : (fr_device_peers){0};
 }
 
 /* Until the event, or with NULL all of the stream, is done. A pass takes milliseconds: giving the core away between two
  * looks is enough. */
 static fr_status wait_for(fr_cuda_queue *q, cudaEvent_t event)
 {
+    const fr_device_peers *peers = &q->meetings.peers;
     for (;;) {
-        if (q->peers.check)
-            FR_TRY(q->peers.check(q->peers.ctx));
+        if (peers->check)
+            FR_TRY(peers->check(peers->ctx));
         cudaError_t e = event ? cudaEventQuery(event) : cudaStreamQuery(q->stream);
         if (e != cudaErrorNotReady)
             return fr_cuda_status(e, "a pass");
@@ -570,7 +302,7 @@ typedef struct fetch_args {
 static void run_fetch(cudaStream_t stream, const void *args)
 {
     const fetch_args *a = args;
-    /* As of a kernel, run_commands() is told what went wrong. */
+    /* As of a kernel, fr_cuda_command_list_run() is told what went wrong. */
     (void)cudaMemcpyAsync(a->to, a->from, a->bytes, cudaMemcpyDeviceToHost, stream);
 }
 

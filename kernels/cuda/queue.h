@@ -8,9 +8,7 @@
  * from pass to pass is in the staged block, where arrays of one size class lie at the same place if they
  * are staged in the same order. One thread uses a queue at a time.
  *
- * Where ranks meet in their commands (NCCL's collectives), those must be in graphs on all ranks or on none, and recorded
- * together. But each rank sees passes of its own shape (heads, tokens it holds, blocks that fill up), so the ranks compare
- * what they have before they start such commands: one exchange between the hosts a pass. */
+ * The graphs are graphs.h's; commands in which ranks meet are started as meetings.h says. */
 #ifndef FR_CUDA_QUEUE_H
 #define FR_CUDA_QUEUE_H
 
@@ -27,8 +25,8 @@ fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out);
 /* Waits for the stream. NULL is fine. */
 void fr_cuda_queue_close(fr_cuda_queue **q);
 
-/* Before the first of an operation's staged arrays: there will be room for arrays of these sizes, and nothing is flushed
- * until the operation has pushed. */
+/* Before the first of an operation's staged arrays: there will be room for arrays of these sizes, and nothing is
+ * flushed until the operation has pushed. */
 fr_status fr_cuda_queue_room(fr_cuda_queue *q, const size_t *bytes, int n);
 /* Room for `bytes` that the caller fills through *host_out before the next call; the commands of this
  * pass read them at *device_out (256-byte aligned). */

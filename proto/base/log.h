@@ -4,7 +4,7 @@
 
 typedef enum { FR_LOG_ERROR, FR_LOG_WARN, FR_LOG_INFO, FR_LOG_DEBUG } fr_log_level;
 
-/* Sets the line prefix (copied, cut at 63 bytes) and the least important level still written. Call once, before threads. */
+/* Sets the line prefix (copied, cut at 63 bytes) and the least important level written. Call once, before threads. */
 void fr_log_open(const char *prefix, fr_log_level level);
 
 void fr_log(fr_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -74,6 +74,11 @@ bad "--draft-weights: a group of role target" "$BIN/forerun-worker" --model "$TI
 bad --text "$F" model vocab "$TINY_TARGET"
 bad backend "$F" solve --backend nonsense x
 bad "ranks work" "$F" solve --ranks 17 x
+# Told before any rank starts: no mpirun is found here.
+mkdir "$T/no-mpirun"
+ln -s "$(command -v wc)" "$(command -v grep)" "$(command -v cat)" "$(command -v cut)" "$(command -v basename)" "$T/no-mpirun/"
+PATH=$T/no-mpirun bad "ranks work" "$F" solve --ranks 17 x
+PATH=$T/no-mpirun bad "ranks work" "$F" model perf --ranks 17 "$TINY_TARGET"
 bad UTF-8 "$F" solve $'ab\xff'
 bad empty "$F" solve ""
 bad problem "$F" solve

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `forerun up` runs a cluster as configured and restarts a group that is killed; `forerun down` ends all of it.
+# `forerun up` runs a cluster as configured and restarts a group that is killed, or hangs; `forerun down` ends all of it.
 LIMIT=120
 . "$(dirname "$0")/lib.sh"
 
@@ -8,6 +8,8 @@ cat >"$T/cluster.ini" <<END
 [cluster]
 bind = $EP
 run_dir = $T/run
+heartbeat_ms = 200
+dead_after_ms = $((600 * SLOW))
 
 [coordinator]
 draft = $TINY_DRAFT
@@ -33,6 +35,14 @@ wait_for 10 "the death to be seen" eval '! kill -0 $victim'
 wait_for 40 "the group to come back" came_back
 got=$(solve --policy token "$(question 4)" | json text)
 [ "$got" = "$want" ] || fail "the text differs after the restart: $got, want $want"
+
+victim=$(worker)
+kill -STOP "$victim"
+wait_for 60 "the hang to be seen" eval '! kill -0 $victim'
+wait_for 40 "the group to come back" came_back
+grep -q "target runs, but its group has been gone" "$T/up.log" || fail "the log does not tell of the hang"
+got=$(solve --policy token "$(question 4)" | json text)
+[ "$got" = "$want" ] || fail "the text differs after the hang: $got, want $want"
 
 "$BIN/forerun" down "$T/cluster.ini" || fail "down"
 gone() { [ -z "$(leftovers)" ]; }

@@ -46,8 +46,8 @@ fake_cuda_counts fake_cuda_count(void);
 int fake_cuda_all_freed(void);
 /* Knobs back to their defaults (the order to the environment's), counts since the start to 0. What is alive stays. */
 void fake_cuda_reset(void);
-/* Every kernel run since the start, by name, with how often, and "awaits" if it awaited the one before: a line each. Also written when the program
- * ends, to the file that the environment's FAKE_CUDA_KERNELS names. */
+/* Every kernel run since the start, by name, with how often, and "awaits" if it awaited the one before: a line each.
+ * Also written when the program ends, to the file that the environment's FAKE_CUDA_KERNELS names. */
 void fake_cuda_print_kernels(FILE *out);
 
 /* Order of blocks, of warps in a block and of lanes in a warp, between two barriers; shuffled: another

@@ -1,6 +1,7 @@
-/* bench_ops.c: what each operation of a layer takes on a GPU, by itself, and a whole layer: microseconds on the device in a
- * replayed graph of many, and how much of its weights, keys or values that is a second. One JSON object a line. Weights and layers of the
- * cache take turns, so that the L2 cache holds none of what is read next. A step of tests/gpu/run; exits 77 without a GPU.
+/* bench_ops.c: what each operation of a layer takes on a GPU, by itself, and a whole layer: microseconds on the device
+ * in a replayed graph of many, and how much of its weights, keys or values that is a second. One JSON object a line.
+ * Weights and layers of the cache take turns, so that the L2 cache holds none of what is read next. A step of
+ * tests/gpu/run; exits 77 without a GPU.
  *
  *     bench_ops [BACKEND [WHAT]]   only operations whose names begin with WHAT */
 #include <stdio.h>
@@ -78,8 +79,8 @@ static fr_status make_floats(bench *b, size_t n, float **out)
     return FR_OK;
 }
 
-/* Values of both signs around 2^-4 in every two bytes, which is well-behaved data for BF16; of other types the bits are as
- * good as any, since only the time counts. */
+/* Values of both signs around 2^-4 in every two bytes, which is well-behaved data for BF16; of other types the bits are
+ * as good as any, since only the time counts. */
 static void fill(uint16_t *data, size_t n)
 {
     uint32_t state = 1;
@@ -126,9 +127,10 @@ static void free_weights(bench *b)
 
 static fr_status make_caches(bench *b, int positions)
 {
-    const size_t bytes = ((size_t)(positions + MOST_ROWS) / FR_PAGE + 1) * FR_PAGE * (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
+    const size_t position_bytes = (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
+    const size_t bytes = ((size_t)(positions + MOST_ROWS) / FR_PAGE + 1) * FR_PAGE * position_bytes;
     b->positions = positions;
-    b->bytes = 2 * (size_t)positions * (size_t)b->s.kv_heads * (size_t)b->s.head_dim * 2;
+    b->bytes = 2 * (size_t)positions * position_bytes;
     b->turns = (int)(TURN_BYTES / b->bytes) + 2;
     b->turns = b->turns > TURNS_MAX ? TURNS_MAX : b->turns;
     for (int t = 0; t < b->turns; t++) {

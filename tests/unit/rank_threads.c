@@ -69,3 +69,9 @@ void rank_thread_ended(const rank_thread *r, fr_status st, const char *cause)
     if (r->st != st || !strstr(r->cause, cause))
         fail_msg("rank %d: status %d, \"%s\"; want %d, \"%s\"", r->options.rank, r->st, r->cause, st, cause);
 }
+
+void rank_threads_ended(const rank_thread *ranks, int n, fr_status st, const char *cause)
+{
+    for (int i = 0; i < n; i++)
+        rank_thread_ended(&ranks[i], st, cause);
+}

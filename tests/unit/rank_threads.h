@@ -1,5 +1,5 @@
-/* rank_threads.h: the ranks of a group as threads of the test, each with its end of a communicator over Forerun's own link
- * (comm_link.h). cmocka's checks work in the test's own thread only, so each rank leaves what became of it. */
+/* rank_threads.h: the ranks of a group as threads of the test, each with its end of a communicator over Forerun's own
+ * link (comm_link.h). cmocka's checks work in the test's own thread only, so each rank leaves what became of it. */
 #ifndef RANK_THREADS_H
 #define RANK_THREADS_H
 
@@ -29,5 +29,7 @@ void rank_threads_set_up(rank_thread *ranks, int n, int size, fr_status (*act)(r
 void rank_threads_run(rank_thread *ranks, int n);
 /* Checks how a rank ended; the cause has to contain `cause`. */
 void rank_thread_ended(const rank_thread *r, fr_status st, const char *cause);
+/* How all of them did: the same way. */
+void rank_threads_ended(const rank_thread *ranks, int n, fr_status st, const char *cause);
 
 #endif

@@ -1,5 +1,5 @@
-/* stream_device.h: as much of a GPU backend as communicators over it need: memory, copies, add, and work that waits in a
- * list until the host does, then runs on a stream: at once, or as a recorded graph that can be replayed. */
+/* stream_device.h: as much of a GPU backend as communicators over it need: memory, copies, add, and work that waits in
+ * a list until the host does, then runs on a stream: at once, or as a recorded graph that can be replayed. */
 #ifndef STREAM_DEVICE_H
 #define STREAM_DEVICE_H
 

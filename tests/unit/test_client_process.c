@@ -254,12 +254,47 @@ static void test_supervisor(void **state)
     assert_null(s.members);
 }
 
+/* A group that served and is gone for long is ended and started again; one that has not served yet, or of which nobody
+ * knows anything for a while, is not. */
+static void test_silent_group(void **state)
+{
+    (void)state;
+    const int silent_ms = 200;
+    fr_supervisor s = {.settled = 1};
+    add(&s, "first", "exec sleep 63");
+    add(&s, "group", "exec sleep 63");
+    assert_int_equal(fr_supervisor_start(&s, 0), FR_OK);
+    assert_int_equal(fr_supervisor_start(&s, 1), FR_OK);
+    const pid_t pid = s.members[1].process.pid;
+
+    for (int i = 0; i < 2; i++, fr_sleep_ms(2 * silent_ms)) /* it may still load its model */
+        assert_int_equal(fr_supervisor_note(&s, "group", 0, silent_ms), FR_OK);
+    assert_int_equal(s.members[1].process.pid, pid);
+
+    assert_int_equal(fr_supervisor_note(&s, "group", 1, silent_ms), FR_OK);
+    assert_int_equal(fr_supervisor_note(&s, "group", 0, silent_ms), FR_OK);
+    fr_sleep_ms(2 * silent_ms);
+    fr_supervisor_note_nothing(&s);
+    assert_int_equal(fr_supervisor_note(&s, "group", 0, silent_ms), FR_OK);
+    assert_int_equal(s.members[1].process.pid, pid);
+
+    fr_sleep_ms(2 * silent_ms);
+    assert_int_equal(fr_supervisor_note(&s, "group", 0, silent_ms), FR_OK);
+    assert_int_equal(s.members[1].process.pid, 0);
+    assert_int_equal(tick_until(&s, 2 * FR_BACKOFF_FIRST_MS), FR_OK);
+    assert_true(fr_process_running(&s.members[1].process));
+    assert_int_not_equal(s.members[1].process.pid, pid);
+    assert_int_equal(fr_supervisor_note(&s, "nobody", 0, silent_ms), FR_OK);
+    fr_supervisor_stop(&s, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exit_codes),  cmocka_unit_test(test_not_there),
         cmocka_unit_test(test_stop),        cmocka_unit_test(test_parent_killed),
         cmocka_unit_test(test_first_error), cmocka_unit_test(test_supervisor),
+        cmocka_unit_test(test_silent_group),
     };
     return cmocka_run_group_tests_name("client_process", tests, make_dir, remove_dir);
 }

@@ -1,6 +1,6 @@
 /* test_comm_nccl.c: sums over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): their order to the bit, recorded and
- * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of the
- * one that noticed, and nothing leaks. */
+ * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of
+ * the one that noticed, and nothing leaks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,8 +15,8 @@
 #include "clock.h"
 #include "comm_device.h"
 #include "fake_cuda.h"
+#include "gpu_ranks.h"
 #include "nccl.h"
-#include "rank_threads.h"
 #include "rng.h"
 #include "stream_device.h"
 
@@ -43,20 +43,10 @@ static fr_status act(rank_thread *r)
     return st;
 }
 
-static void run(const plan *p, rank_thread *ranks, int n)
-{
-    rank_threads_set_up(ranks, n, n, act);
-    for (int i = 0; i < n; i++)
-        ranks[i].input = p;
-    rank_threads_run(ranks, n);
-    assert_true(fake_cuda_all_freed());
-}
-
 static int set_up(void **state)
 {
     (void)state;
-    fake_cuda_reset();
-    fake_cuda_set_devices(MOST_RANKS);
+    gpu_ranks_reset(MOST_RANKS);
     return 0;
 }
 
@@ -136,14 +126,10 @@ static void test_sums_in_rank_order(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true}, .use = sum_in_order};
     for (int n = 1; n <= MOST_RANKS; n++) {
-        rank_thread ranks[MOST_RANKS];
-        run(&p, ranks, n);
-        for (int i = 0; i < n; i++)
-            rank_thread_ended(&ranks[i], FR_OK, "");
+        gpu_ranks_reset(MOST_RANKS);
+        gpu_ranks_run_well(n, act, &p);
         assert_int_equal(fake_cuda_count().captures, n * N_SIZES);
         assert_int_equal(fake_cuda_count().graph_launches, 2 * n * N_SIZES);
-        fake_cuda_reset();
-        fake_cuda_set_devices(MOST_RANKS);
     }
 }
 
@@ -152,10 +138,8 @@ static void test_sums_as_nccl_likes(void **state)
     (void)state;
     const plan p = {.use = sum_in_any_order}, strict = {.use = sum_in_order};
     rank_thread ranks[3];
-    run(&p, ranks, 3);
-    for (int i = 0; i < 3; i++)
-        rank_thread_ended(&ranks[i], FR_OK, "");
-    run(&strict, ranks, 3); /* the order shows */
+    gpu_ranks_run_well(3, act, &p);
+    gpu_ranks_run(ranks, 3, act, &strict); /* the order shows */
     rank_thread_ended(&ranks[0], FR_EMISMATCH, "want");
 }
 
@@ -183,12 +167,8 @@ static void test_room_for_the_largest(void **state)
 {
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST}, .use = sum_in_reserved};
-    for (int n = 2; n <= MOST_RANKS; n++) {
-        rank_thread ranks[MOST_RANKS];
-        run(&p, ranks, n);
-        for (int i = 0; i < n; i++)
-            rank_thread_ended(&ranks[i], FR_OK, "");
-    }
+    for (int n = 2; n <= MOST_RANKS; n++)
+        gpu_ranks_run_well(n, act, &p);
 }
 
 /* What is in host memory goes through the communicator below, and its limits hold. */
@@ -211,10 +191,7 @@ static void test_passes_on(void **state)
 {
     (void)state;
     const plan p = {.options = {.batch_invariant = true}, .use = pass_on};
-    rank_thread ranks[2];
-    run(&p, ranks, 2);
-    for (int i = 0; i < 2; i++)
-        rank_thread_ended(&ranks[i], FR_OK, "");
+    gpu_ranks_run_well(2, act, &p);
 }
 
 /* ---- failures */
@@ -245,7 +222,7 @@ static void test_stalled_rank(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = sum_without_2};
     rank_thread ranks[3];
-    run(&p, ranks, 3);
+    gpu_ranks_run(ranks, 3, act, &p);
     for (int i = 0; i < 2; i++) {
         rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 did not end in 300 ms");
         rank_thread_ended(&ranks[i], FR_EPEER, "; no word from rank 2");
@@ -266,9 +243,8 @@ static void test_stalled_stream(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
     rank_thread ranks[3];
-    run(&p, ranks, 3);
-    for (int i = 0; i < 3; i++)
-        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 did not end in 300 ms; every rank is still there");
+    gpu_ranks_run(ranks, 3, act, &p);
+    rank_threads_ended(ranks, 3, FR_EPEER, "sum 1 did not end in 300 ms; every rank is still there");
 }
 
 /* NCCL of one rank says that it lost another; the others, whose waits are long, hear it from there. */
@@ -285,9 +261,8 @@ static void test_remote_error(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = lose_in_1};
     rank_thread ranks[3];
-    run(&p, ranks, 3);
-    for (int i = 0; i < 3; i++)
-        rank_thread_ended(&ranks[i], FR_EPEER, "rank 1: NCCL: a sum failed: remote process exited");
+    gpu_ranks_run(ranks, 3, act, &p);
+    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: NCCL: a sum failed: remote process exited");
 }
 
 static fr_status fail_in_0(rank_thread *r, fr_comm *c, fr_device *dev)
@@ -305,7 +280,7 @@ static void test_failing_launch(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = fail_in_0};
     rank_thread ranks[3];
-    run(&p, ranks, 3);
+    gpu_ranks_run(ranks, 3, act, &p);
     for (int i = 0; i < 3; i++) {
         rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: NCCL: a sum failed: ");
         rank_thread_ended(&ranks[i], FR_EPEER, "; every rank is still there");
@@ -327,21 +302,12 @@ static void test_failing_init(void **state)
     for (int call = 0; call < 2; call++) {
         rank_thread ranks[3];
         fake_cuda_fail(calls[call], 1, ncclSystemError);
-        run(&p, ranks, 3);
-        for (int i = 0; i < 3; i++)
-            rank_thread_ended(&ranks[i], FR_EPEER, causes[call]);
+        gpu_ranks_run(ranks, 3, act, &p);
+        rank_threads_ended(ranks, 3, FR_EPEER, causes[call]);
     }
 }
 
 /* ---- which communicator */
-
-static _Thread_local bool is_missing; /* NCCL, on the machine of the rank that this thread is */
-
-fr_status __wrap_fr_nccl_open(void);
-fr_status __wrap_fr_nccl_open(void)
-{
-    return is_missing ? fr_fail(FR_EUNAVAILABLE, "NCCL: libnccl.so.2 is missing") : FR_OK;
-}
 
 static fr_status choose(rank_thread *r)
 {
@@ -349,7 +315,7 @@ static fr_status choose(rank_thread *r)
     fr_comm *c = NULL;
     char names[128] = "";
     const int *without = r->input; /* the rank without NCCL, NULL: none */
-    is_missing = without && r->options.rank == *without;
+    gpu_rank_is_without_nccl(without && r->options.rank == *without);
     const fr_comm_device_options options[] = {{.batch_invariant = true}, {.share_gpu = true}};
     FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
     for (int i = 0; i < 2; i++) {
@@ -371,11 +337,8 @@ static void test_choice(void **state)
     static const char *const want[] = {"none none none", "nccl staged none"};
     for (int n = 1; n <= 2; n++) {
         rank_thread ranks[2];
-        rank_threads_set_up(ranks, n, n, choose);
-        rank_threads_run(ranks, n);
-        for (int i = 0; i < n; i++)
-            rank_thread_ended(&ranks[i], FR_ECANCELLED, want[n - 1]);
-        assert_true(fake_cuda_all_freed());
+        gpu_ranks_run(ranks, n, choose, NULL);
+        rank_threads_ended(ranks, n, FR_ECANCELLED, want[n - 1]);
     }
 }
 
@@ -385,13 +348,8 @@ static void test_choice_without_nccl(void **state)
     (void)state;
     for (int without = 0; without < 3; without++) {
         rank_thread ranks[3];
-        rank_threads_set_up(ranks, 3, 3, choose);
-        for (int i = 0; i < 3; i++)
-            ranks[i].input = &without;
-        rank_threads_run(ranks, 3);
-        for (int i = 0; i < 3; i++)
-            rank_thread_ended(&ranks[i], FR_ECANCELLED, "staged staged none");
-        assert_true(fake_cuda_all_freed());
+        gpu_ranks_run(ranks, 3, choose, &without);
+        rank_threads_ended(ranks, 3, FR_ECANCELLED, "staged staged none");
     }
 }
 

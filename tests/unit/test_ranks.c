@@ -1,6 +1,6 @@
 /* test_ranks.c: groups over Forerun's own link that do not go well: ranks that are missing, silent, gone, doubled or at
- * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank. What
- * goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
+ * another exchange. Each time every rank that is still there has to end in time with one cause, which names the rank.
+ * What goes well is tested by the communicators' suite. Ranks are threads here, over tcp. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,8 +33,7 @@ static void test_missing(void **state)
     m[0].options.connect_ms = SHORT_MS;
     m[2].options.rank = 3;
     rank_threads_run(m, 3);
-    for (int i = 0; i < 3; i++)
-        rank_thread_ended(&m[i], FR_EPEER, "no word from rank 2 in 300 ms");
+    rank_threads_ended(m, 3, FR_EPEER, "no word from rank 2 in 300 ms");
 }
 
 static void test_silent(void **state)
@@ -164,8 +163,7 @@ static void test_whole(void **state)
     rank_thread m[2];
     rank_threads_set_up(m, 2, 2, another_comes);
     rank_threads_run(m, 2);
-    for (int i = 0; i < 2; i++)
-        rank_thread_ended(&m[i], FR_OK, "");
+    rank_threads_ended(m, 2, FR_OK, "");
 }
 
 static void test_bad_options(void **state)

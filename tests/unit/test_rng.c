@@ -46,8 +46,8 @@ static void test_log(void **state)
     assert_true(fr_log_inline(1) == 0);
 }
 
-/* Every 997th noise there is: near the library's, and their bits add up to what they always did, so that no compiler and
- * no edit changes what was sampled before. */
+/* Every 997th noise there is: near the library's, and their bits add up to what they always did, so that no compiler
+ * and no edit changes what was sampled before. */
 static void test_gumbel(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 /* test_session.c: the engine's door on the embedded pair, one rank, over every backend of this machine. What strict
- * speculation rests on: a row's answer is the same bits by prefill, by decode, beside other sequences, after a fork or a
- * cut, and in a branch. */
+ * speculation rests on: a row's answer is the same bits by prefill, by decode, beside other sequences, after a fork or
+ * a cut, and in a branch. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,10 +2,10 @@
  * communicator, which carries all else; both are borrowed by the session, which closes only what it opened here. The
  * table is comm.h's.
  *
- *   staged   through host memory, over any backend and any host communicator: ranks that share a GPU, which NCCL refuses,
- *            and groups of which a rank has no NCCL.
- *   nccl     on the device's stream, one GPU a rank. A rank that is lost is noticed by a time-out or by NCCL; then every
- *            rank gives the group up, and the cause tells who noticed what and which ranks were not heard of any more.
+ *   staged   through host memory, over any backend and any host communicator: ranks that share a GPU, which NCCL
+ *            refuses, and groups of which a rank has no NCCL.
+ *   nccl     on the device's stream, one GPU a rank. A rank that is lost is noticed by a time-out or by NCCL; then
+ *            every rank gives the group up, and the cause tells who noticed what and which ranks were no more heard of.
  *
  * Collective: all ranks call, with equal options, and when one fails all do. */
 #ifndef FR_COMM_DEVICE_H

@@ -1,31 +1,31 @@
 /* comm_nccl.c: sums on the GPU's stream through NCCL; the only file that sees nccl.h.
  *
- * Sums. ncclAllReduce picks its algorithm, hence its order of additions, by the size of the message, and a row's sum would
- * depend on what else is in the batch. So unless batch_invariant is off the values only travel by NCCL and are added by
- * the backend, always ((r0 + r1) + r2)..., to the same bits as comm_mpi's:
+ * Sums. ncclAllReduce picks its algorithm, hence its order of additions, by the size of the message, and a row's sum
+ * would depend on what else is in the batch. So unless batch_invariant is off the values only travel by NCCL and are
+ * added by the backend, always ((r0 + r1) + r2)..., to the same bits as comm_mpi's:
  *   small messages, 2 ranks   all-gather, each adds all;
  *   large messages            each rank adds its piece for all (all to all), then the pieces are brought to everyone.
  * What that costs beside ncclAllReduce: size - 1 small kernels a sum, and for small messages size / 2 times the bytes.
  *
- * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed, on all ranks or on none
- * (NCCL User Guide, "Using NCCL with CUDA Graphs"): the devices see to that through compare(). Scratch grows only after a
- * sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum is known
- * at opening, it does not grow later.
+ * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed, on all ranks or on
+ * none (NCCL User Guide, "Using NCCL with CUDA Graphs"): the devices see to that through compare(). Scratch grows only
+ * after a sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum
+ * is known at opening, it does not grow later.
  *
- * What is in host memory, plans and answers, stays with the host communicator: a collective that waits in the GPU's queue
- * for the next plan would keep an idle GPU busy.
+ * What is in host memory, plans and answers, stays with the host communicator: a collective that waits in the GPU's
+ * queue for the next plan would keep an idle GPU busy.
  *
- * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began. A
- * sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while the
- * host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when the
- * host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort, which
- * lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the cause names
- * those not heard of.
+ * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began.
+ * A sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
+ * the host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when
+ * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort,
+ * which lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the
+ * cause names those not heard of.
  *
- * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call looks
- * there first, also those that are only passed on: an answer must not travel when its sums did not. ncclCommDestroy and
- * ncclCommAbort wait until no recorded pass holds the communicator: the device must have forgotten them by then
- * (set_peers). */
+ * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
+ * looks there first, also those that are only passed on: an answer must not travel when its sums did not.
+ * ncclCommDestroy and ncclCommAbort wait until no recorded pass holds the communicator: the device must have forgotten
+ * them by then (set_peers). */
 #include "comm_device.h"
 
 #include <nccl.h>
@@ -292,7 +292,7 @@ static void exchange(const sum_args *a, void *stream, transfer (*with)(const sum
     note(m, rc != ncclSuccess ? rc : end);
 }
 
-/* The rank's part of each piece goes to its owner, and its own piece comes from everyone, rank r's to parts + r * size. */
+/* The rank's part of each piece goes to its owner, its own piece comes from everyone, rank r's to parts + r * size. */
 static transfer scattered(const sum_args *a, pieces p, int rank)
 {
     return (transfer){a->x + piece_at(p, rank), piece_len(p, rank), a->parts + (size_t)rank * p.size,
@@ -343,8 +343,8 @@ static fr_status add(nccl_comm *m, float *x, const float *y, size_t n)
     return n > 0 ? m->over.ops->add(m->over.dev, x, y, 1, (int)n) : FR_OK;
 }
 
-/* x := ((r0 + r1) + r2)... of the parts, where this rank's part is x itself: what comes before it is summed up in part 0,
- * then x joins, then what comes after. A sum of two does not depend on which is first. */
+/* x := ((r0 + r1) + r2)... of the parts, where this rank's part is x itself: what comes before it is summed up in part
+ * 0, then x joins, then what comes after. A sum of two does not depend on which is first. */
 static fr_status add_all(nccl_comm *m, float *x, size_t n)
 {
     const int rank = m->over.base.rank;
@@ -430,8 +430,8 @@ static fr_status share_id(const nccl_comm *m, ncclUniqueId *id)
     return host->ops->broadcast(host, id, sizeof *id);
 }
 
-/* A rank that fails lets the others wait in vain: so they agree on real errors first, and only then on the time-outs that
- * came of them. */
+/* A rank that fails lets the others wait in vain: so they agree on real errors first, and only then on the time-outs
+ * that came of them. */
 static fr_status connect_ranks(nccl_comm *m)
 {
     fr_comm *host = m->over.host;

@@ -11,7 +11,7 @@ typedef struct fr_comm_over {
     fr_comm *host;
     const fr_ops *ops;
     fr_device *dev;
-    fr_status (*before)(struct fr_comm_over *o); /* each call that is passed on; an error it returns ends that. NULL: none */
+    fr_status (*before)(struct fr_comm_over *o); /* each call that is passed on; its error ends that. NULL: none */
 } fr_comm_over;
 
 /* Takes the host communicator's place in the group. */

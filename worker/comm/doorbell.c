@@ -24,7 +24,7 @@ typedef struct ring {
     uint64_t key, number; /* host order: the ranks of a group are machines of one kind */
 } ring;
 
-/* Fills in the addresses of the interfaces that are up, without the loopback. None is no error: the host may be alone. */
+/* Fills in the addresses of the interfaces that are up, without the loopback. None is fine: the host may be alone. */
 static fr_status list_addresses(fr_doorbell_address *where)
 {
     struct ifaddrs *all = NULL;

@@ -16,9 +16,9 @@ typedef enum {
 /* The style of a Jinja template text (may be NULL or empty: FR_CHAT_NONE); FR_EUNSUPPORTED for an unknown family. */
 fr_status fr_chat_detect(const char *template_text, size_t n, fr_chat_style *out);
 
-/* A chat is text of two kinds: the template's own, where special tokens are meant, and contents from outside, where text
- * such as "<|im_end|>" must stay text. The parts keep them apart; to tokenise a chat, use fr_chat_tokenize_prompt() and
- * fr_chat_tokenize_probe() (tokenizer.h), which do too, rather than the joined text below. */
+/* A chat is text of two kinds: the template's own, where special tokens are meant, and contents from outside, where
+ * text such as "<|im_end|>" must stay text. The parts keep them apart; to tokenise a chat, use
+ * fr_chat_tokenize_prompt() and fr_chat_tokenize_probe() (tokenizer.h), which do too, not the joined text below. */
 typedef struct fr_text_part {
     const char *text; /* borrowed */
     size_t n;

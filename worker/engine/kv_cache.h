@@ -1,5 +1,5 @@
-/* kv_cache.h: which tokens of which sequence lie in which page. Pure bookkeeping on the leader: the pages themselves are
- * device memory on every rank (kv of forward.h), and the plan of a pass carries page numbers to them.
+/* kv_cache.h: which tokens of which sequence lie in which page. Pure bookkeeping on the leader: the pages themselves
+ * are device memory on every rank (kv of forward.h), and the plan of a pass carries page numbers to them.
  *
  * Pages of FR_PAGE positions are counted by reference. A fork shares every page it needs; whoever then appends into a
  * shared, unfinished page first gets a copy of its own (copy on write), by a copy order that the next plan carries. */

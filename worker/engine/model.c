@@ -237,8 +237,8 @@ static fr_matrix table_of(const fr_config *c, const fr_tensor *t)
                        .row_bytes = fr_dtype_row_bytes(t->dtype, c->dim)};
 }
 
-/* Every rank reads rows of the whole table, so each looks through a part of it. A head that is the same is looked through
- * as such. */
+/* Every rank reads rows of the whole table, so each looks through a part of it. A head that is the same is looked
+ * through as such. */
 static fr_status check_embedding(fr_model *m, const fr_tensor *t)
 {
     fr_range rows = m->slice.vocab;

@@ -17,7 +17,7 @@ typedef struct fr_layer {
     fr_weight *down;               /* [dim, local ff] */
 } fr_layer;
 
-/* This rank's part of a vocabulary head. Row i is token tokens[i] (ascending), or first_token + i when tokens is NULL. */
+/* This rank's part of a vocabulary head. Row i is token tokens[i] (ascending), or first_token + i if tokens is NULL. */
 typedef struct fr_head {
     fr_weight *weight;             /* [n, dim] */
     int n;

@@ -1,5 +1,5 @@
-/* model_file.h: a model file, mapped and read only: metadata and tensors. GGUF versions 2 and 3 (ggml docs/gguf.md), and
- * model folders as Hugging Face's publishers ship them (hf_folder.c), which come out under GGUF's names.
+/* model_file.h: a model file, mapped and read only: metadata and tensors. GGUF versions 2 and 3 (ggml docs/gguf.md),
+ * and model folders as Hugging Face's publishers ship them (hf_folder.c), which come out under GGUF's names.
  * Every length, offset and type in a file is checked against the file's size; files are untrusted input. */
 #ifndef FR_MODEL_FILE_H
 #define FR_MODEL_FILE_H

@@ -2,9 +2,9 @@
  * texts at hand hold: a name that occurred once will soon be written again. With them a small rough head guesses nearly
  * as well as the whole one.
  *
- * Each rank holds those of its own part of the vocabulary, up to FR_RECENT of them. All ranks see the same passes, but more
- * ranks have room for more tokens, so guesses may depend on the degree; and as what is in here depends on what ran before,
- * on that. Texts do not. */
+ * Each rank holds those of its own part of the vocabulary, up to FR_RECENT of them. All ranks see the same passes, but
+ * more ranks have room for more tokens, so guesses may depend on the degree; and as what is in here depends on what ran
+ * before, on that. Texts do not. */
 #ifndef FR_RECENT_HEAD_H
 #define FR_RECENT_HEAD_H
 
@@ -24,8 +24,8 @@ typedef struct fr_recent_head {
 /* Empty. FR_ENOMEM. */
 fr_status fr_recent_head_open(fr_recent_head *r, const fr_model *model);
 void fr_recent_head_close(fr_recent_head *r); /* a zeroed one is fine */
-/* Takes in what is new among the tokens [n] of a pass. When there is no memory for it, it is left empty: a pass must not
- * fail on one rank alone. */
+/* Takes in what is new among the tokens [n] of a pass. When there is no memory for it, it is left empty: a pass must
+ * not fail on one rank alone. */
 void fr_recent_head_note(fr_recent_head *r, const int32_t *tokens, int n);
 
 #endif

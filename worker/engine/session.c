@@ -58,11 +58,24 @@ struct fr_session {
 
 /* ---- opening */
 
+fr_status fr_session_check_ranks(const char *model_path, int n_ranks)
+{
+    fr_model_file *file = NULL;
+    fr_config shape;
+    fr_slice slice;
+    FR_TRY(fr_model_file_open(model_path, &file));
+    fr_status st = fr_config_read(file, &shape);
+    if (st == FR_OK)
+        st = fr_config_split(&shape, fr_model_file_name(file), 0, n_ranks, &slice);
+    fr_model_file_close(&file);
+    return st;
+}
+
 #define DEFAULT_MAX_ROWS 256
 #define DEFAULT_KV_POSITIONS (64 * 1024)
 
-/* Before the device is opened: its threads inherit the place, and all memory from there on, weights and KV cache too, is
- * touched first by them or this thread. Ranks that the launcher bound apart have their places already. */
+/* Before the device is opened: its threads inherit the place, and all memory from there on, weights and KV cache too,
+ * is touched first by them or this thread. Ranks that the launcher bound apart have their places already. */
 static void enter_place(fr_session *s, const fr_session_options *o)
 {
     const fr_comm *c = s->comm;
@@ -138,7 +151,8 @@ static fr_status compare_devices(fr_session *s, bool may_share, bool *shared_out
             *shared_out = true;
             if (!may_share)
                 return fr_fail(FR_EINVAL,
-                               "ranks %d and %d have the same GPU: start fewer, or let them share (--share-gpu)", other, r);
+                               "ranks %d and %d have the same GPU: start fewer, or let them share (--share-gpu)",
+                               other, r);
         }
     }
     return FR_OK;

@@ -20,18 +20,21 @@ typedef struct fr_session fr_session;
 
 typedef struct fr_session_options {
     const char *backend;  /* NULL: the fastest here (ops.h) */
-    int threads;          /* CPU threads of this rank; 0: the cores it may use, divided among the ranks that share them */
+    int threads;          /* CPU threads of this rank; 0: the cores it may use, divided among the ranks sharing them */
     int place;            /* 1: the opening thread and the session's are bound to cores of their own where that helps
                            * (cpu_place.h), until the session closes; 0: they share cores with whoever runs */
     int max_rows;         /* most rows of a pass; 0: 256 */
     int max_context;      /* positions of one sequence; 0: the model's own limit */
     int64_t kv_positions; /* cache capacity in positions, all sequences together; 0: 2 * max_context, at most 64 Ki */
-    int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h); 0: none */
+    int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h);
+                           * 0: none */
     fr_draft_weights draft_weights; /* how the matrices are held, but for the whole head (draft_weights.h) */
     bool share_gpu;       /* ranks of a host may take the same GPU, where it has fewer than ranks: their sums go through
                            * host memory */
-    int rank_timeout_ms;  /* a rank with a GPU that does not come to a sum for so long is given up (comm_device.h); 0: 30 s */
-    bool batch_dependent; /* what a GPU computes may depend on the batch, where that is faster; strict jobs want it not to */
+    int rank_timeout_ms;  /* a rank with a GPU that does not come to a sum for so long is given up
+                           * (comm_device.h); 0: 30 s */
+    bool batch_dependent; /* what a GPU computes may depend on the batch, where that is faster; strict jobs want
+                           * it not to */
 } fr_session_options;
 
 typedef struct fr_session_info {
@@ -47,8 +50,11 @@ typedef struct fr_session_info {
     double load_s;            /* seconds that opening took, on this rank */
 } fr_session_info;
 
-/* All ranks: loads this rank's slices. When one rank fails, all return its status and cause. Refuses a degree that the
- * model's heads and blocks cannot be split over, and names those that work. The communicator stays the caller's. */
+/* Without a group: FR_EINVAL for a degree that the model's heads and blocks cannot be split over, naming those that work;
+ * or what is wrong with the file. */
+fr_status fr_session_check_ranks(const char *model_path, int n_ranks);
+/* All ranks: loads this rank's slices. When one rank fails, all return its status and cause. Refuses a degree that
+ * fr_session_check_ranks() refuses. The communicator stays the caller's. */
 fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
                           fr_session **out);
 /* Leader: also releases the followers. */
@@ -56,8 +62,8 @@ void fr_session_close(fr_session **s);
 /* Followers: returns FR_OK when the leader closes. */
 fr_status fr_session_follow(fr_session *s);
 
-/* Leader: calls progress(ctx) after every layer of a pass, so that a long one can show that it gets on; it must not touch
- * the session. NULL: no more. */
+/* Leader: calls progress(ctx) after every layer of a pass, so that a long one can show that it gets on; it must not
+ * touch the session. NULL: no more. */
 void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx);
 
 const fr_session_info *fr_session_info_of(const fr_session *s);
@@ -79,9 +85,9 @@ int fr_seq_match(const fr_session *s, const int32_t *tokens, int n, int *n_share
 /* Positions that can still be cached without freeing a sequence. */
 int64_t fr_session_kv_free(const fr_session *s);
 
-/* Building a pass. A sequence is appended to at most once a pass; branches come after its append. first_row_out: the row
- * of the first token; the others follow. FR_ELIMIT when the rows, the context or the pages do not suffice: then nothing
- * was added. */
+/* Building a pass. A sequence is appended to at most once a pass; branches come after its append. first_row_out: the
+ * row of the first token; the others follow. FR_ELIMIT when the rows, the context or the pages do not suffice: then
+ * nothing was added. */
 void fr_pass_begin(fr_session *s);
 int fr_pass_room(const fr_session *s); /* rows left */
 fr_status fr_pass_append(fr_session *s, int seq, const int32_t *tokens, int n, int *first_row_out);

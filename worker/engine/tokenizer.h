@@ -61,8 +61,8 @@ fr_status fr_chat_tokenize_probe(const fr_tokenizer *t, fr_chat_style style, con
 /* The bytes of one token (borrowed; not terminated; perhaps part of a UTF-8 character). Special tokens give their text.
  * NULL and 0 for an unknown id. */
 const char *fr_token_bytes(const fr_tokenizer *t, int32_t id, size_t *n_out);
-/* Appends the bytes of ids; control tokens are left out unless keep_special. FR_EINVAL for an unknown id; then *out is as
- * before. */
+/* Appends the bytes of ids; control tokens are left out unless keep_special. FR_EINVAL for an unknown id; then *out is
+ * as before. */
 fr_status fr_detokenize(const fr_tokenizer *t, const int32_t *ids, size_t n, int keep_special, fr_buf *out);
 
 /* Bytes at the end of data that begin a UTF-8 character not yet complete (0..3): hold these back when streaming. */

@@ -1,8 +1,9 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
- * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3"); with
- * "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU backend; with
- * a moment instead, what becomes of the group when a rank fails then. All ranks run the same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the
- * others. "suite no-mpi": what a build without MPI says. */
+ * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3");
+ * with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
+ * backend; with a moment instead, what becomes of the group when a rank fails then. All ranks run the same checks in
+ * the same order; the first that fails says so and exits, and mpirun or the time-outs end the others. "suite no-mpi":
+ * what a build without MPI says. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -414,7 +415,7 @@ static void check_lost(void)
     CHECK(!c, "close leaves the pointer");
 }
 
-/* How a rank that waits learns that another gave up: in a gather, idle, or, when it waits for too long, by its own clock. */
+/* How a rank that waits learns that another gave up: in a gather, idle, or, when that takes too long, by its clock. */
 typedef enum { IN_A_PASS, BETWEEN_PASSES, LATE } moment;
 
 static const char *const moments[] = {"in-a-pass", "between-passes", "late"};

@@ -10,24 +10,11 @@
 
 #include <cmocka.h>
 
+#include "device_arrays.h"
 #include "fake_cuda.h"
 #include "ops_cuda.h"
 
 static const fr_ops *const ops = &fr_ops_cuda;
-
-static fr_device *open_device(void)
-{
-    fr_device *dev = NULL;
-    fake_cuda_reset();
-    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_OK);
-    return dev;
-}
-
-static void close_device(fr_device **dev)
-{
-    ops->close(dev);
-    assert_true(fake_cuda_all_freed());
-}
 
 /* A product behind a norm or SiLU of random values, all of small numbers. */
 typedef struct producer {
@@ -63,19 +50,16 @@ static fr_weight *random_weight(fr_device *dev, fr_dtype dtype, int cols, unsign
 static float *random_array(fr_device *dev, int count)
 {
     static float values[GATE_TOKENS * GATE_COLS];
-    void *mem = NULL;
     assert_in_range(count, 1, sizeof values / sizeof *values);
     for (int i = 0; i < count; i++)
         values[i] = (float)(int)((unsigned)(i + 1) * 2654435761u >> 16 & 0xfff) / 512.0f - 4.0f;
-    assert_int_equal(ops->mem_alloc(dev, (size_t)count * sizeof *values, &mem), FR_OK);
-    assert_int_equal(ops->upload(dev, mem, values, (size_t)count * sizeof *values), FR_OK);
-    return mem;
+    return new_array(dev, values, count);
 }
 
 /* How many kernels it takes, and y. */
 static int run_producer(const producer *p, float y[PRODUCT_TOKENS * PRODUCT_ROWS])
 {
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     const int count = p->n * p->cols;
     fr_weight *w = random_weight(dev, p->dtype, p->cols, 0);
     float *a = random_array(dev, count), *b = random_array(dev, count), *c = random_array(dev, count),
@@ -95,9 +79,6 @@ static int run_producer(const producer *p, float y[PRODUCT_TOKENS * PRODUCT_ROWS
     assert_int_equal(ops->matmul(dev, &product, 1, c, p->n), FR_OK);
     assert_int_equal(ops->download(dev, y, out, (size_t)p->n * PRODUCT_ROWS * sizeof *y), FR_OK);
     const int kernels = fake_cuda_count().kernels_run - before;
-    float *arrays[] = {a, b, c, out};
-    for (int i = 0; i < 4; i++)
-        ops->mem_free(dev, arrays[i]);
     ops->weight_free(dev, &w);
     close_device(&dev);
     return kernels;
@@ -128,7 +109,7 @@ static void test_activations_go_with_their_producer(void **state)
 static void test_not_the_producer(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     fr_weight *w = random_weight(dev, FR_Q8_0, 96, 0);
     float *a = random_array(dev, 192), *b = random_array(dev, 192), *out = random_array(dev, 2 * PRODUCT_ROWS);
     const fr_product product = {out, w};
@@ -145,9 +126,6 @@ static void test_not_the_producer(void **state)
     assert_int_equal(ops->matmul(dev, &product, 1, b, 1), FR_OK);
     assert_int_equal(ops->sync(dev), FR_OK);
     assert_int_equal(fake_cuda_count().kernels_run - before, 4 * 3);
-    float *arrays[] = {a, b, out};
-    for (int i = 0; i < 3; i++)
-        ops->mem_free(dev, arrays[i]);
     ops->weight_free(dev, &w);
     close_device(&dev);
 }
@@ -156,7 +134,7 @@ static void test_not_the_producer(void **state)
 static int run_gate(fr_dtype dtype, int n, bool apart, float values[2][GATE_TOKENS * PRODUCT_ROWS])
 {
     const size_t bytes = (size_t)n * PRODUCT_ROWS * sizeof(float);
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     fr_weight *w = random_weight(dev, dtype, GATE_COLS, 0), *v = random_weight(dev, dtype, GATE_COLS, 1000);
     float *x = random_array(dev, n * GATE_COLS), *gate = random_array(dev, n * PRODUCT_ROWS),
           *up = random_array(dev, n * PRODUCT_ROWS);
@@ -171,9 +149,6 @@ static int run_gate(fr_dtype dtype, int n, bool apart, float values[2][GATE_TOKE
     assert_int_equal(ops->download(dev, values[0], gate, bytes), FR_OK);
     assert_int_equal(ops->download(dev, values[1], up, bytes), FR_OK);
     const int kernels = fake_cuda_count().kernels_run - before;
-    float *arrays[] = {x, gate, up};
-    for (int i = 0; i < 3; i++)
-        ops->mem_free(dev, arrays[i]);
     ops->weight_free(dev, &w);
     ops->weight_free(dev, &v);
     close_device(&dev);
@@ -206,7 +181,7 @@ static void test_gate_goes_with_its_products(void **state)
 static void test_not_the_products(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     fr_weight *w = random_weight(dev, FR_BF16, 64, 0), *v = random_weight(dev, FR_BF16, 64, 1000);
     float *x = random_array(dev, 128), *gate = random_array(dev, 2 * PRODUCT_ROWS),
           *up = random_array(dev, 2 * PRODUCT_ROWS), *other = random_array(dev, 2 * PRODUCT_ROWS);
@@ -222,9 +197,6 @@ static void test_not_the_products(void **state)
     assert_int_equal(ops->silu_mul(dev, gate, up, 2, PRODUCT_ROWS), FR_OK);
     assert_int_equal(ops->sync(dev), FR_OK);
     assert_int_equal(fake_cuda_count().kernels_run - before, 4 * 2);
-    float *arrays[] = {x, gate, up, other};
-    for (int i = 0; i < 4; i++)
-        ops->mem_free(dev, arrays[i]);
     ops->weight_free(dev, &w);
     ops->weight_free(dev, &v);
     close_device(&dev);

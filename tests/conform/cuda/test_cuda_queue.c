@@ -1,6 +1,6 @@
 /* test_cuda_queue.c: what the host does for the GPU backend: a pass's commands become a graph that is replayed with the
- * next pass's data, staged blocks grow, a residual sum goes along with the norm behind it, waits can be ended, and what a
- * GPU lacks is told. Over the CUDA that runs on the CPU, whose counts tell what happened. */
+ * next pass's data, staged blocks grow, a residual sum goes along with the norm behind it, waits can be ended, and what
+ * a GPU lacks is told. Over the CUDA that runs on the CPU, whose counts tell what happened. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "device_arrays.h"
 #include "fake_cuda.h"
 #include "ops_cuda.h"
 
@@ -17,29 +18,13 @@ enum { DIM = 64, LAYERS = 12 };
 
 static const fr_ops *const ops = &fr_ops_cuda;
 
-static fr_device *open_device(void)
-{
-    fr_device *dev = NULL;
-    fake_cuda_reset();
-    assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_OK);
-    return dev;
-}
-
-static void close_device(fr_device **dev)
-{
-    ops->close(dev);
-    assert_true(fake_cuda_all_freed());
-}
-
+/* [DIM], all the same. */
 static float *device_array(fr_device *dev, float value)
 {
     float host[DIM];
-    void *mem = NULL;
     for (int i = 0; i < DIM; i++)
         host[i] = value;
-    assert_int_equal(ops->mem_alloc(dev, sizeof host, &mem), FR_OK);
-    assert_int_equal(ops->upload(dev, mem, host, sizeof host), FR_OK);
-    return mem;
+    return new_array(dev, host, DIM);
 }
 
 /* A table of rows 0 .. 9 whose values are their number. */
@@ -68,7 +53,7 @@ static float pass(fr_device *dev, float *x, const float *one, int32_t token)
 static void test_graph_of_a_pass(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 0), *one = device_array(dev, 1);
     for (int32_t token = 0; token < 6; token++)
         assert_true(pass(dev, x, one, token) == (float)(token + LAYERS));
@@ -76,8 +61,6 @@ static void test_graph_of_a_pass(void **state)
     assert_int_equal(counts.captures, 1); /* at the second sight of the same commands */
     assert_int_equal(counts.graph_launches, 5);
     assert_int_equal(counts.kernels_run, 6 * (1 + LAYERS));
-    ops->mem_free(dev, one);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -86,7 +69,7 @@ static void test_graph_of_a_pass(void **state)
 static void test_result_comes_with_the_graph(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 0), *one = device_array(dev, 1);
     for (int32_t token = 0; token < 2; token++)
         (void)pass(dev, x, one, token);
@@ -99,8 +82,6 @@ static void test_result_comes_with_the_graph(void **state)
     assert_int_equal(ops->download(dev, out, x, sizeof out), FR_EIO);
     assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
     assert_true(out[0] == 3.0f);
-    ops->mem_free(dev, one);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -108,16 +89,13 @@ static void test_result_comes_with_the_graph(void **state)
 static void test_graphs_in_turn(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 0), *one = device_array(dev, 1), *two = device_array(dev, 2);
     for (int32_t token = 0; token < 8; token++) {
         const float *step = token % 2 ? two : one;
         assert_true(pass(dev, x, step, token) == (float)(token + LAYERS * (token % 2 ? 2 : 1)));
     }
     assert_int_equal(fake_cuda_count().captures, 2);
-    ops->mem_free(dev, two);
-    ops->mem_free(dev, one);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -126,9 +104,8 @@ static void test_block_grows(void **state)
 {
     (void)state;
     enum { MANY = 40000 }; /* rows of 256 bytes: 10 MB */
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 0), *one = device_array(dev, 1);
-    void *wide = NULL;
     int32_t *tokens = calloc(MANY, sizeof *tokens);
     float *out = malloc(sizeof(float) * DIM * MANY);
     assert_true(tokens && out);
@@ -137,7 +114,7 @@ static void test_block_grows(void **state)
     for (int i = 0; i < 3; i++)
         (void)pass(dev, x, one, 3);
     assert_int_equal(fake_cuda_count().graph_execs, 1);
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * DIM * MANY, &wide), FR_OK);
+    void *wide = new_memory(dev, sizeof(float) * DIM * MANY);
     assert_int_equal(ops->embed(dev, wide, table(), tokens, MANY), FR_OK);
     assert_int_equal(fake_cuda_count().graph_execs, 0);
     assert_int_equal(ops->download(dev, out, wide, sizeof(float) * DIM * MANY), FR_OK);
@@ -146,9 +123,6 @@ static void test_block_grows(void **state)
     assert_true(pass(dev, x, one, 7) == (float)(7 + LAYERS));
     free(out);
     free(tokens);
-    ops->mem_free(dev, wide);
-    ops->mem_free(dev, one);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -156,7 +130,7 @@ static void test_block_grows(void **state)
 static void test_sum_goes_with_the_norm(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 1), *y = device_array(dev, 2), *z = device_array(dev, 0), *w = device_array(dev, 1);
     float out[DIM];
     assert_int_equal(ops->add(dev, x, y, 1, DIM), FR_OK);
@@ -173,27 +147,21 @@ static void test_sum_goes_with_the_norm(void **state)
     assert_int_equal(ops->download(dev, out, x, sizeof out), FR_OK);
     assert_true(out[0] == 4.0f);
     assert_int_equal(fake_cuda_count().kernels_run, 5);
-    float *arrays[] = {w, z, y, x};
-    for (int i = 0; i < 4; i++)
-        ops->mem_free(dev, arrays[i]);
     close_device(&dev);
 }
 
 /* The staged block (4 MiB) is full between the two arrays of an operation: positions of 1 KiB and frequencies of 256
- * bytes, 3276 times, leave room for one more of the former. Neither may be lost, whatever fills the block afterwards. */
+ * bytes, 3276 times, leave room for one more of the former. Neither may be lost, whatever fills the block then. */
 static void test_full_block(void **state)
 {
     (void)state;
     enum { ROWS = 256, HEAD = 8, BEFORE = 3277, BEHIND = 3276 };
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     int32_t pos[ROWS] = {0};
     float inv_freq[HEAD / 2] = {1, 1, 1, 1}, start[ROWS * HEAD], out[ROWS * HEAD];
-    void *still = NULL, *turning = NULL;
     for (int i = 0; i < ROWS * HEAD; i++)
         start[i] = (float)(i % 7) - 3;
-    assert_int_equal(ops->mem_alloc(dev, sizeof start, &still), FR_OK);
-    assert_int_equal(ops->mem_alloc(dev, sizeof start, &turning), FR_OK);
-    assert_int_equal(ops->upload(dev, still, start, sizeof start), FR_OK);
+    float *still = new_array(dev, start, ROWS * HEAD), *turning = new_memory(dev, sizeof start);
     for (int i = 0; i < BEFORE + BEHIND; i++) {
         for (int r = 0; r < ROWS && i == BEFORE; r++)
             pos[r] = 1;
@@ -205,8 +173,6 @@ static void test_full_block(void **state)
     assert_int_equal(ops->download(dev, out, still, sizeof out), FR_OK);
     for (int i = 0; i < (ROWS - 1) * HEAD; i++)
         assert_true(out[i] == start[i]); /* position 0 turns nothing */
-    ops->mem_free(dev, turning);
-    ops->mem_free(dev, still);
     close_device(&dev);
 }
 
@@ -219,7 +185,7 @@ static fr_status refuse(void *ctx)
 static void test_peers_end_a_wait(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 1);
     ops->set_peers(dev, &(fr_device_peers){.check = refuse});
     assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
@@ -227,7 +193,6 @@ static void test_peers_end_a_wait(void **state)
     assert_string_equal(fr_cause(), "rank 1 is gone");
     ops->set_peers(dev, NULL);
     assert_int_equal(ops->sync(dev), FR_OK);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -235,7 +200,7 @@ static void test_peers_end_a_wait(void **state)
 static void test_failures(void **state)
 {
     (void)state;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     float *x = device_array(dev, 1), *one = device_array(dev, 1);
     fake_cuda_fail("kernel", 1, cudaErrorLaunchFailure);
     assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
@@ -247,8 +212,6 @@ static void test_failures(void **state)
         assert_true(pass(dev, x, one, t) == (float)(t + LAYERS));
     assert_int_equal(fake_cuda_count().graph_launches, 0);
     assert_int_equal(fake_cuda_count().graph_execs, 0);
-    ops->mem_free(dev, one);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -258,14 +221,10 @@ static void test_failing_product(void **state)
     (void)state;
     enum { ROWS = 64 };
     static const uint16_t bf16[ROWS * DIM];
-    fr_device *dev = NULL;
+    fr_device *dev = open_device(&(fr_device_options){.batch_dependent = true});
     fr_weight *w = NULL;
-    void *x = NULL, *y = NULL;
-    fake_cuda_reset();
-    assert_int_equal(ops->open(&(fr_device_options){.batch_dependent = true}, &dev), FR_OK);
+    void *x = new_memory(dev, sizeof(float) * ROWS * DIM), *y = new_memory(dev, sizeof(float) * ROWS * ROWS);
     assert_int_equal(ops->weight_new(dev, &(fr_matrix){FR_BF16, bf16, ROWS, DIM, DIM * 2}, &w), FR_OK);
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * DIM, &x), FR_OK);
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * ROWS, &y), FR_OK);
     const fr_product product = {y, w};
     fake_cuda_fail("cublasLtMatmul", 1, 14);
     assert_int_equal(ops->matmul(dev, &product, 1, x, ROWS), FR_OK);
@@ -273,8 +232,6 @@ static void test_failing_product(void **state)
     assert_string_equal(fr_cause(), "cuBLASLt: a product failed with status 14");
     assert_int_equal(ops->matmul(dev, &product, 1, x, ROWS), FR_OK);
     assert_int_equal(ops->sync(dev), FR_OK);
-    ops->mem_free(dev, y);
-    ops->mem_free(dev, x);
     ops->weight_free(dev, &w);
     close_device(&dev);
 }
@@ -338,14 +295,11 @@ static void list_matrices(fr_matrix out[N_TYPES])
 static size_t multiply_all(fr_device *dev, const fr_matrix *matrices, int n_matrices)
 {
     fr_product products[N_TYPES] = {{0}};
-    void *x = NULL;
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * WIDE, &x), FR_OK);
+    void *x = new_memory(dev, sizeof(float) * MOST_ROWS * WIDE);
     for (int i = 0; i < n_matrices; i++) {
         fr_weight *w = NULL;
-        void *y = NULL;
         assert_int_equal(ops->weight_new(dev, &matrices[i], &w), FR_OK);
-        assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * HIGH, &y), FR_OK);
-        products[i] = (fr_product){y, w};
+        products[i] = (fr_product){new_memory(dev, sizeof(float) * MOST_ROWS * HIGH), w};
     }
     const size_t before = fake_cuda_count().device_bytes;
     for (int n = 1; n <= MOST_ROWS; n = n < 64 ? 2 * n : n + 66) {
@@ -358,9 +312,7 @@ static size_t multiply_all(fr_device *dev, const fr_matrix *matrices, int n_matr
     for (int i = 0; i < n_matrices; i++) {
         fr_weight *w = (fr_weight *)(uintptr_t)products[i].w;
         ops->weight_free(dev, &w);
-        ops->mem_free(dev, products[i].y);
     }
-    ops->mem_free(dev, x);
     return after - before;
 }
 
@@ -376,12 +328,10 @@ static void check_products(const fr_matrix *matrices, int n_matrices, bool batch
     const fr_device_options o = {.batch_dependent = batch_dependent};
     const fr_pass_bounds bounds = {.rows = MOST_ROWS, .context = 1, .heads = 1, .head_dim = 8, .head_rows = 1,
                                    .vocab = 1, .table = table(), .matrices = matrices, .n_matrices = n_matrices};
-    fr_device *dev = NULL;
-    fake_cuda_reset();
-    assert_int_equal(ops->open(&o, &dev), FR_OK);
+    fr_device *dev = open_device(&o);
     const size_t taken = multiply_all(dev, matrices, n_matrices);
     close_device(&dev);
-    assert_int_equal(ops->open(&o, &dev), FR_OK);
+    dev = open_device(&o);
     const size_t reserved = reserve(dev, &bounds);
     assert_int_equal(multiply_all(dev, matrices, n_matrices), 0);
     close_device(&dev);
@@ -408,34 +358,26 @@ static void test_reserve_for_both_ways(void **state)
     (void)state;
     fr_matrix all[N_TYPES], matrices[2];
     fr_product products[2];
-    void *x = NULL;
-    fr_device *dev = NULL;
     list_matrices(all);
     matrices[0] = matrices[1] = all[1];
     matrices[1].rows = HIGH / 2;
     const fr_pass_bounds bounds = {.rows = MOST_ROWS, .context = 1, .heads = 1, .head_dim = 8, .head_rows = 1,
                                    .vocab = 1, .table = table(), .matrices = matrices, .n_matrices = 2};
-    fake_cuda_reset();
-    assert_int_equal(ops->open(&(fr_device_options){.batch_dependent = true}, &dev), FR_OK);
+    fr_device *dev = open_device(&(fr_device_options){.batch_dependent = true});
     assert_true(reserve(dev, &bounds) > 0);
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * WIDE, &x), FR_OK);
+    void *x = new_memory(dev, sizeof(float) * MOST_ROWS * WIDE);
     fr_weight *w[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++) {
-        void *y = NULL;
         assert_int_equal(ops->weight_new(dev, &matrices[i], &w[i]), FR_OK);
-        assert_int_equal(ops->mem_alloc(dev, sizeof(float) * MOST_ROWS * HIGH, &y), FR_OK);
-        products[i] = (fr_product){y, w[i]};
+        products[i] = (fr_product){new_memory(dev, sizeof(float) * MOST_ROWS * HIGH), w[i]};
     }
     const size_t before = fake_cuda_count().device_bytes;
     fake_cuda_fail("cublasLtMatmulAlgoGetHeuristic", 1, 15);
     assert_int_equal(ops->matmul(dev, products, 2, x, MOST_ROWS), FR_OK);
     assert_int_equal(ops->sync(dev), FR_OK);
     assert_int_equal(fake_cuda_count().device_bytes, before);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         ops->weight_free(dev, &w[i]);
-        ops->mem_free(dev, products[i].y);
-    }
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -454,8 +396,8 @@ static void test_reserve_for_rows(void **state)
     const int32_t kv_of_head[HEADS] = {0, 0};
     const size_t cache = (size_t)ROWS * CONTEXT * HEAD * sizeof(uint16_t);
     fr_attn_view views[ROWS];
-    void *x = NULL, *k = NULL, *v = NULL;
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
+    void *x = new_memory(dev, sizeof(float) * ROWS * BIG), *k = new_memory(dev, cache), *v = new_memory(dev, cache);
     for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < CONTEXT / FR_PAGE; i++)
             pages[r][i] = r * (CONTEXT / FR_PAGE) + i;
@@ -463,9 +405,6 @@ static void test_reserve_for_rows(void **state)
     }
     for (int i = 0; i < VOCAB; i++)
         ids[i] = i;
-    assert_int_equal(ops->mem_alloc(dev, sizeof(float) * ROWS * BIG, &x), FR_OK);
-    assert_int_equal(ops->mem_alloc(dev, cache, &k), FR_OK);
-    assert_int_equal(ops->mem_alloc(dev, cache, &v), FR_OK);
     assert_true(reserve(dev, &bounds) > (size_t)ROWS * (CONTEXT / 256) * HEADS * HEAD * sizeof(float));
     const fr_kv kv = {k, v, 1, HEAD};
     const size_t before = fake_cuda_count().device_bytes;
@@ -473,9 +412,6 @@ static void test_reserve_for_rows(void **state)
     assert_int_equal(ops->attention(dev, x, x, &kv, views, kv_of_head, ROWS, HEADS, 1), FR_OK);
     assert_int_equal(ops->candidates(dev, x, ROWS, VOCAB, 0, ids, queries, answers), FR_OK);
     assert_int_equal(fake_cuda_count().device_bytes, before);
-    ops->mem_free(dev, v);
-    ops->mem_free(dev, k);
-    ops->mem_free(dev, x);
     close_device(&dev);
 }
 
@@ -484,7 +420,7 @@ static void test_reserve_refuses(void **state)
     (void)state;
     fr_pass_bounds bounds = {.rows = 1, .context = 1, .heads = 1, .head_dim = 12, .head_rows = 1, .vocab = 1,
                              .table = table()};
-    fr_device *dev = open_device();
+    fr_device *dev = open_device(&(fr_device_options){0});
     assert_int_equal(ops->reserve(dev, &bounds), FR_EUNSUPPORTED);
     bounds.head_dim = 8;
     bounds.head_rows = 1 << 14;

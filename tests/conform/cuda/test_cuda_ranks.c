@@ -1,6 +1,6 @@
-/* test_cuda_ranks.c: one model over ranks that have a GPU each and sum over NCCL, over the CUDA and the NCCL that run on the
- * CPU, ranks as threads: the same bits as by sums through host memory, passes as graphs on all ranks at once (the fake NCCL
- * ends the program when ranks do not capture alike), and what the leader says when another rank fails. */
+/* test_cuda_ranks.c: one model over ranks that have a GPU each and sum over NCCL, over the CUDA and the NCCL that run
+ * on the CPU, ranks as threads: the same bits as by sums through host memory, passes as graphs on all ranks at once
+ * (the fake NCCL ends the program when ranks do not capture alike), and what the leader says when another fails. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,8 +13,8 @@
 #include "clock.h"
 #include "comm_device.h"
 #include "fake_cuda.h"
+#include "gpu_ranks.h"
 #include "ops_cuda.h"
-#include "rank_threads.h"
 #include "session.h"
 
 #define MODEL FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
@@ -43,12 +43,6 @@ typedef struct plan {
     int failing;            /* the rank that has it */
     int timeout_ms;
 } plan;
-
-fr_status __wrap_fr_nccl_open(void);
-fr_status __wrap_fr_nccl_open(void)
-{
-    return FR_OK;
-}
 
 /* ---- sessions */
 
@@ -123,29 +117,6 @@ static fr_status act(rank_thread *r)
     return st == FR_OK ? st : fr_fail(st, "%s", cause);
 }
 
-static void run(const plan *p, rank_thread *ranks, int n)
-{
-    rank_threads_set_up(ranks, n, n, act);
-    for (int i = 0; i < n; i++)
-        ranks[i].input = p;
-    rank_threads_run(ranks, n);
-    assert_true(fake_cuda_all_freed());
-}
-
-static void run_well(const plan *p, int n)
-{
-    rank_thread ranks[MOST_RANKS];
-    run(p, ranks, n);
-    for (int i = 0; i < n; i++)
-        rank_thread_ended(&ranks[i], FR_OK, "");
-}
-
-static void start(int devices)
-{
-    fake_cuda_reset();
-    fake_cuda_set_devices(devices);
-}
-
 static void same(const outcome *a, const outcome *b)
 {
     assert_memory_equal(a->tokens, b->tokens, sizeof a->tokens);
@@ -157,10 +128,10 @@ static void test_same_bits_in_graphs(void **state)
     (void)state;
     for (int n = 2; n <= 3; n++) {
         outcome staged = {0}, nccl = {0};
-        start(1);
-        run_well(&(plan){.share_gpu = true, .out = &staged}, n);
-        start(n);
-        run_well(&(plan){.out = &nccl}, n);
+        gpu_ranks_reset(1);
+        gpu_ranks_run_well(n, act, &(plan){.share_gpu = true, .out = &staged});
+        gpu_ranks_reset(n);
+        gpu_ranks_run_well(n, act, &(plan){.out = &nccl});
         same(&staged, &nccl);
         for (int i = 0; i < VERIFIED; i++)
             assert_true(memcmp(&nccl.logits[2 + i], &nccl.logits[DECODED + i], sizeof(float)) == 0);
@@ -175,11 +146,11 @@ static void test_a_rank_without_graphs(void **state)
 {
     (void)state;
     outcome staged = {0}, nccl = {0};
-    start(1);
-    run_well(&(plan){.share_gpu = true, .out = &staged}, 2);
-    start(2);
+    gpu_ranks_reset(1);
+    gpu_ranks_run_well(2, act, &(plan){.share_gpu = true, .out = &staged});
+    gpu_ranks_reset(2);
     fake_cuda_fail_on(1, "cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
-    run_well(&(plan){.out = &nccl}, 2);
+    gpu_ranks_run_well(2, act, &(plan){.out = &nccl});
     same(&staged, &nccl);
     assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
 }
@@ -190,10 +161,10 @@ static void test_a_capture_that_breaks(void **state)
     static const trouble in_capture = {.call = "kernel", .nth = 5, .pass = 2};
     (void)state;
     outcome staged = {0}, nccl = {0};
-    start(1);
-    run_well(&(plan){.share_gpu = true, .out = &staged}, 2);
-    start(2);
-    run_well(&(plan){.out = &nccl, .trouble = &in_capture, .failing = 1}, 2);
+    gpu_ranks_reset(1);
+    gpu_ranks_run_well(2, act, &(plan){.share_gpu = true, .out = &staged});
+    gpu_ranks_reset(2);
+    gpu_ranks_run_well(2, act, &(plan){.out = &nccl, .trouble = &in_capture, .failing = 1});
     same(&staged, &nccl);
     assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
 }
@@ -250,22 +221,17 @@ static void test_ranks_out_of_step(void **state)
 {
     (void)state;
     for (int n = 2; n <= MOST_RANKS; n++) {
-        rank_thread ranks[MOST_RANKS];
-        start(n);
-        rank_threads_set_up(ranks, n, n, act_apart);
-        rank_threads_run(ranks, n);
-        for (int i = 0; i < n; i++)
-            rank_thread_ended(&ranks[i], FR_OK, "");
+        gpu_ranks_reset(n);
+        gpu_ranks_run_well(n, act_apart, NULL);
         assert_int_equal(fake_cuda_count().captures, n);
-        assert_int_equal(fake_cuda_count().graph_launches, n * ((PASSES - 1) / 3)); /* in step, but for the first time */
-        assert_true(fake_cuda_all_freed());
+        assert_int_equal(fake_cuda_count().graph_launches, n * ((PASSES - 1) / 3)); /* in step, but for the first */
     }
 }
 
 /* ---- failures */
 
-/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched: all
- * learn which rank it was and why. */
+/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched:
+ * all learn which rank it was and why. */
 static void test_failing_rank(void **state)
 {
     static const trouble cases[] = {{"kernel", 9, "GPU: starting ", 0},
@@ -277,9 +243,9 @@ static void test_failing_rank(void **state)
             outcome out = {0};
             rank_thread ranks[3];
             char name[16];
-            start(3);
+            gpu_ranks_reset(3);
             snprintf(name, sizeof name, "rank %d: GPU", failing);
-            run(&(plan){.out = &out, .trouble = &cases[i], .failing = failing}, ranks, 3);
+            gpu_ranks_run(ranks, 3, act, &(plan){.out = &out, .trouble = &cases[i], .failing = failing});
             for (int r = 0; r < 3; r++) {
                 const fr_status st = r == failing ? FR_EIO : FR_EPEER;
                 rank_thread_ended(&ranks[r], st, name);
@@ -297,10 +263,9 @@ static void test_stalled_rank(void **state)
     (void)state;
     outcome out = {0};
     rank_thread ranks[3];
-    start(3);
-    run(&(plan){.out = &out, .trouble = &stands_still, .failing = 2, .timeout_ms = 3000}, ranks, 3);
-    for (int r = 0; r < 3; r++)
-        rank_thread_ended(&ranks[r], FR_EPEER, "rank 0: no word from rank 2 in 3000 ms");
+    gpu_ranks_reset(3);
+    gpu_ranks_run(ranks, 3, act, &(plan){.out = &out, .trouble = &stands_still, .failing = 2, .timeout_ms = 3000});
+    rank_threads_ended(ranks, 3, FR_EPEER, "rank 0: no word from rank 2 in 3000 ms");
     rank_thread_ended(&ranks[0], FR_EPEER, "; no word from rank 2");
 }
 

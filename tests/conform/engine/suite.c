@@ -16,7 +16,9 @@
 #include "sampler.h"
 #include "session.h"
 
-#define PROMPT "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96. (3) Double it.<|im_end|>\n<|im_start|>assistant\n"
+#define PROMPT                                                                                      \
+    "<|im_start|>user\nStart with 47. (1) Add 385. (2) Take away 96. (3) Double it.<|im_end|>\n" \
+    "<|im_start|>assistant\n"
 #define TOLERANCE 0.02f /* of a log-probability: int8 activations round differently for other slices */
 #define TOLERANCE_BACKENDS 0.1f /* between int8 activations and cpu_ref's, which are not rounded */
 enum { TOKENS = 40, DRAFT_VOCAB = 300 };
@@ -140,8 +142,9 @@ static void expect_refusal(fr_comm *comm, fr_status st, const char *words)
 static void run(fr_comm *comm, const char *model, const char *backend, const char *refused, fr_draft_weights weights)
 {
     fr_session *s = NULL;
-    fr_session_options o = {.backend = backend, .share_gpu = !refused, .threads = 1, .max_rows = 128, .max_context = 512, .kv_positions = 512,
-                                  .draft_vocab = DRAFT_VOCAB, .draft_weights = weights};
+    fr_session_options o = {.backend = backend, .share_gpu = !refused, .threads = 1, .max_rows = 128,
+                            .max_context = 512, .kv_positions = 512, .draft_vocab = DRAFT_VOCAB,
+                            .draft_weights = weights};
     fr_status st = fr_session_open(model, comm, &o, &s);
     if (refused) {
         expect_refusal(comm, st, refused);
