@@ -31,8 +31,8 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
 {
     char program[PATH_MAX];
     FR_TRY(fr_client_config_program(c, "forerun-worker", program, sizeof program));
-    /* Many ranks that only learn that they are too many take long to start and end. With hosts, the model need not be on
-     * this machine. */
+    /* Many ranks that only learn that they are too many take long to start and end. With hosts, the model need not be
+     * on this machine. */
     if (a->ranks > 1 && !a->hosts)
         FR_TRY(fr_session_check_ranks(a->model, a->ranks));
     if (a->ranks > 1 || a->hosts || a->launcher) {

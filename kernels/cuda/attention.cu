@@ -290,7 +290,7 @@ static __device__ void attend_task(const fr_cuda_attention_args *a, const block 
     float4 folded[L::sums];
     for (int j = 0; j < L::sums; j++)
         folded[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    slot_finder<DIM, TILES> next;
+    thread_slots<DIM, TILES> next;
     for (int i = 0; i < L::stages; i++)
         start_tile<DIM, TILES>(a, b, i, &next);
     load_queries<DIM, TILES>(a, b); /* while the tiles are on their way */
@@ -345,7 +345,7 @@ static void attend(fr_cuda_attention_args a, const fr_cuda_attention_task *tasks
     b.q_high = (__half *)(memory + L::score_bytes);
     b.q_low = b.q_high + L::pairs * L::row;
     b.ring = b.q_low + L::pairs * L::row;
-    slot_finder<DIM, TILES> first;
+    thread_slots<DIM, TILES> first;
     find_slots<DIM, TILES>(&a, &b, 0, &first);
     open_pairs<DIM, TILES>(&a, &b);
     put_slots<DIM, TILES>(&b, 0, first);
@@ -397,7 +397,8 @@ static __device__ float merge_factors(float2 mine, float max, float *keep, float
     return __shfl_sync(0xffffffffu, higher, 31);
 }
 
-/* Folds the partial results of one pair, thread t dimension t. A batch is asked for before the one before it is used. */
+/* Folds the partial results of one pair, thread t dimension t. A batch is asked for before the one before it is
+ * used. */
 FR_KERNEL(256)
 static void merge(fr_cuda_attention_args a)
 {

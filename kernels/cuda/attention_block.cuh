@@ -28,8 +28,8 @@ struct pair {
 };
 
 /* A kernel for heads of at most DIM (beyond head_dim are zeros), and tasks of TILES * 16 pairs. Each
- * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). A multiprocessor has 16 warps:
- * an H200's instructions do not come fast enough from 8 (5 cycles from one to the next of a warp). */
+ * 16 pairs have COLUMNS warps, which share out positions (scores) or dimensions (values). A multiprocessor has 16
+ * warps: an H200's instructions do not come fast enough from 8 (5 cycles from one to the next of a warp). */
 template <int DIM, int TILES> struct layout {
     static constexpr int pairs = TILES * 16;
     static constexpr int tile = TILES == 1 && DIM <= 128 ? 128 : 64; /* positions that one stage of the ring holds */
@@ -37,7 +37,7 @@ template <int DIM, int TILES> struct layout {
     static constexpr int warps = TILES * columns;
     static constexpr int threads = warps * 32;
     static constexpr int row = DIM + PIECE; /* f16; 16 bytes more: other banks */
-    static constexpr int blocks = TILES == 1 || DIM <= 64 || (TILES == 2 && DIM <= 128) ? 2 : 1; /* on a multiprocessor */
+    static constexpr int blocks = TILES == 1 || DIM <= 64 || (TILES == 2 && DIM <= 128) ? 2 : 1; /* a multiprocessor's */
     static constexpr int stages = tile == 128 ? (DIM > 96 ? 2 : 3) : DIM > 128 || (DIM <= 64 && TILES > 2) ? 2 : 3;
     static constexpr int score_tiles = tile / 16 / columns;
     static constexpr int value_tiles = (DIM / 16 + columns - 1) / columns;
@@ -80,8 +80,8 @@ template <int TILE> static __device__ int chunk_tiles(const block *b, int chunk)
     return ((positions < CHUNK ? positions : CHUNK) + TILE - 1) / TILE;
 }
 
-/* Slots of a chunk on their way to the block's shared memory: the positions that are this thread's. */
-template <int DIM, int TILES> struct slot_finder {
+/* Of a chunk, the slots of the positions that this thread looks up, on their way to shared memory. */
+template <int DIM, int TILES> struct thread_slots {
     static constexpr int mine = (CHUNK + layout<DIM, TILES>::threads - 1) / layout<DIM, TILES>::threads;
     int32_t slots[mine];
 };
@@ -89,10 +89,10 @@ template <int DIM, int TILES> struct slot_finder {
 /* Asks for the slots of a chunk; those beyond the task's positions are 0. */
 template <int DIM, int TILES>
 static __device__ void find_slots(const fr_cuda_attention_args *a, const block *b, int chunk,
-                                  slot_finder<DIM, TILES> *to)
+                                  thread_slots<DIM, TILES> *to)
 {
 #pragma unroll
-    for (int k = 0; k < slot_finder<DIM, TILES>::mine; k++) {
+    for (int k = 0; k < thread_slots<DIM, TILES>::mine; k++) {
         int position = chunk_start(b, chunk) + (int)threadIdx.x + k * layout<DIM, TILES>::threads,
             at = b->task.trunk_at;
         to->slots[k] = 0;
@@ -107,18 +107,18 @@ static __device__ void find_slots(const fr_cuda_attention_args *a, const block *
 }
 
 template <int DIM, int TILES>
-static __device__ void put_slots(const block *b, int chunk, const slot_finder<DIM, TILES> &from)
+static __device__ void put_slots(const block *b, int chunk, const thread_slots<DIM, TILES> &from)
 {
 #pragma unroll
-    for (int k = 0; k < slot_finder<DIM, TILES>::mine; k++) {
+    for (int k = 0; k < thread_slots<DIM, TILES>::mine; k++) {
         const int p = (int)threadIdx.x + k * layout<DIM, TILES>::threads;
         if (p < CHUNK)
             b->slots[chunk & 1][p] = from.slots[k];
     }
 }
 
-/* All but a task's last tile: no position is beyond the task's, no dimension beyond the head. Without branches, and with
- * the slots read first, a thread's copies go out together, for an instruction or two each. */
+/* All but a task's last tile: no position is beyond the task's, no dimension beyond the head. Without branches, and
+ * with the slots read first, a thread's copies go out together, for an instruction or two each. */
 template <int DIM, int TILES>
 static __device__ void copy_whole_tile(const uint16_t *head, const int32_t *slots, uint32_t slot_bytes, __half *stage)
 {
@@ -163,11 +163,12 @@ static __device__ void copy_tile(const fr_cuda_attention_args *a, const block *b
     }
 }
 
-/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a chunk asks for the
- * next one's slots, and puts them down with its second: the next chunk's tiles are started at least one barrier later. */
+/* The ring's i-th tile: a chunk's keys, then its values, then the next chunk's. With its first tile a chunk asks for
+ * the next one's slots, and puts them down with its second: the next chunk's tiles are started at least one barrier
+ * later. */
 template <int DIM, int TILES>
 static __device__ void start_tile(const fr_cuda_attention_args *a, const block *b, int i,
-                                  slot_finder<DIM, TILES> *next)
+                                  thread_slots<DIM, TILES> *next)
 {
     typedef layout<DIM, TILES> L;
     const int chunk = i / (2 * CHUNK / L::tile), tile = i % (2 * CHUNK / L::tile);

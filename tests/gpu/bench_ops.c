@@ -259,11 +259,12 @@ static fr_status measure_product(bench *b, const char *name, fr_dtype type, cons
 static fr_status measure_layer(bench *b, const char *name, fr_dtype type)
 {
     const shape *s = &b->s;
-    const int64_t q = (int64_t)s->heads * s->head_dim, kv = (int64_t)s->kv_heads * s->head_dim, dim = s->dim, ff = s->ff;
+    const int64_t q = (int64_t)s->heads * s->head_dim, kv = (int64_t)s->kv_heads * s->head_dim, dim = s->dim,
+                  ff = s->ff, out[WEIGHTS_MAX] = {q, kv, kv, dim, ff, ff, dim},
+                  cols[WEIGHTS_MAX] = {dim, dim, dim, q, dim, dim, ff};
     fr_status st = make_caches(b, SHORT);
     if (st == FR_OK)
-        st = make_weights(b, type, (int64_t[]){q, kv, kv, dim, ff, ff, dim}, (int64_t[]){dim, dim, dim, q, dim, dim, ff},
-                          WEIGHTS_MAX);
+        st = make_weights(b, type, out, cols, WEIGHTS_MAX);
     if (st == FR_OK)
         st = measure_weights(b, name, layer);
     free_weights(b);

@@ -50,8 +50,8 @@ typedef struct fr_session_info {
     double load_s;            /* seconds that opening took, on this rank */
 } fr_session_info;
 
-/* Without a group: FR_EINVAL for a degree that the model's heads and blocks cannot be split over, naming those that work;
- * or what is wrong with the file. */
+/* Without a group: FR_EINVAL for a degree that the model's heads and blocks cannot be split over, naming those that
+ * work; or what is wrong with the file. */
 fr_status fr_session_check_ranks(const char *model_path, int n_ranks);
 /* All ranks: loads this rank's slices. When one rank fails, all return its status and cause. Refuses a degree that
  * fr_session_check_ranks() refuses. The communicator stays the caller's. */
