@@ -66,8 +66,10 @@ static void fill_live(const fr_job *job, fr_job_record *r)
 {
     r->state = job->record.state;
     r->counts.seconds = fr_job_seconds(job);
-    if (job->policy)
+    if (job->policy) {
         r->counts.passes = job->before_passes + job->terms.passes;
+        r->batch_dependent |= job->terms.batch_dependent;
+    }
     if (r->state == FR_JOB_QUEUED)
         r->cause = job->waits_for;
 }
@@ -154,6 +156,7 @@ static void group_info(const fr_group *g, double now, fr_msg_group_info *out)
         .model_digest = g->model_digest,
         .pid = g->pid,
         .busy_seconds = g->load.busy_seconds,
+        .batch_dependent = g->batch_dependent,
     };
 }
 

@@ -376,14 +376,15 @@ void fr_calls_group_lost(fr_calls *c, uint32_t group)
 
 /* ---- sending */
 
-static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
+static fr_group *choose_among(const fr_calls *c, const fr_engine_call *k, int batch_dependent)
 {
     fr_choice choices[FR_GROUPS_MAX];
     fr_group *groups[FR_GROUPS_MAX];
     int n = 0;
     for (int i = 0; i < fr_registry_count(c->registry); i++) {
         fr_group *g = fr_registry_at(c->registry, i);
-        if (!fr_group_usable(g, k->role, k->terms->model[k->role]))
+        if (!fr_group_usable(g, k->role, k->terms->model[k->role]) ||
+            (g->batch_dependent && !batch_dependent))
             continue;
         groups[n] = g;
         choices[n++] =
@@ -391,6 +392,19 @@ static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
     }
     int at = fr_schedule(choices, n, k->terms->group[k->role]);
     return at < 0 ? NULL : groups[at];
+}
+
+static fr_group *choose_group(const fr_calls *c, const fr_engine_call *k)
+{
+    int is_exact = k->terms->exact && k->role == FR_ROLE_TARGET;
+    fr_group *g = is_exact ? choose_among(c, k, 0) : NULL;
+    return g ? g : choose_among(c, k, 1);
+}
+
+/* The draft of an exact job changes nothing but the time. */
+static int writes_text(const fr_engine_call *k)
+{
+    return k->role == FR_ROLE_TARGET || !k->terms->exact;
 }
 
 /* Sends a waiting call to the group. */
@@ -410,6 +424,8 @@ static fr_status send_call(fr_calls *c, fr_engine_call *k, fr_group *g)
     fr_status st = c->host.send(c->host.ctx, g, &m);
     if (st != FR_OK)
         leave_group(c, k);
+    else if (g->batch_dependent && writes_text(k))
+        k->terms->batch_dependent = 1;
     return st;
 }
 

@@ -6,6 +6,9 @@
  * to it twice. Each sending has a number of its own on the wire, so late replies of an earlier one
  * match nothing.
  *
+ * An exact job's target calls go to groups that compute independently of the batch while there is
+ * one; else to any, and the job is marked.
+ *
  * Making or cancelling a call only takes note of it; fr_calls_dispatch() sends. So nothing here
  * ever calls a policy from within a policy. Easy to get wrong: an event may end the job and all its
  * calls, so no call is touched after its event. */
@@ -24,6 +27,7 @@ typedef struct fr_call_terms {
     int exact;          /* the draft is a help only: when its calls fail the job goes on */
     int outlives_draft; /* if not exact: it goes on when the draft group is lost, and only then */
     uint64_t passes;    /* target passes that its calls took part in; counted by calls.c */
+    int batch_dependent; /* 1: a group that the text depends on is; kept by calls.c */
 } fr_call_terms;
 
 typedef struct fr_calls_host {

@@ -169,6 +169,7 @@ void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *c
     if (job->policy) {
         r->counts.seconds = fr_job_seconds(job);
         r->counts.passes = job->before_passes + job->terms.passes;
+        r->batch_dependent |= job->terms.batch_dependent;
         answer_of(job);
     }
     r->state = state;
@@ -235,6 +236,7 @@ static fr_status host_commit(void *ctx, const fr_step_record *step)
     count_step(counts, step);
     counts->seconds = fr_job_seconds(job);
     counts->passes = job->before_passes + job->terms.passes;
+    job->record.batch_dependent |= job->terms.batch_dependent;
     fr_store_step stored = {
         .index = job->n_records,
         .ids = step->ids,

@@ -112,5 +112,6 @@ void fr_record_info(const fr_job_record *r, fr_msg_job_info *out)
         .stop = r->stop ? r->stop : "",
         .submitted_ms = r->submitted_ms,
         .finished_ms = r->finished_ms,
+        .batch_dependent = r->batch_dependent,
     };
 }

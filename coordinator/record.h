@@ -38,6 +38,7 @@ typedef struct fr_job_record {
     fr_status status;                       /* failed: why */
     const char *cause, *stop, *answer;
     int64_t submitted_ms, finished_ms; /* wall clock; 0: not yet */
+    int batch_dependent; /* 1: a group that the text depends on computed so (registry.h) */
 } fr_job_record;
 
 /* Deep copies; *out is zeroed first and frees with the matching _free. NULL texts become "". */

@@ -26,6 +26,7 @@ typedef struct fr_group {
     char *name, *model_name, *backend;
     uint64_t model_digest, tokenizer_digest, kv_positions;
     uint32_t ranks, threads, max_context, pid;
+    int batch_dependent; /* what it computes may depend on what else is in the batch */
     const fr_tokenizer
         *tokenizer; /* NULL: its blob did not come yet; the group takes no calls before */
     double last_seen;

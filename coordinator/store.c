@@ -104,7 +104,7 @@ static fr_status check_integrity(fr_store *s)
     return st;
 }
 
-/* A new file gets the tables; anything else must be a store of this version. */
+/* A new file gets the tables; anything else must be a store of this version or the one before. */
 static fr_status check_schema(fr_store *s)
 {
     int64_t application = 0, version = 0, objects = 0;
@@ -120,10 +120,11 @@ static fr_status check_schema(fr_store *s)
     }
     if (application != APPLICATION_ID)
         return fr_fail(FR_EFORMAT, "store %s is a database of another program", s->path);
-    if (version != VERSION)
+    if (version < 1 || version > VERSION)
         return fr_fail(FR_EUNSUPPORTED, "store %s has version %lld, this program reads version %d",
                        s->path, (long long)version, VERSION);
-    return check_integrity(s);
+    FR_TRY(check_integrity(s));
+    return version == 1 ? execute(s, upgrade_from_1, "bring it to version 2") : FR_OK;
 }
 
 fr_status fr_store_open(const char *path, fr_store **out)
@@ -262,6 +263,7 @@ static void bind_progress(sqlite3_stmt *stmt, const fr_job_record *r)
     bind_text(stmt, at++, r->answer);
     sqlite3_bind_int64(stmt, at++, r->submitted_ms);
     sqlite3_bind_int64(stmt, at++, r->finished_ms);
+    sqlite3_bind_int(stmt, at++, r->batch_dependent);
 }
 
 static void bind_step(sqlite3_stmt *stmt, const fr_store_step *step)
@@ -396,6 +398,7 @@ static fr_status read_job(const fr_store *s, sqlite3_stmt *stmt, fr_job_record *
     r->answer = text_of(stmt, at++);
     r->submitted_ms = sqlite3_column_int64(stmt, at++);
     r->finished_ms = sqlite3_column_int64(stmt, at++);
+    r->batch_dependent = sqlite3_column_int(stmt, at++);
     return FR_OK;
 }
 

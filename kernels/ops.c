@@ -1,14 +1,12 @@
 /* ops.c: which backends are built in, and which of them this machine can run. Fastest first. */
 #include "ops.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #if FR_HAVE_X86
 #include <cpuid.h>
 #endif
 
-#include "log.h"
 #include "ops_cpu.h"
 #if FR_HAVE_CUDA
 #include "cuda/ops_cuda.h"
@@ -62,20 +60,15 @@ bool fr_ops_runnable(const fr_ops *ops)
 
 static fr_status no_such_backend(const char *name)
 {
+    if (strcmp(name, "cuda") == 0) /* not in all[] */
+        return fr_fail(FR_EUNSUPPORTED,
+                       "this program was built without backend cuda; CMake's -DFORERUN_CUDA=ON has it");
     char names[128] = "";
     for (int i = 0; all[i]; i++) {
         strcat(names, i ? ", " : "");
         strcat(names, all[i]->name);
     }
     return fr_fail(FR_ENOTFOUND, "no backend is called \"%.64s\"; there are %s", name, names);
-}
-
-/* A program that could use a GPU and finds none works on the CPU; the user may have thought otherwise. */
-static void tell_once(const char *name)
-{
-    static atomic_flag told = ATOMIC_FLAG_INIT;
-    if (!atomic_flag_test_and_set(&told))
-        fr_log(FR_LOG_INFO, "no GPU for backend %s: computing on the CPU", name);
 }
 
 fr_status fr_ops_choose(const char *name, const fr_ops **out)
@@ -90,8 +83,6 @@ fr_status fr_ops_choose(const char *name, const fr_ops **out)
         if (name)
             return fr_fail(FR_EUNSUPPORTED, "this machine cannot run backend %s: it has no %s", name,
                            (*ops)->host_memory ? "processor with the instructions" : "GPU, or no driver for one");
-        if (!(*ops)->host_memory)
-            tell_once((*ops)->name);
     }
     return no_such_backend(name);
 }

@@ -36,6 +36,7 @@ typedef struct fr_msg_register {
     uint64_t kv_positions;
     const char *backend;
     uint32_t pid;
+    int batch_dependent;
 } fr_msg_register;
 
 typedef struct fr_msg_heartbeat {
@@ -244,6 +245,7 @@ typedef struct fr_msg_job_info {
     int32_t status;
     const char *cause, *stop;
     int64_t submitted_ms, finished_ms;
+    int batch_dependent;
 } fr_msg_job_info;
 
 typedef struct fr_msg_done {
@@ -263,6 +265,7 @@ typedef struct fr_msg_group_info {
     uint64_t model_digest;
     uint32_t pid;
     double busy_seconds;
+    int batch_dependent;
 } fr_msg_group_info;
 
 typedef struct fr_msg_status_reply {

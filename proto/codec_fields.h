@@ -16,7 +16,7 @@
 #define REGISTER_FIELDS(F)                                                                      \
     F(TEXT, role) F(TEXT, name) F(PLAIN, model_digest) F(PLAIN, tokenizer_digest)               \
     F(TEXT, model_name) F(PLAIN, ranks) F(PLAIN, threads) F(PLAIN, max_context)                 \
-    F(PLAIN, kv_positions) F(TEXT, backend) F(PLAIN, pid)
+    F(PLAIN, kv_positions) F(TEXT, backend) F(PLAIN, pid) F(FLAG, batch_dependent)
 #define HEARTBEAT_FIELDS(F) \
     F(PLAIN, kv_free) F(PLAIN, active) F(PLAIN, passes) F(PLAIN, rows) F(PLAIN, busy_seconds)
 #define TOKENIZER_BLOB_FIELDS(F) F(BYTES, blob)
@@ -75,13 +75,14 @@
     F(PLAIN, chain_tokens) F(PLAIN, drafted) F(PLAIN, accepted)                        \
     F(PLAIN, target_tokens) F(PLAIN, passes) F(PLAIN, seconds) F(BYTES, text)          \
     F(CAUSE, answer) F(PLAIN, status) F(CAUSE, cause) F(TEXT, stop)                    \
-    F(PLAIN, submitted_ms) F(PLAIN, finished_ms)
+    F(PLAIN, submitted_ms) F(PLAIN, finished_ms) F(FLAG, batch_dependent)
 #define DONE_FIELDS(F) F(SUB, job, job_info)
 #define GROUP_INFO_FIELDS(F)                                                           \
     F(PLAIN, group) F(TEXT, name) F(TEXT, role) F(TEXT, model) F(PLAIN, ranks)         \
     F(PLAIN, threads) F(FLAG, alive) F(PLAIN, kv_positions) F(PLAIN, kv_free)          \
     F(PLAIN, active) F(PLAIN, passes) F(PLAIN, last_seen_s) F(TEXT, backend)           \
-    F(PLAIN, model_digest) F(PLAIN, pid) F(PLAIN, busy_seconds)
+    F(PLAIN, model_digest) F(PLAIN, pid) F(PLAIN, busy_seconds)                           \
+    F(FLAG, batch_dependent)
 #define STATUS_REPLY_FIELDS(F)                                                   \
     F(REP, groups, group_info) F(REP, jobs, job_info) F(PLAIN, uptime)           \
     F(PLAIN, queued) F(PLAIN, running) F(TEXT, version)

@@ -10,6 +10,8 @@
 #include <czmq.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -28,6 +30,8 @@
 struct fr_link {
     zsock_t *sock;
     void *handle; /* the same, as libzmq knows it */
+    zsock_t *events; /* of a watched link: what ZeroMQ tells of its connections; else NULL */
+    int closed;      /* a connection that has closed, which nobody was told yet; 0: none */
     int server;
     size_t max_frame;
     char endpoint[256];
@@ -175,10 +179,25 @@ fr_status fr_link_connect(const char *endpoint, size_t max_frame, fr_link **out)
     return open_link(endpoint, max_frame, 0, out);
 }
 
+fr_status fr_link_watch(fr_link *l)
+{
+    static atomic_uint n_watched; /* names are not free at once when a link is closed */
+    char where[64];
+    snprintf(where, sizeof where, "inproc://forerun-events-%u", atomic_fetch_add(&n_watched, 1));
+    if (zmq_socket_monitor(l->handle, where, ZMQ_EVENT_DISCONNECTED) != 0 || !(l->events = zsock_new(ZMQ_PAIR)) ||
+        zmq_connect(zsock_resolve(l->events), where) != 0)
+        return fr_fail(FR_EIO, "%s: cannot watch its connections: %s", l->endpoint, zmq_strerror(zmq_errno()));
+    return FR_OK;
+}
+
 void fr_link_close(fr_link **l, int linger_ms)
 {
     if (!l || !*l)
         return;
+    if ((*l)->events) {
+        zmq_socket_monitor((*l)->handle, NULL, 0);
+        zsock_destroy(&(*l)->events);
+    }
     if ((*l)->sock) {
         zmq_setsockopt((*l)->handle, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zsock_destroy(&(*l)->sock);
@@ -267,7 +286,7 @@ static fr_status receive_peer(fr_link *l, fr_peer *from)
     return st;
 }
 
-static fr_status receive_body(fr_link *l, fr_msg *out)
+static fr_status receive_body(fr_link *l, fr_peer *from, fr_msg *out)
 {
     zmq_msg_t part;
     zmq_msg_init(&part);
@@ -275,6 +294,8 @@ static fr_status receive_body(fr_link *l, fr_msg *out)
     size_t len = 0;
     fr_status st;
     FR_TRY_GOTO(st, receive_part(l, &part), done);
+    if (l->events)
+        from->connection = zmq_msg_get(&part, ZMQ_SRCFD); /* ZeroMQ knows connections by their file descriptors */
     if (drop_parts(l)) {
         st = fr_fail(FR_EPROTO, "a message of several frames");
         goto done;
@@ -290,8 +311,9 @@ done:
 
 static fr_status wait_readable(fr_link *l, int timeout_ms)
 {
-    zmq_pollitem_t item = {.socket = l->handle, .events = ZMQ_POLLIN};
-    int n = zmq_poll(&item, 1, timeout_ms);
+    zmq_pollitem_t items[] = {{.socket = l->handle, .events = ZMQ_POLLIN},
+                              {.socket = l->events ? zsock_resolve(l->events) : NULL, .events = ZMQ_POLLIN}};
+    int n = zmq_poll(items, l->events ? 2 : 1, timeout_ms);
     if (n < 0 && zmq_errno() == EINTR)
         return fr_fail(FR_ECANCELLED, "%s: interrupted by a signal", l->endpoint);
     if (n < 0)
@@ -301,29 +323,61 @@ static fr_status wait_readable(fr_link *l, int timeout_ms)
     return FR_OK;
 }
 
-fr_status fr_link_recv(fr_link *l, int timeout_ms, fr_peer *from, fr_msg *out)
+static fr_status receive_now(fr_link *l, fr_peer *from, fr_msg *out)
 {
-    fr_peer peer = {.len = 0};
-    *out = (fr_msg){0};
-    if (from)
-        *from = peer;
-    if (timeout_ms != 0)
-        FR_TRY(wait_readable(l, timeout_ms));
     if (l->server) {
-        fr_status st = receive_peer(l, &peer);
+        fr_status st = receive_peer(l, from);
         if (st != FR_OK) {
             drop_parts(l);
             return st;
         }
     }
-    if (from)
-        *from = peer;
-    fr_status st = receive_body(l, out);
+    fr_status st = receive_body(l, from, out);
     if (st == FR_EPROTO) {
         char name[32] = "server";
         fr_fail(st, "%s: %s: %s", l->endpoint,
-                l->server ? peer_name(&peer, name, sizeof name) : name, fr_cause());
+                l->server ? peer_name(from, name, sizeof name) : name, fr_cause());
     }
+    return st;
+}
+
+/* Takes in the next of ZeroMQ's events, if there is one: 16 bits of its kind and 32 of the connection, then where. */
+static void hear_of_connections(fr_link *l)
+{
+    struct {
+        uint16_t kind;
+        int32_t connection;
+    } __attribute__((packed)) event;
+    zmq_msg_t part;
+    zmq_msg_init(&part);
+    while (!l->closed && zmq_msg_recv(&part, zsock_resolve(l->events), ZMQ_DONTWAIT) >= 0) {
+        if (zmq_msg_size(&part) == sizeof event && zmq_msg_more(&part)) {
+            memcpy(&event, zmq_msg_data(&part), sizeof event);
+            l->closed = event.connection;
+        }
+    }
+    zmq_msg_close(&part);
+}
+
+fr_status fr_link_recv(fr_link *l, int timeout_ms, fr_peer *from, fr_msg *out)
+{
+    fr_peer peer = {.len = 0};
+    *out = (fr_msg){0};
+    if (timeout_ms != 0 && !l->closed)
+        FR_TRY(wait_readable(l, timeout_ms));
+    fr_status st = receive_now(l, &peer, out);
+    if (st == FR_ETIMEDOUT && l->events) {
+        hear_of_connections(l);
+        if (l->closed) /* the last that came by it may have come since */
+            st = receive_now(l, &peer, out);
+        if (st == FR_ETIMEDOUT && l->closed) {
+            peer.connection = l->closed;
+            l->closed = 0;
+            st = fr_fail(FR_EPEER, "%s: a connection was closed", l->endpoint);
+        }
+    }
+    if (from)
+        *from = peer;
     return st;
 }
 

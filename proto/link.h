@@ -19,6 +19,7 @@ typedef struct fr_link fr_link;
 typedef struct fr_peer {
     uint8_t id[32];
     uint8_t len;
+    int connection; /* of a watched link: by which the message came, while it lasts; else 0 */
 } fr_peer;
 
 /* Binds. FR_EBUSY when the port is taken (the cause names the endpoint), FR_EINVAL for a malformed
@@ -27,6 +28,10 @@ typedef struct fr_peer {
 fr_status fr_link_listen(const char *endpoint, size_t max_frame, fr_link **out);
 /* Connects (asynchronously; a server may come later). */
 fr_status fr_link_connect(const char *endpoint, size_t max_frame, fr_link **out);
+/* From now on fr_link_recv() tells of every connection that closes, as when the process at its other end dies: once all
+ * that came by it was received, FR_EPEER, with from->connection. A client reconnects as before. Before the first
+ * fr_link_recv(). */
+fr_status fr_link_watch(fr_link *l);
 /* Pending frames get linger_ms to leave. NULL is fine. */
 void fr_link_close(fr_link **l, int linger_ms);
 const char *fr_link_endpoint(const fr_link *l); /* with the real port */
@@ -36,7 +41,7 @@ const char *fr_link_endpoint(const fr_link *l); /* with the real port */
 fr_status fr_link_send(fr_link *l, const fr_peer *to, const fr_msg *m);
 /* Receives one message: FR_ETIMEDOUT when none came in timeout_ms (0: only look; -1: wait).
  * FR_EPROTO for a malformed frame: `from` is set, so the server can answer, and the link stays
- * usable. */
+ * usable. FR_EPEER only of a watched link. */
 fr_status fr_link_recv(fr_link *l, int timeout_ms, fr_peer *from, fr_msg *out);
 int fr_peer_equal(const fr_peer *a, const fr_peer *b);
 

@@ -1,7 +1,11 @@
 /* comm_link.c: the communicator table over ranks.h. All collectives are alike: the followers' words go to rank 0, and
- * what it made of them goes to all. */
+ * what it made of them goes to all.
+ *
+ * When a rank is late, both rank 0, which waits for it, and the followers, which wait for rank 0, run out of patience.
+ * Rank 0 can name it, so the followers have a little more. */
 #include "comm_link.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +17,7 @@
 typedef struct link_comm {
     fr_comm base;
     fr_ranks *ranks;
+    int opening_ms; /* how long a wait may take until there is patience */
     fr_msg command; /* the last one received */
 } link_comm;
 
@@ -33,10 +38,24 @@ static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
     return FR_OK;
 }
 
-static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes, int wait_ms)
+/* Of an exchange that begins now, may take ms, and is over for all ranks together. 0: as long as any. */
+static fr_comm_wait begin_wait(const link_comm *l, int ms)
+{
+    fr_comm_patience p = l->base.patience;
+    if (ms > 0)
+        p.ms = ms;
+    if (p.ms > 0 && l->base.rank != 0)
+        p.ms = p.ms < INT_MAX - FR_COMM_LEAVE_MS ? p.ms + FR_COMM_LEAVE_MS : INT_MAX;
+    if (p.ms == 0)
+        p.ms = l->opening_ms;
+    return fr_comm_wait_begin(p);
+}
+
+static fr_status receive_into(link_comm *l, int from, fr_ranks_kind kind, void *out, size_t bytes,
+                              fr_comm_wait *wait)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, wait_ms, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, from, kind, bytes, wait, &word));
     if (bytes > 0)
         memcpy(out, word.body.rank_word.data.data, bytes);
     fr_msg_free(&word);
@@ -53,17 +72,18 @@ static fr_status send_all(link_comm *l, fr_ranks_kind kind, const void *data, si
 /* From every rank in rank order, on rank 0. */
 static fr_status collect(link_comm *l, fr_ranks_kind kind, const void *mine, size_t bytes, uint8_t *out, int wait_ms)
 {
+    fr_comm_wait wait = begin_wait(l, wait_ms);
     if (bytes > 0 && out != mine)
         memcpy(out, mine, bytes);
     for (int r = 1; r < l->base.size; r++)
-        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes, wait_ms));
+        FR_TRY(receive_into(l, r, kind, out + (size_t)r * bytes, bytes, &wait));
     return FR_OK;
 }
 
-static fr_status add_rank(link_comm *l, int rank, float *x, size_t n)
+static fr_status add_rank(link_comm *l, int rank, float *x, size_t n, fr_comm_wait *wait)
 {
     fr_msg word;
-    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, 0, &word));
+    FR_TRY(fr_ranks_receive(l->ranks, rank, FR_RANKS_SUM, n * sizeof *x, wait, &word));
     for (size_t i = 0; i < n; i++) {
         float y;
         memcpy(&y, word.body.rank_word.data.data + i * sizeof y, sizeof y);
@@ -76,15 +96,16 @@ static fr_status add_rank(link_comm *l, int rank, float *x, size_t n)
 static fr_status link_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     link_comm *l = of(c);
+    fr_comm_wait wait = begin_wait(l, 0);
     if (n == 0 || c->size == 1)
         return FR_OK;
     FR_TRY(check_bytes(c, n > SIZE_MAX / sizeof *x ? SIZE_MAX : n * sizeof *x, "all_reduce_sum"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
-        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, 0);
+        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, &wait);
     }
     for (int r = 1; r < c->size; r++)
-        FR_TRY(add_rank(l, r, x, n));
+        FR_TRY(add_rank(l, r, x, n, &wait));
     return send_all(l, FR_RANKS_SUM, x, n * sizeof *x);
 }
 
@@ -96,15 +117,14 @@ static fr_status link_gather(fr_comm *c, const void *mine, size_t bytes, void *o
     return collect(of(c), FR_RANKS_GATHER, mine, bytes, out, 0);
 }
 
-/* A follower waits for rank 0, and so for all that this waits for: longer, or it would be the first to complain, and of
- * rank 0. */
 static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     link_comm *l = of(c);
+    fr_comm_wait wait = begin_wait(l, wait_ms);
     FR_TRY(check_bytes(c, bytes, "all_gather"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_ALL_GATHER, mine, bytes));
-        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, 2 * wait_ms);
+        return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, &wait);
     }
     FR_TRY(collect(l, FR_RANKS_ALL_GATHER, mine, bytes, out, wait_ms));
     return send_all(l, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size);
@@ -113,8 +133,10 @@ static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, voi
 static fr_status link_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     FR_TRY(check_bytes(c, bytes, "broadcast"));
-    return c->rank == 0 ? send_all(of(c), FR_RANKS_BROADCAST, data, bytes)
-                        : receive_into(of(c), 0, FR_RANKS_BROADCAST, data, bytes, 0);
+    link_comm *l = of(c);
+    fr_comm_wait wait = begin_wait(l, 0);
+    return c->rank == 0 ? send_all(l, FR_RANKS_BROADCAST, data, bytes)
+                        : receive_into(l, 0, FR_RANKS_BROADCAST, data, bytes, &wait);
 }
 
 /* Words take memory, little of it: a rank without any cannot tell, and the others' wait has its deadline. */
@@ -122,18 +144,19 @@ static fr_status link_agree(fr_comm *c, fr_status mine)
 {
     link_comm *l = of(c);
     verdict first = {.status = mine}, other;
+    fr_comm_wait wait = begin_wait(l, 0);
     if (mine != FR_OK)
         snprintf(first.cause, sizeof first.cause, "%s", fr_cause());
     if (c->rank == 0) {
         for (int r = 1; r < c->size; r++) {
-            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other, 0));
+            FR_TRY(receive_into(l, r, FR_RANKS_AGREE, &other, sizeof other, &wait));
             if (first.status == FR_OK)
                 first = other;
         }
         FR_TRY(send_all(l, FR_RANKS_AGREE, &first, sizeof first));
     } else {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_AGREE, &first, sizeof first));
-        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first, 0));
+        FR_TRY(receive_into(l, 0, FR_RANKS_AGREE, &first, sizeof first, &wait));
     }
     first.cause[sizeof first.cause - 1] = '\0';
     return first.status == FR_OK ? FR_OK : fr_fail((fr_status)first.status, "%s", first.cause);
@@ -153,7 +176,7 @@ static fr_status link_command_wait(fr_comm *c, const void **data_out, size_t *by
     if (c->rank == 0)
         return fr_fail(FR_EINVAL, "command_wait: the leader has no commands to wait for");
     fr_msg_free(&l->command);
-    FR_TRY(fr_ranks_idle(l->ranks, 0, FR_RANKS_COMMAND, &l->command));
+    FR_TRY(fr_ranks_idle(l->ranks, 0, FR_RANKS_COMMAND, c->patience.stop, &l->command));
     *data_out = l->command.body.rank_word.data.data;
     *bytes_out = l->command.body.rank_word.data.len;
     return FR_OK;
@@ -238,6 +261,7 @@ fr_status fr_comm_link_open(const fr_ranks_options *options, fr_comm **out)
     l->base.ops = &link_ops;
     l->base.rank = options->rank;
     l->base.size = options->size;
+    l->opening_ms = options->wait_ms;
     FR_TRY_GOTO(st, fr_ranks_open(options, &l->ranks), fail);
     FR_TRY_GOTO(st, look_around(l), fail);
     *out = self;

@@ -77,7 +77,9 @@ static const struct argp_option options[] = {
      "where that is faster",
      0},
     {"rank-timeout-ms", OPT_RANK_TIMEOUT, "N", 0,
-     "End when a rank with a GPU does not come to a sum for so long; default: 30000", 0},
+     "End when another rank does not come to a sum, or to another meeting of a pass, for so long after this one; not "
+     "while the model loads; default: 30000",
+     0},
     {"context", OPT_CONTEXT, "N", 0, "Most positions of one sequence; default: the model's", 0},
     {"kv-positions", OPT_KV, "N", 0,
      "Positions cached, of all sequences together; default: twice the context", 0},
@@ -320,6 +322,8 @@ static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
     FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
     *level_out = FR_LOG_WARN;
     catch_signals();
+    comm->patience = (fr_comm_patience){
+        .ms = a->session.rank_timeout_ms > 0 ? a->session.rank_timeout_ms : FR_COMM_TIMEOUT_MS, .stop = &stop};
     fr_log(FR_LOG_INFO, "rank %d: model loaded in %.2f s", comm->rank,
            fr_session_info_of(session)->load_s);
     const fr_serve_options serve = {.endpoint = a->endpoint, .role = a->role, .name = a->name,

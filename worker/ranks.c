@@ -14,7 +14,6 @@
 
 #include "check.h"
 #include "clock.h"
-#include "comm.h"
 #include "grow.h"
 #include "link.h"
 #include "log.h"
@@ -31,13 +30,14 @@ typedef struct peer {
     fr_msg *words;   /* [n_words] not received by the caller yet */
     int n_words, cap_words;
     bool rolled;     /* it gave up */
+    bool gone;       /* its connection has closed */
 } peer;
 
 struct fr_ranks {
     fr_link *link;
-    int rank, size, wait_ms;
+    int rank, size;
     peer *peers;     /* [size]; of a follower only rank 0's is used */
-    bool whole;      /* rank 0: it has met all the others */
+    bool whole;      /* this rank knows that all are there */
     bool rolled;     /* this rank told the others that it gives up */
     char why[FR_COMM_WHY]; /* what the first rank that gave up and knew a reason had noticed */
 };
@@ -87,12 +87,17 @@ static fr_status give_up(fr_ranks *g, fr_status st)
     return fr_fail(st, "%s", why);
 }
 
+/* Before an exchange: a group that this rank gave up can only be closed. */
+static fr_status check_group(const fr_ranks *g)
+{
+    return g->rolled ? fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up") : FR_OK;
+}
+
 fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes)
 {
     if (bytes > FR_RANKS_MOST_BYTES)
         return fr_fail(FR_ELIMIT, "a word of %zu bytes to rank %d is too large", bytes, to);
-    if (g->rolled)
-        return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "the group was given up");
+    FR_TRY(check_group(g));
     fr_status st = send_word(g, to, kind, data, bytes);
     if (st == FR_EPEER)
         return give_up(g, fr_fail(FR_EPEER, "rank %d: rank %d is gone", g->rank, to));
@@ -158,16 +163,36 @@ static fr_status file_word(fr_ranks *g, const fr_peer *from, fr_msg *m)
     return FR_OK;
 }
 
+/* Whose connection it was, if a rank's at all. The reason that a rank gave before it went counts more. Before the group
+ * is whole the connection that a follower had may have been with another that ended there. */
+static void note_gone(fr_ranks *g, int connection)
+{
+    if (!g->whole && g->rank != 0)
+        return;
+    for (int r = 0; r < g->size; r++) {
+        peer *p = &g->peers[r];
+        if (r == g->rank || (g->rank == 0 ? !p->known || p->address.connection != connection : r != 0))
+            continue;
+        p->gone = true;
+        if (!g->why[0])
+            snprintf(g->why, sizeof g->why, "rank %d: rank %d is gone", g->rank, r);
+    }
+}
+
 /* Waits for one message and files it. Not getting one is no error. */
 static fr_status listen_once(fr_ranks *g, int timeout_ms)
 {
     fr_peer from;
     fr_msg m;
     fr_status st = fr_link_recv(g->link, timeout_ms, &from, &m);
-    if (st == FR_OK)
+    if (st == FR_OK) {
         st = file_word(g, &from, &m);
-    else if (st == FR_ETIMEDOUT || st == FR_ECANCELLED || st == FR_EPROTO)
+    } else if (st == FR_EPEER) {
+        note_gone(g, from.connection);
         st = FR_OK;
+    } else if (st == FR_ETIMEDOUT || st == FR_ECANCELLED || st == FR_EPROTO) {
+        st = FR_OK;
+    }
     fr_msg_free(&m);
     return st;
 }
@@ -180,25 +205,29 @@ static bool rolled(const fr_ranks *g)
     return any;
 }
 
-/* wait_ms 0: for ever. */
-static fr_status await_word(fr_ranks *g, int from, int wait_ms)
+/* Only the rank that is waited for counts as gone: another may have done all that was asked of it. */
+static fr_status await_word(fr_ranks *g, int from, fr_comm_wait *wait)
 {
-    const uint64_t end = in_ms(wait_ms);
-    while (g->peers[from].n_words == 0) {
-        const int left = wait_ms > 0 ? ms_until(end) : -1;
-        if (left == 0)
-            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from, wait_ms);
-        FR_TRY(listen_once(g, left));
-        if (rolled(g))
+    const peer *p = &g->peers[from];
+    while (p->n_words == 0) {
+        if (rolled(g) || p->gone)
             return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "a rank gave the group up");
+        const fr_status over = fr_comm_wait_check(wait);
+        if (over == FR_ECANCELLED)
+            return fr_fail(over, "rank %d: stopped while it waited for rank %d", g->rank, from);
+        if (over != FR_OK)
+            return fr_fail(FR_EPEER, "rank %d: no word from rank %d in %d ms", g->rank, from,
+                           wait->patience.ms);
+        FR_TRY(listen_once(g, fr_comm_wait_sleep_ms(wait)));
     }
     return FR_OK;
 }
 
-static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, int wait_ms, fr_msg *word_out)
+static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, fr_comm_wait *wait, fr_msg *word_out)
 {
     peer *p = &g->peers[from];
-    fr_status st = await_word(g, from, wait_ms);
+    FR_TRY(check_group(g));
+    fr_status st = await_word(g, from, wait);
     if (st != FR_OK)
         return give_up(g, st);
     if (p->words[0].body.rank_word.kind != (uint32_t)kind)
@@ -210,9 +239,10 @@ static fr_status take_word(fr_ranks *g, int from, fr_ranks_kind kind, int wait_m
     return FR_OK;
 }
 
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out)
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_comm_wait *wait,
+                           fr_msg *word_out)
 {
-    FR_TRY(take_word(g, from, kind, wait_ms > 0 ? wait_ms : g->wait_ms, word_out));
+    FR_TRY(take_word(g, from, kind, wait, word_out));
     const size_t got = word_out->body.rank_word.data.len;
     if (got == bytes)
         return FR_OK;
@@ -221,9 +251,10 @@ fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t byt
                               got, bytes));
 }
 
-fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out)
+fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, const atomic_int *stop, fr_msg *word_out)
 {
-    return take_word(g, from, kind, 0, word_out);
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.stop = stop});
+    return take_word(g, from, kind, &wait, word_out);
 }
 
 /* ---- giving up */
@@ -235,14 +266,18 @@ void fr_ranks_give_up(fr_ranks *g)
 
 bool fr_ranks_alarmed(fr_ranks *g)
 {
-    return listen_once(g, 0) != FR_OK || rolled(g);
+    bool alarmed = listen_once(g, 0) != FR_OK || rolled(g);
+    for (int r = 0; r < g->size; r++)
+        alarmed = alarmed || g->peers[r].gone;
+    return alarmed;
 }
 
-static int count_heard(const fr_ranks *g)
+/* Who has called the roll, or will not. */
+static int count_done(const fr_ranks *g)
 {
     int n = 1;
     for (int r = 0; r < g->size; r++)
-        n += g->peers[r].rolled;
+        n += g->peers[r].rolled || g->peers[r].gone;
     return n;
 }
 
@@ -254,7 +289,7 @@ fr_status fr_ranks_roll_call(fr_ranks *g, int wait_ms, char *why, bool *heard_ou
     if (!why[0]) /* rank 0 passes on what another noticed */
         memcpy(why, g->why, sizeof g->why);
     say_why(g, why);
-    while (count_heard(g) < n_wanted && ms_until(end) > 0)
+    while (count_done(g) < n_wanted && ms_until(end) > 0)
         FR_TRY(listen_once(g, ms_until(end)));
     for (int r = 0; r < g->size; r++)
         heard_out[r] = r == g->rank || g->peers[r].rolled;
@@ -311,10 +346,10 @@ static fr_status join(fr_ranks *g, int connect_ms)
 {
     fr_msg welcome = {0};
     FR_TRY(fr_ranks_send(g, 0, FR_RANKS_HELLO, NULL, 0));
-    fr_status st = await_word(g, 0, connect_ms);
-    if (st == FR_OK)
-        st = take_word(g, 0, FR_RANKS_WELCOME, connect_ms, &welcome);
+    fr_comm_wait wait = fr_comm_wait_begin((fr_comm_patience){.ms = connect_ms});
+    fr_status st = take_word(g, 0, FR_RANKS_WELCOME, &wait, &welcome);
     fr_msg_free(&welcome);
+    g->whole = st == FR_OK;
     return st;
 }
 
@@ -339,19 +374,18 @@ fr_status fr_ranks_open(const fr_ranks_options *o, fr_ranks **out)
         return fr_no_memory();
     g->rank = o->rank;
     g->size = o->size;
-    g->wait_ms = o->connect_ms;
     g->peers = calloc((size_t)o->size, sizeof *g->peers);
     if (!g->peers) {
         st = fr_no_memory();
         goto fail;
     }
     FR_TRY_GOTO(st, o->rank == 0 ? listen_at(o->endpoint, &g->link) : fr_link_connect(o->endpoint, 0, &g->link), fail);
+    FR_TRY_GOTO(st, fr_link_watch(g->link), fail);
     st = o->rank == 0 ? meet_all(g, o->connect_ms) : join(g, o->connect_ms);
     if (st != FR_OK) {
         give_up(g, st);
         goto fail;
     }
-    g->wait_ms = o->wait_ms;
     *out = g;
     return FR_OK;
 fail:

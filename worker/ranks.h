@@ -3,13 +3,15 @@
  * kind that the receiver waits for: ranks that went apart, a lost word, and a rank that does not come in time are
  * errors which name the rank. Whoever notices one says so to all it can reach, and they give up too, with that cause.
  *
- * One thread uses it. All waits have a deadline, but for the one that a follower idles in. */
+ * A rank whose process ends is noticed at once, by its connection; one that hangs, by the time that a wait may take.
+ * That in which a follower idles has no such limit. One thread uses it. */
 #ifndef FR_RANKS_H
 #define FR_RANKS_H
 
 #include <stdbool.h>
 
 #include "codec.h"
+#include "comm_wait.h"
 
 typedef struct fr_ranks fr_ranks;
 
@@ -32,7 +34,7 @@ typedef struct fr_ranks_options {
     const char *endpoint; /* tcp://host:port of rank 0, which listens on that port of all its interfaces; or ipc:// */
     int rank, size;
     int connect_ms;       /* all ranks must be there by then */
-    int wait_ms;          /* for a word */
+    int wait_ms;          /* how long comm_link.h's calls wait until the communicator has patience of its own */
 } fr_ranks_options;
 
 /* Returns when all ranks are there. FR_EPEER names those that are not. */
@@ -43,10 +45,11 @@ void fr_ranks_close(fr_ranks **g);
 /* To rank 0, or from it. */
 fr_status fr_ranks_send(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes);
 /* The next word of a rank, which the caller frees (fr_msg_free()); in word.body.rank_word; it has to have `bytes`
- * bytes. wait_ms 0: as long as the options say. */
-fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, int wait_ms, fr_msg *word_out);
+ * bytes. FR_EPEER when the wait is over before it comes; FR_ECANCELLED: stopped. One wait may be for several words. */
+fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t bytes, fr_comm_wait *wait,
+                           fr_msg *word_out);
 /* The same without a deadline, and of any size. */
-fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, fr_msg *word_out);
+fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, const atomic_int *stop, fr_msg *word_out);
 
 /* As comm.h says of giving up and of roll calls. */
 void fr_ranks_give_up(fr_ranks *g);

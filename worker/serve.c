@@ -63,7 +63,8 @@ static fr_status send_register(serve *s)
                                .max_context = (uint32_t)fr_requests_capacity(&s->requests),
                                .kv_positions = (uint64_t)info->kv_positions,
                                .backend = info->backend,
-                               .pid = (uint32_t)getpid()};
+                               .pid = (uint32_t)getpid(),
+                               .batch_dependent = info->batch_dependent};
     fr_status st =
         fr_link_send(s->link, NULL, &(fr_msg){.kind = FR_MSG_REGISTER, .body.register_ = m});
     return st == FR_EBUSY ? FR_OK : st; /* nobody reads: tried again soon */

@@ -200,6 +200,14 @@ fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms,
     }
 }
 
+/* The worker's log goes with the cluster, and nobody else reads it. */
+static void pass_on_warnings(const fr_cluster *c)
+{
+    char log[PATH_MAX];
+    file_in(c, "worker.log", log);
+    fr_log_warnings(log);
+}
+
 fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_options *options,
                            fr_cluster **out)
 {
@@ -213,6 +221,7 @@ fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_opti
     FR_TRY_GOTO(
         st, fr_cluster_wait_ready(&c->call, options->draft != NULL, MODELS_MS, check_children, c),
         fail);
+    pass_on_warnings(c);
     *out = c;
     return FR_OK;
 fail:

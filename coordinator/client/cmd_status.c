@@ -28,13 +28,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static fr_status groups_table(const fr_msg_status_reply *s, fr_table *t)
 {
     FR_TRY(fr_table_row(
-        t, "GROUP\tROLE\tMODEL\tBACKEND\tRANKS\tTHREADS\tALIVE\tACTIVE\tPASSES\tKV FREE"));
+        t, "GROUP\tROLE\tMODEL\tBACKEND\tRANKS\tTHREADS\tALIVE\tACTIVE\tPASSES\tKV FREE\t"
+           "BATCH-INVARIANT"));
     for (size_t i = 0; i < s->n_groups; i++) {
         const fr_msg_group_info *g = &s->groups[i];
-        FR_TRY(fr_table_row(t, "%s\t%s\t%s\t%s\t%u\t%u\t%s\t%u\t%" PRIu64 "\t%" PRIu64 "/%" PRIu64,
+        FR_TRY(fr_table_row(t, "%s\t%s\t%s\t%s\t%u\t%u\t%s\t%u\t%" PRIu64 "\t%" PRIu64 "/%" PRIu64 "\t%s",
                             g->name, g->role, g->model, g->backend, g->ranks, g->threads,
                             g->alive ? "yes" : "no", g->active, g->passes, g->kv_free,
-                            g->kv_positions));
+                            g->kv_positions, g->batch_dependent ? "no" : "yes"));
     }
     return FR_OK;
 }

@@ -31,6 +31,12 @@ static int is_file(const char *path)
     return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
 }
 
+static int is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* A file, or a folder that says that it holds a model. */
 static int is_model(const char *path)
 {
@@ -80,6 +86,12 @@ fr_status fr_client_config_model(const fr_client_config *c, const char *name, ch
         if (is_model(out))
             return FR_OK;
     }
+    /* A folder that does not say so. */
+    if (is_folder(name))
+        return join(out, cap, "", name);
+    FR_TRY(join(out, cap, c->models_dir, name));
+    if (is_folder(out))
+        return FR_OK;
     return fr_fail(FR_ENOTFOUND, "%.200s: no such model, here or in %.200s", name,
                    c->models_dir);
 }

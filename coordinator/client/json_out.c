@@ -184,6 +184,7 @@ static fr_status fill_job(cJSON *o, const char *event, int with_text, const fr_m
     FR_TRY(fr_json_text(o, "policy", j->spec.policy));
     FR_TRY(fr_json_u64(o, "seed", j->spec.sampling.seed));
     FR_TRY(fr_json_text(o, "stop", j->stop));
+    FR_TRY(fr_json_bool(o, "batch_dependent", j->batch_dependent));
     if (j->status == FR_OK)
         return FR_OK;
     FR_TRY(fr_json_text(o, "status", fr_status_text((fr_status)j->status)));
@@ -230,6 +231,7 @@ static fr_status fill_group(cJSON *o, const fr_msg_group_info *g)
     FR_TRY(fr_json_text(o, "model", g->model));
     FR_TRY(fr_json_text(o, "model_digest", digest));
     FR_TRY(fr_json_text(o, "backend", g->backend));
+    FR_TRY(fr_json_bool(o, "batch_dependent", g->batch_dependent));
     FR_TRY(fr_json_number(o, "ranks", g->ranks));
     FR_TRY(fr_json_number(o, "threads", g->threads));
     FR_TRY(fr_json_bool(o, "alive", g->alive));

@@ -1,5 +1,4 @@
-/* model.h: the parts of `forerun model`. The only files of the client that see the engine, through
- * its public door. */
+/* model.h: the parts of `forerun model`, which see the engine, through its public door. */
 #ifndef FR_CLIENT_MODEL_H
 #define FR_CLIENT_MODEL_H
 

@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "clock.h"
+#include "log.h"
 
 /* In the child, after fork: only async-signal-safe calls until exec. */
 static void become(char *const *argv, int log_fd, int null_fd, int report_fd, pid_t parent)
@@ -120,6 +121,24 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
+static int is_ours(const char *line)
+{
+    return strncmp(line, "forerun-", 8) == 0;
+}
+
+/* What one of our programs warns of; NULL: it does not. */
+static const char *warning_in(const char *line)
+{
+    const char *warning = is_ours(line) ? strstr(line, ": warning: ") : NULL;
+    return warning ? warning + 11 : NULL;
+}
+
+/* What a worker tells as it starts is no reason for its end. */
+static int is_of_start(const char *warning)
+{
+    return strncmp(warning, "computing on the CPU", 20) == 0;
+}
+
 /* How well a line of a log tells why its program ended. What our programs merely tell (no "error: ",
  * no "warning: ") is no reason; mpirun and the run-time libraries talk too, and begin with theirs.
  * *text_out is the line without what stands before the reason: "forerun-worker: error: X" gives X. */
@@ -127,13 +146,12 @@ typedef enum { LINE_NOTHING, LINE_FOREIGN, LINE_WARNING, LINE_ERROR } line_kind;
 
 static line_kind judge_line(const char *line, const char **text_out)
 {
-    const char *error = strstr(line, "error: "), *warning = strstr(line, ": warning: ");
-    int ours = strncmp(line, "forerun-", 8) == 0;
-    *text_out = error ? error + 7 : ours && warning ? warning + 11 : line;
+    const char *error = strstr(line, "error: "), *warning = warning_in(line);
+    *text_out = error ? error + 7 : warning ? warning : line;
     if (error)
         return LINE_ERROR;
-    if (ours)
-        return warning ? LINE_WARNING : LINE_NOTHING;
+    if (is_ours(line))
+        return warning && !is_of_start(warning) ? LINE_WARNING : LINE_NOTHING;
     int rule = line[strcspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] == 0;
     return rule ? LINE_NOTHING : LINE_FOREIGN;
 }
@@ -190,4 +208,18 @@ fr_status fr_process_why(const fr_process *p, const char *log_path, long from, f
         return FR_OK;
     return fr_buf_printf(out, "a process of it was killed by signal %d (%s)", signal,
                          strsignal(signal));
+}
+
+void fr_log_warnings(const char *log_path)
+{
+    char line[1024];
+    FILE *f = fopen(log_path, "re");
+    if (!f)
+        return;
+    while (fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (warning_in(line))
+            fr_log(FR_LOG_WARN, "%s", warning_in(line));
+    }
+    fclose(f);
 }

@@ -38,5 +38,7 @@ fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 /* The same for a child that ended: the signal that killed it, or what its log says, or the signal
  * that its exit code stands for. */
 fr_status fr_process_why(const fr_process *p, const char *log_path, long from, fr_buf *out);
+/* Logs again what our program that writes this log has warned of so far. */
+void fr_log_warnings(const char *log_path);
 
 #endif

@@ -317,5 +317,9 @@ fr_status fr_ui_summary(const fr_msg_job_info *job, fr_buf *out)
         FR_TRY(fr_buf_printf(out, ", %llu target passes", (unsigned long long)job->passes));
     if (job->stop[0] && strcmp(job->stop, "end") != 0)
         FR_TRY(fr_buf_printf(out, ", stopped by %s", job->stop));
-    return fr_buf_printf(out, "\n");
+    FR_TRY(fr_buf_printf(out, "\n"));
+    if (job->batch_dependent)
+        FR_TRY(fr_buf_printf(out, "a group computed this with --batch-invariant off: its rounding, and so "
+                                  "the text, may depend on what else was in its batches\n"));
+    return FR_OK;
 }

@@ -37,7 +37,7 @@ template <int DIM, int TILES> struct layout {
     static constexpr int warps = TILES * columns;
     static constexpr int threads = warps * 32;
     static constexpr int row = DIM + PIECE; /* f16; 16 bytes more: other banks */
-    static constexpr int blocks = TILES == 1 || DIM <= 64 || (TILES == 2 && DIM <= 128) ? 2 : 1; /* a multiprocessor's */
+    static constexpr int blocks = TILES == 1 || DIM <= 64 || (TILES == 2 && DIM <= 128) ? 2 : 1; /* an SM's */
     static constexpr int stages = tile == 128 ? (DIM > 96 ? 2 : 3) : DIM > 128 || (DIM <= 64 && TILES > 2) ? 2 : 3;
     static constexpr int score_tiles = tile / 16 / columns;
     static constexpr int value_tiles = (DIM / 16 + columns - 1) / columns;

@@ -36,6 +36,10 @@ __global__ void probe() {}
 execute_process(COMMAND ${FORERUN_NVCC} -std=c++17 -arch=sm_90 -c -o ${probe}.o ${probe}.cu
     RESULT_VARIABLE failed OUTPUT_VARIABLE told ERROR_VARIABLE told)
 if(failed)
+    # The result is an exit code, or why nothing ran; then nothing was told.
+    if(NOT told)
+        set(told ${failed})
+    endif()
     without_cuda("${FORERUN_NVCC} does not compile a kernel for sm_90 with cublasLt.h: ${told}")
 endif()
 

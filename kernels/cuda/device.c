@@ -23,30 +23,38 @@ static cudaError_t is_fit(int gpu, bool *out)
     return e;
 }
 
-int fr_cuda_count(void)
+/* How many GPUs fit, those between them that do not left out; *gpu_out: the nth of them, if there are so many. An error
+ * counts as none. */
+static int count_fit(int nth, int *gpu_out)
 {
-    int n = 0;
-    bool fit = true;
+    int n = 0, n_fit = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     for (int gpu = 0; e == cudaSuccess && gpu < n; gpu++) {
-        e = is_fit(gpu, &fit);
-        if (e == cudaSuccess && !fit)
-            n = gpu; /* those before it */
+        bool fits = false;
+        e = is_fit(gpu, &fits);
+        if (fits && n_fit++ == nth)
+            *gpu_out = gpu;
     }
     if (e != cudaSuccess)
         (void)cudaGetLastError();
-    return e == cudaSuccess ? n : 0;
+    return e == cudaSuccess ? n_fit : 0;
+}
+
+int fr_cuda_count(void)
+{
+    int unused = 0;
+    return count_fit(0, &unused);
 }
 
 /* A launcher may let each rank see one GPU, its own: then all take their first. Whether two ranks have the same one is
  * for those to find out who can ask both. */
 static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
-    int n = fr_cuda_count();
+    const int n = count_fit(0, out);
     if (n == 0)
         return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of "
                        "shared memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
-    *out = o->local_rank % n;
+    (void)count_fit(o->local_rank % n, out);
     return FR_OK;
 }
 

@@ -16,7 +16,7 @@
  *                                           crowd on the multiprocessors that are free first
  *   FR_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, args...)
  *                                           a template with several arguments: through a variable called
- *                                           NAME_kernel, by which tests tell which kernels ran */
+ *                                           NAME_kernel */
 #ifndef FR_CUDA_LAUNCH_CUH
 #define FR_CUDA_LAUNCH_CUH
 

@@ -9,12 +9,13 @@
  * The limit is memory: 2 bytes a weight. 3.35 TB/s over 132 multiprocessors at 1.7 GHz are 15 bytes
  * a cycle, and 0.7 us of latency want 18 KiB under way on each (4.8 TB/s: 28 KiB). A block has 64
  * KiB, and two fit. Measured on an H200 (tests/bench/README.md): 0.6 to 0.94 of the memory's speed,
- * least where a matrix gives a multiprocessor one or two blocks in all. In the 34 cycles of a tile of 16 x 16 weights, 8 tokens take 3
- * instructions of 2 cycles on the tensor cores, and some 30 other instructions (22 of them split activations,
- * half of that with two tiles of rows) of a quarter cycle. Activations come from the second cache,
- * 4 n bytes for every 2 * 32 of weights: at 8 tokens half as much as the weights, less where blocks
- * on the same multiprocessor follow each other, since weights pass by the first cache. 32 tokens
- * take twice the weights' bytes: beyond, matmul_wide.cu is better.
+ * least where a matrix gives a multiprocessor one or two blocks in all. In the 34 cycles of a tile of
+ * 16 x 16 weights, 8 tokens take 3 instructions of 2 cycles on the tensor cores, and some 30 other
+ * instructions (22 of them split activations, half of that with two tiles of rows) of a quarter
+ * cycle. Activations come from the second cache, 4 n bytes for every 2 * 32 of weights: at 8 tokens
+ * half as much as the weights, less where blocks on the same multiprocessor follow each other, since
+ * weights pass by the first cache. 32 tokens take twice the weights' bytes: beyond, matmul_wide.cu is
+ * better.
  *
  * F16 holds no more than 65504, and activations can be larger: x is multiplied with a power of two
  * a row, and y with its inverse. */

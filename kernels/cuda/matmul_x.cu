@@ -69,12 +69,13 @@ extern "C" void fr_cuda_matmul_split_f16(cudaStream_t stream, const void *args)
     launch_split<MMA_F16>(stream, (const fr_cuda_prepare_args *)args);
 }
 
-/* x -> rows of the type, for cuBLASLt: 4 values a thread. */
+/* x -> rows of the type, for cuBLASLt: 4 values a thread. Tokens are the grid's first dimension: the second one ends at
+ * 65,535. */
 template <int TYPE> FR_KERNEL(WARPS * 32) void round_x(const fr_cuda_prepare_args args)
 {
     FR_AWAIT_PREVIOUS();
     FR_START_NEXT();
-    const int token = blockIdx.y, col = (int)(blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    const int token = blockIdx.x, col = (int)(blockIdx.y * blockDim.x + threadIdx.x) * 4;
     if (col >= args.stride)
         return;
     float4 x = load_x(args.x, token, col, args.n, args.cols);
@@ -86,7 +87,7 @@ template <int TYPE> FR_KERNEL(WARPS * 32) void round_x(const fr_cuda_prepare_arg
 
 template <int TYPE> static void launch_round(cudaStream_t stream, const fr_cuda_prepare_args *args)
 {
-    dim3 grid(blocks_of(args->stride / 4, WARPS * 32), args->n);
+    dim3 grid(args->n, blocks_of(args->stride / 4, WARPS * 32));
     FR_LAUNCH(round_x<TYPE>, grid, WARPS * 32, 0, stream, *args);
 }
 
@@ -105,7 +106,7 @@ void unscale(const fr_cuda_prepare_args args)
 {
     FR_AWAIT_PREVIOUS();
     FR_START_NEXT();
-    const int col = (int)(blockIdx.x * blockDim.x + threadIdx.x), token = blockIdx.y;
+    const int token = blockIdx.x, col = (int)(blockIdx.y * blockDim.x + threadIdx.x);
     if (col < args.cols)
         ((float *)args.out)[(int64_t)token * args.cols + col] *= args.scales[2 * token + 1];
 }
@@ -113,6 +114,6 @@ void unscale(const fr_cuda_prepare_args args)
 extern "C" void fr_cuda_matmul_unscale(cudaStream_t stream, const void *p)
 {
     const fr_cuda_prepare_args *args = (const fr_cuda_prepare_args *)p;
-    dim3 grid(blocks_of(args->cols, WARPS * 32), args->n);
+    dim3 grid(args->n, blocks_of(args->cols, WARPS * 32));
     FR_LAUNCH(unscale, grid, WARPS * 32, 0, stream, *args);
 }

@@ -64,7 +64,15 @@ bad() { # WHAT-THE-LINE-NAMES MODEL SOLVE-OPTIONS...
 }
 spoil() { cp -r "$T/models/$1" "$T/$2"; } # MODEL NAME
 mkdir "$T/models/nothing"
-bad "nothing: no such model" nothing
+bad "$T/models/nothing: a folder without config.json is no model" nothing
+mkdir "$T/here"
+cd "$T" || fail "cd $T"
+bad "here: a folder without config.json is no model" here
+for part in inspect perf; do
+    "$F" model $part here >"$T/out" 2>"$T/err.log" && fail "model $part takes a folder without config.json"
+    grep -qF "here: a folder without config.json is no model" "$T/err.log" || fail "model $part: $(cat "$T/err.log")"
+done
+cd "$OLDPWD" || fail "cd $OLDPWD"
 spoil draft no-shard
 rm "$T/no-shard/model-00002-of-00003.safetensors"
 bad "model-00002-of-00003.safetensors" "$T/no-shard"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# deploy/slurm on a real Slurm: the cluster as a batch job on two nodes with a client; the same serving a client outside,
-# requeued in the middle of jobs: they go on from the store and end with the same text; then drained by SIGTERM.
-LIMIT=300
+# deploy/slurm on a real Slurm: the cluster as a batch job on two nodes with a client; a hanging mpirun, which is ended;
+# the cluster serving a client outside, requeued in the middle of jobs: they go on from the store and end with the same
+# text; then drained by SIGTERM.
+LIMIT=400
 . "$(dirname "$0")/lib.sh"
 . "$HERE/slurm.sh"
 slurm_possible || skip "Slurm is not installed"
@@ -36,10 +37,33 @@ for launch in srun mpirun link; do
     ! grep -q "Killed\|forcing job termination" "$T/batch-$id.log" || fail "batch job: a step was killed, not drained"
 done
 
+say "an mpirun that hangs when its ranks are gone"
+export FORERUN_STATE=$T/state-hung FORERUN_LAUNCH=mpirun
+id=$(batch 2 "$ROOT/deploy/slurm/forerun.sbatch")
+endpoint() { EP=$(head -n 1 "$FORERUN_STATE/endpoint" 2>/dev/null) && [ -n "$EP" ]; }
+wait_for 30 "the endpoint" endpoint
+wait_for 30 "a target" serves target
+sleep 6 # until the script has seen it
+target_processes() { # NAME: their pids
+    local pid
+    for pid in $(pgrep "$1"); do
+        grep -qz "^$EP$" "/proc/$pid/cmdline" && grep -qz "^target$" "/proc/$pid/cmdline" && echo "$pid"
+    done
+}
+# shellcheck disable=SC2046
+kill -STOP $(target_processes mpirun) || fail "no mpirun of the target"
+# shellcheck disable=SC2046
+kill -KILL $(target_processes forerun-worker) || fail "no rank of the target"
+wait_for 30 "the target to be missed" eval '! serves target'
+wait_for 70 "another target" serves target
+grep -q "mpirun of target runs, but its group has been gone" "$T/batch-$id.log" ||
+    fail "it was not ended: $(cat "$T/batch-$id.log")"
+scancel --batch --signal=TERM "$id"
+wait_for 30 "the drained job's end" eval '[ -z "$(state_of $id)" ] || in_state $id COMPLETED'
+
 say "serving, requeued in the middle"
 export FORERUN_STATE=$T/state-serve FORERUN_LAUNCH=srun
 id=$(batch 2 "$ROOT/deploy/slurm/forerun.sbatch")
-endpoint() { EP=$(head -n 1 "$FORERUN_STATE/endpoint" 2>/dev/null) && [ -n "$EP" ]; }
 wait_for 30 "the endpoint" endpoint
 EP=$(head -n 1 "$FORERUN_STATE/endpoint")
 wait_for 30 "a target" serves target

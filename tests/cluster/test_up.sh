@@ -25,8 +25,9 @@ wait_for 30 "a target" serves target
 want=$(solve --policy token "$(question 4)" | json text)
 [ -n "$want" ] || fail "no text; $(cat "$T/solve.err")"
 
-worker() { leftovers | while read -r p; do
-    [ "$(cat "/proc/$p/comm" 2>/dev/null)" = forerun-worker ] && echo "$p"; done | head -n 1; }
+workers() { leftovers | while read -r p; do
+    [ "$(cat "/proc/$p/comm" 2>/dev/null)" = forerun-worker ] && echo "$p"; done; }
+worker() { workers | head -n 1; }
 victim=$(worker)
 [ -n "$victim" ] || fail "no worker is running"
 kill -9 "$victim"
@@ -37,7 +38,7 @@ got=$(solve --policy token "$(question 4)" | json text)
 [ "$got" = "$want" ] || fail "the text differs after the restart: $got, want $want"
 
 victim=$(worker)
-kill -STOP "$victim"
+kill -STOP $(workers) # the leader among them, which tells the coordinator that it lives
 wait_for 60 "the hang to be seen" eval '! kill -0 $victim'
 wait_for 40 "the group to come back" came_back
 grep -q "target runs, but its group has been gone" "$T/up.log" || fail "the log does not tell of the hang"

@@ -46,8 +46,9 @@ fake_cuda_counts fake_cuda_count(void);
 int fake_cuda_all_freed(void);
 /* Knobs back to their defaults (the order to the environment's), counts since the start to 0. What is alive stays. */
 void fake_cuda_reset(void);
-/* Every kernel run since the start, by name, with how often, and "awaits" if it awaited the one before: a line each.
- * Also written when the program ends, to the file that the environment's FAKE_CUDA_KERNELS names. */
+/* Every kernel run since the start: its name at the launch, how often, "awaits" if it awaited the one before, and its
+ * symbol's value, which tells instantiations of a template apart: a line each. Also written when the program ends,
+ * below its path, to the file that the environment's FAKE_CUDA_KERNELS names. */
 void fake_cuda_print_kernels(FILE *out);
 
 /* Order of blocks, of warps in a block and of lanes in a warp, between two barriers; shuffled: another
@@ -59,6 +60,7 @@ void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; de
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
 /* Dynamic shared memory that a kernel may ask for at most; default 227 KiB. */
 void fake_cuda_set_shared_memory(int bytes);
+void fake_cuda_set_first_device_shared_memory(int bytes); /* of device 0 alone */
 /* The nth call from now (1 = the next) of the function called `name` (a CUDA, cuBLASLt or NCCL call;
  * "kernel" = a launch) fails with `code` (cudaError_t, cublasStatus_t or ncclResult_t) and does
  * nothing else. One such order at a time; nth 0 takes it back. */

@@ -4,13 +4,14 @@
  * warp's; when all warps are there, the barrier opens. A lane that reaches a warp operation last does
  * it for all and goes on. A fibre that returns from a thread without having waited takes the next
  * fresh lane of the warp, so that kernels without barriers cost a switch a warp. */
+#include <link.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <new>
 #include <string.h>
+#include <unistd.h>
 
 #include <map>
-#include <set>
+#include <new>
 #include <string>
 
 #include "fibre.h"
@@ -52,8 +53,12 @@ static int running_warp, next_fresh; /* the warp, and how many of lane_order are
 static void *dynamic_shared;
 uint64_t fake_block_number;
 static std::vector<fibre *> &idle_fibres = *new std::vector<fibre *>;
-static std::map<std::string, long> &kernels_run = *new std::map<std::string, long>;
-static std::set<std::string> &kernels_awaiting = *new std::set<std::string>; /* the previous one */
+struct kernel_note {
+    std::string name;
+    long runs;
+    bool awaits; /* the previous one */
+};
+static std::map<const void *, kernel_note> &kernels_run = *new std::map<const void *, kernel_note>;
 static long n_awaited, n_returned; /* threads of the grid */
 static std::map<const void *, size_t> &shared_limits = *new std::map<const void *, size_t>;
 
@@ -374,8 +379,9 @@ static void run_grid(const fake_cuda_kernel &k)
     operator delete(dynamic_shared, alignment);
     if (n_awaited > 0 && n_awaited < n_returned)
         die("%ld of %ld threads do not await the previous kernel", n_returned - n_awaited, n_returned);
-    if (n_awaited > 0)
-        kernels_awaiting.insert(k.name);
+    kernel_note &note = kernels_run.try_emplace(k.function, kernel_note{k.name, 0, false}).first->second;
+    note.runs++;
+    note.awaits |= n_awaited > 0;
     kernel = nullptr;
 }
 
@@ -398,6 +404,9 @@ static void note_kernels()
     FILE *out = path ? fopen(path, "w") : nullptr;
     if (!out)
         return;
+    char program[4096] = "";
+    if (readlink("/proc/self/exe", program, sizeof program - 1) > 0)
+        fprintf(out, "%s\n", program);
     fake_cuda_print_kernels(out);
     fclose(out);
 }
@@ -408,7 +417,6 @@ static bool run_kernel(const fake_cuda_kernel &k)
     static const int noted = atexit(note_kernels);
     (void)noted;
     run_grid(k);
-    kernels_run[k.name]++;
     table_guard table(fake_table_lock);
     fake_counts.kernels_run++;
     return true;
@@ -453,9 +461,19 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute at
     return cudaSuccess;
 }
 
+/* The first object is the program; where its symbols' 0 lies. */
+static int find_program(struct dl_phdr_info *object, size_t, void *zero)
+{
+    *static_cast<uintptr_t *>(zero) = object->dlpi_addr;
+    return 1;
+}
+
 void fake_cuda_print_kernels(FILE *out)
 {
     std::lock_guard<std::mutex> guard(fake_kernel_lock);
+    uintptr_t zero = 0;
+    dl_iterate_phdr(find_program, &zero);
     for (const auto &k : kernels_run)
-        fprintf(out, "%s %ld%s\n", k.first.c_str(), k.second, kernels_awaiting.count(k.first) ? " awaits" : "");
+        fprintf(out, "%s %ld%s at %zx\n", k.second.name.c_str(), k.second.runs, k.second.awaits ? " awaits" : "",
+                size_t(reinterpret_cast<uintptr_t>(k.first) - zero));
 }

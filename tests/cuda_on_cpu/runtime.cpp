@@ -18,6 +18,7 @@ static struct {
     int devices = 1;
     size_t total_memory = default_memory;
     int shared_memory = 227 << 10;
+    int first_device_shared_memory = 0; /* 0: as the others' */
     const char *fail_name = nullptr;
     int fail_nth = 0, fail_code = 0, fail_device = -1; /* -1: any */
 } knobs;
@@ -100,6 +101,11 @@ static bool is_device(int device)
     return device >= 0 && device < knobs.devices;
 }
 
+static int shared_memory_of(int device)
+{
+    return device == 0 && knobs.first_device_shared_memory ? knobs.first_device_shared_memory : knobs.shared_memory;
+}
+
 cudaError_t cudaGetDeviceCount(int *count)
 {
     FAKE_CALL("cudaGetDeviceCount");
@@ -143,7 +149,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
         {cudaDevAttrComputeCapabilityMajor, capability_major},
         {cudaDevAttrComputeCapabilityMinor, capability_minor},
         {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, knobs.shared_memory},
+        {cudaDevAttrMaxSharedMemoryPerBlockOptin, shared_memory_of(device)},
     };
     for (const auto &v : values) {
         if (v.attr == attr) {
@@ -165,7 +171,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     prop->uuid.bytes[0] = static_cast<char>(device + 1);
     prop->totalGlobalMem = knobs.total_memory;
     prop->sharedMemPerBlock = 48 << 10;
-    prop->sharedMemPerBlockOptin = size_t(knobs.shared_memory);
+    prop->sharedMemPerBlockOptin = size_t(shared_memory_of(device));
     prop->sharedMemPerMultiprocessor = 228 << 10;
     prop->regsPerBlock = 65536;
     prop->warpSize = 32;
@@ -286,9 +292,14 @@ void fake_cuda_set_shared_memory(int bytes)
     knobs.shared_memory = bytes;
 }
 
+void fake_cuda_set_first_device_shared_memory(int bytes)
+{
+    knobs.first_device_shared_memory = bytes;
+}
+
 int fake_shared_memory()
 {
-    return knobs.shared_memory;
+    return shared_memory_of(current_device);
 }
 
 size_t fake_total_memory()

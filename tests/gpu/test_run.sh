@@ -15,6 +15,12 @@ cat "$T/log"
 code=0
 "$here/run" --dry-run --only frobnicate --out "$T/none.json" >"$T/log" 2>&1 || code=$?
 [ $code = 2 ] && grep -q "there is no frobnicate" "$T/log" || fail "--only frobnicate: exit code $code"
+if [ "${FORERUN_TEST_SLOW:-1}" = 1 ]; then # the steps that a CPU can take
+    backend=$(grep -qw avx2 /proc/cpuinfo && echo cpu_avx2 || echo cpu_ref)
+    "$here/run" --backend "$backend" --bin "$FORERUN_BIN" --only shared,ranks --out "$T/ranks.json" >"$T/log" 2>&1 ||
+        { cat "$T/log"; fail "two ranks"; }
+    [ "$(grep -c '"status": "passed"' "$T/ranks.json")" = 2 ] || fail "two ranks: $(cat "$T/log")"
+fi
 "$here/make_model.py" "$T/whole" --shape test
 "$here/make_model.py" "$T/half" --shape test --tp 2
 if "$here/make_model.py" "$T/third" --shape test --tp 3 2>"$T/log"; then fail "4 heads were split over 3 ranks"; fi

@@ -140,7 +140,8 @@ static void say_register(fake_engine *e)
                                          .max_context = e->o.max_context,
                                          .kv_positions = 1000,
                                          .backend = "none",
-                                         .pid = 1};
+                                         .pid = 1,
+                                         .batch_dependent = e->o.batch_dependent};
     say(e, &m);
 }
 

@@ -17,6 +17,7 @@ typedef struct fake_options {
     const fr_tokenizer *tokenizer;
     int token_ms;   /* time for a token, and for a verification */
     int dies_after; /* falls silent, unread, after so many tokens or verifications; 0: never */
+    int batch_dependent; /* says that it is; its text stays the same */
     int forgets;    /* never holds a prefix: asks for the whole one every time */
     uint32_t max_context;
     fr_status refuses; /* answers every request with this error */

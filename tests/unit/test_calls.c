@@ -548,6 +548,48 @@ static void loses_groups_that_cannot_be_reached(void **state)
     assert_int_equal(f->last_status, FR_EPEER);
 }
 
+/* An exact job's target calls go to a batch-dependent group only when there is no other, and the
+ * job is marked then. */
+static void exact_jobs_prefer_batch_invariant_groups(void **state)
+{
+    fixture *f = *state;
+    f->a->batch_dependent = 1;
+    generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(last(f)->group, f->a->id);
+    assert_int_equal(f->terms.batch_dependent, 1);
+    f->terms.batch_dependent = 0;
+    fr_group *b = add_group(f, 2, "target", "b", 5);
+    generate(f, FR_ROLE_TARGET, 4); /* though its chain is cached by a */
+    generate(f, FR_ROLE_TARGET, 4); /* though a has less to do */
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(b->n_calls, 2);
+    assert_int_equal(f->terms.batch_dependent, 0);
+}
+
+/* Where the text is not exact any group will do, and one that drafts matters too. */
+static void batch_dependent_drafts_mark_inexact_jobs(void **state)
+{
+    fixture *f = *state;
+    add_group(f, 3, "draft", "d", 6)->batch_dependent = 1;
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->terms.batch_dependent, 0);
+    f->terms.exact = 0;
+    generate(f, FR_ROLE_DRAFT, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->terms.batch_dependent, 1);
+    f->a->batch_dependent = 1;
+    fr_group *b = add_group(f, 2, "target", "b", 5);
+    for (int i = 0; i < 2; i++) {
+        f->terms.group[FR_ROLE_TARGET] = 0;
+        generate(f, FR_ROLE_TARGET, 4);
+        fr_calls_dispatch(f->c, 1);
+    }
+    assert_int_equal(f->a->n_calls, 1);
+    assert_int_equal(b->n_calls, 1);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -565,6 +607,8 @@ int main(void)
         T(jobs_outlive_their_draft),
         T(draft_errors_end_jobs_that_are_not_exact),
         T(another_draft_is_no_lost_draft),
+        T(exact_jobs_prefer_batch_invariant_groups),
+        T(batch_dependent_drafts_mark_inexact_jobs),
         T(loses_groups_that_cannot_be_reached),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

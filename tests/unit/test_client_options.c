@@ -177,12 +177,21 @@ static void test_model_lookup(void **state)
     assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
     assert_non_null(strstr(fr_cause(), "other-model"));
     unlink(want);
-    /* A folder is a model when it says so. */
+    /* A folder is a model when it says so; another is told when opened, and stands behind files. */
     char config[PATH_MAX + 64];
     snprintf(want, sizeof want, "%s/other-model", c.models_dir);
     snprintf(config, sizeof config, "%s/config.json", want);
     assert_int_equal(mkdir(want, 0700), 0);
-    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_ENOTFOUND);
+    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_OK);
+    assert_string_equal(out, want);
+    char file[PATH_MAX + 64];
+    snprintf(file, sizeof file, "%s.gguf", want);
+    f = fopen(file, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_OK);
+    assert_string_equal(out, file);
+    unlink(file);
     f = fopen(config, "w");
     assert_non_null(f);
     fclose(f);

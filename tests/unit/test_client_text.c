@@ -133,7 +133,8 @@ static void test_json(void **state)
            "\"42\","
            "\"seconds\":1.5,\"tokens\":{\"chain\":30,\"drafted\":20,\"accepted\":15,\"target\":31},"
            "\"steps\":2,"
-           "\"passes\":10,\"policy\":\"token\",\"seed\":18446744073709551615,\"stop\":\"end\"}");
+           "\"passes\":10,\"policy\":\"token\",\"seed\":18446744073709551615,\"stop\":\"end\","
+           "\"batch_dependent\":false}");
     assert_int_equal(fr_json_job_brief(&job, &o), FR_OK);
     assert_null(cJSON_GetObjectItem(o, "text"));
     assert_non_null(cJSON_GetObjectItem(o, "answer"));
@@ -153,7 +154,15 @@ static void test_summary(void **state)
     assert_string_equal((char *)out.data,
                         "answer: 42\npolicy token: 30 tokens in 2 steps, 1.50 s, 20.0 tok/s, "
                         "accepted 75% of 20 drafted, 10 target passes\n");
+    out.len = 0;
+    job.batch_dependent = 1;
+    assert_int_equal(fr_ui_summary(&job, &out), FR_OK);
+    assert_non_null(strstr((char *)out.data, " target passes\na group computed this with --batch-invariant off"));
     fr_buf_free(&out);
+    cJSON *o = NULL;
+    assert_int_equal(fr_json_job("done", &job, &o), FR_OK);
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItem(o, "batch_dependent")));
+    cJSON_Delete(o);
 }
 
 /* Every allocation of our own that fails is told as such. */

@@ -307,6 +307,93 @@ static void test_failing_init(void **state)
     }
 }
 
+/* While NCCL is tried out one rank has no memory for its sum: that is everyone's cause, at once, not that it did not
+ * come. */
+static void test_failing_proof(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = never};
+    rank_thread ranks[3];
+    const uint64_t start = fr_now_ns();
+    fake_cuda_fail_on(1, "cudaMalloc", 2, cudaErrorMemoryAllocation); /* the first is of what is summed */
+    gpu_ranks_run(ranks, 3, act, &p);
+    assert_true((fr_now_ns() - start) / 1000000 < LONG_MS / 2);
+    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: cudaMalloc: ");
+}
+
+/* Rank 2 hangs when all sums have ended: what the hosts tell each other has the host communicator's patience. */
+static fr_status agree_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    FR_TRY(sum_once(c, dev));
+    r->comm->patience.ms = SHORT_MS;
+    if (r->options.rank != 2)
+        return c->ops->agree(c, FR_OK);
+    fr_sleep_ms(3 * SHORT_MS);
+    return FR_OK;
+}
+
+static void test_stalled_after_the_sums(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = agree_without_2};
+    rank_thread ranks[3];
+    gpu_ranks_run(ranks, 3, act, &p);
+    for (int i = 0; i < 2; i++)
+        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+}
+
+/* Rank 2 does not come to the sum, and the others are told to end. */
+static fr_status stop_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    static const atomic_int stopped = 1;
+    r->comm->patience.stop = &stopped;
+    if (r->options.rank != 2)
+        return sum_once(c, dev);
+    fr_sleep_ms(2 * FR_COMM_STOP_MS);
+    return FR_OK;
+}
+
+static void test_stopped(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = stop_without_2};
+    rank_thread ranks[3];
+    gpu_ranks_run(ranks, 3, act, &p);
+    for (int i = 0; i < 2; i++)
+        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 had not ended when the rank was stopped");
+}
+
+/* A communicator may be closed while sums are pending, which must not touch it later. */
+static fr_status leave_a_sum_pending(fr_comm *c, fr_device *dev)
+{
+    void *x = NULL;
+    FR_TRY(ops->mem_alloc(dev, sizeof(float), &x));
+    FR_TRY(c->ops->all_reduce_sum(c, x, 1));
+    c->ops->close(&c);
+    const fr_status st = ops->sync(dev);
+    ops->mem_free(dev, x);
+    return st;
+}
+
+static fr_status act_and_close(rank_thread *r)
+{
+    fr_device *dev = NULL;
+    fr_comm *c = NULL;
+    FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
+    fr_status st = fr_comm_nccl_open(r->comm, ops, dev, r->input, &c);
+    if (st == FR_OK)
+        st = leave_a_sum_pending(c, dev);
+    ops->close(&dev);
+    return st;
+}
+
+static void test_closed_with_a_sum_pending(void **state)
+{
+    (void)state;
+    for (int in_rank_order = 0; in_rank_order < 2; in_rank_order++)
+        gpu_ranks_run_well(2, act_and_close, &(fr_comm_device_options){.batch_invariant = in_rank_order});
+}
+
 /* ---- which communicator */
 
 static fr_status choose(rank_thread *r)
@@ -365,6 +452,10 @@ int main(void)
         cmocka_unit_test_setup(test_remote_error, set_up),
         cmocka_unit_test_setup(test_failing_launch, set_up),
         cmocka_unit_test_setup(test_failing_init, set_up),
+        cmocka_unit_test_setup(test_failing_proof, set_up),
+        cmocka_unit_test_setup(test_stalled_after_the_sums, set_up),
+        cmocka_unit_test_setup(test_stopped, set_up),
+        cmocka_unit_test_setup(test_closed_with_a_sum_pending, set_up),
         cmocka_unit_test_setup(test_choice, set_up),
         cmocka_unit_test_setup(test_choice_without_nccl, set_up),
     };

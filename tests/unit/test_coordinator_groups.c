@@ -176,6 +176,58 @@ static void refuses_a_second_model(void **state)
     fake_engine_stop(&other);
 }
 
+/* Submits, and tells of the finished job whether it is marked. */
+static int ends_batch_dependent(fixture *f, const char *policy)
+{
+    fr_msg done;
+    submit(f->client, policy, 1);
+    hear_kind(f->client, FR_MSG_DONE, &done);
+    assert_done(&done, &f->expected);
+    int marked = done.body.done.job.batch_dependent;
+    fr_msg_free(&done);
+    return marked;
+}
+
+static void tells_of_batch_dependent_groups(void **state)
+{
+    fixture *f = *state;
+    fake_options o = {.endpoint = f->server.endpoint,
+                      .role = "target",
+                      .name = "fast",
+                      .model_digest = 11,
+                      .tokenizer = f->tokenizer,
+                      .batch_dependent = 1};
+    fake_engine *fast = fake_engine_start(&o);
+    o = (fake_options){.endpoint = f->server.endpoint,
+                       .role = "draft",
+                       .name = "d",
+                       .model_digest = 22,
+                       .tokenizer = f->tokenizer,
+                       .batch_dependent = 1};
+    f->draft = fake_engine_start(&o);
+    await_groups(f->client, 2);
+    assert_int_equal(ends_batch_dependent(f, "token"), 1);
+    assert_int_equal(ends_batch_dependent(f, "target"), 1);
+    f->target = engine(f, "target", "exact", 0);
+    await_groups(f->client, 3);
+    fr_msg m = status_of(f->client, 0);
+    for (size_t i = 0; i < m.body.status_reply.n_groups; i++) {
+        const fr_msg_group_info *g = &m.body.status_reply.groups[i];
+        assert_int_equal(g->batch_dependent, strcmp(g->name, "exact") != 0);
+    }
+    fr_msg_free(&m);
+    assert_int_equal(ends_batch_dependent(f, "token"), 0);
+    assert_int_equal(ends_batch_dependent(f, "target"), 0);
+    fr_msg list = {.kind = FR_MSG_LIST_QUERY};
+    tell(f->client, &list);
+    hear_kind(f->client, FR_MSG_LIST_REPLY, &m);
+    assert_int_equal(m.body.list_reply.n_jobs, 4);
+    for (size_t i = 0; i < 4; i++) /* the latest first */
+        assert_int_equal(m.body.list_reply.jobs[i].batch_dependent, i >= 2);
+    fr_msg_free(&m);
+    fake_engine_stop(&fast);
+}
+
 int main(void)
 {
     fr_log_open("test_coordinator_groups", FR_LOG_ERROR);
@@ -190,6 +242,7 @@ int main(void)
         T(sends_only_what_is_new),
         T(engine_errors_reach_the_client),
         T(refuses_a_second_model),
+        T(tells_of_batch_dependent_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

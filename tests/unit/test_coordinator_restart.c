@@ -30,7 +30,14 @@ static void restart_continues(void **state)
         assert_int_equal(f.server.open_status, FR_OK);
         char endpoint[256];
         memcpy(endpoint, f.server.endpoint, sizeof endpoint);
-        f.target = engine(&f, "target", "t", 5);
+        const fake_options slow = {.endpoint = endpoint,
+                                   .role = "target",
+                                   .name = "t",
+                                   .model_digest = 11,
+                                   .tokenizer = f.tokenizer,
+                                   .token_ms = 5,
+                                   .batch_dependent = 1};
+        f.target = fake_engine_start(&slow);
         f.draft = engine(&f, "draft", "d", 0);
         assert_int_equal(fr_link_connect(endpoint, 0, &f.client), FR_OK);
         await_groups(f.client, 2);
@@ -50,6 +57,9 @@ static void restart_continues(void **state)
         assert_int_equal(fr_link_connect(endpoint, 0, &f.client), FR_OK);
         watch(f.client, id, 0);
         follow_to(f.client, &f.expected);
+        m = status_of(f.client, id);
+        assert_int_equal(m.body.status_reply.jobs[0].batch_dependent, 1); /* as its beginning was */
+        fr_msg_free(&m);
         server_stop(&f.server);
         fake_engine_stop(&f.target);
         fake_engine_stop(&f.draft);

@@ -468,6 +468,10 @@ static void test_bad_tensors(void **state)
     change("config.json", "\"intermediate_size\":96", "\"intermediate_size\":80");
     refuse(FR_EFORMAT, "/model.safetensors", "has shape [96, 64], config.json wants [80, 64]");
     hf_write_folder(folder, &plain);
+    change("config.json", "\"vocab_size\":272", "\"vocab_size\":260"); /* there are tokens behind */
+    refuse(FR_EFORMAT, "/model.safetensors",
+           "tensor model.embed_tokens.weight has 272 rows, config.json's vocab_size is 260");
+    hf_write_folder(folder, &plain);
     change("config.json", "Qwen2", "Llama"); /* which may have biases */
     fr_model_file *f = open_path("");
     fr_model_file_close(&f);
@@ -523,6 +527,23 @@ static void remove_file(const char *name)
     char path[128];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     assert_int_equal(unlink(path), 0);
+}
+
+/* A clone without Git LFS has these in the place of its large files. */
+static void test_lfs_pointers(void **state)
+{
+    (void)state;
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+                                  "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+                                  "size 12345\n";
+    static const char *const files[] = {"model.safetensors", "tokenizer.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char shown[64];
+        snprintf(shown, sizeof shown, "/%s", files[i]);
+        hf_write_folder(folder, &plain);
+        hf_write_file(folder, files[i], pointer, sizeof pointer - 1);
+        refuse(FR_EFORMAT, shown, "a Git LFS pointer: the file itself was not fetched");
+    }
 }
 
 static void test_missing_files(void **state)
@@ -605,6 +626,7 @@ int main(void)
         TEST(test_bad_merge),
         TEST(test_bad_tensors),
         TEST(test_bad_shards),
+        TEST(test_lfs_pointers),
         TEST(test_missing_files),
         TEST(test_no_memory),
     };

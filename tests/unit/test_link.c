@@ -125,6 +125,39 @@ static void test_server_restart(void **state)
     fr_link_close(&server, 0);
 }
 
+/* A watched server tells whose connection closed, once it has all that came by it; a watched client, that its own
+ * did. */
+static void test_watched(void **state)
+{
+    (void)state;
+    for (int t = 1; t < 3; t++) {
+        fr_link *server = listen_on(transports[t], 0);
+        assert_int_equal(fr_link_watch(server), FR_OK);
+        fr_link *a = connect_to(server), *b = connect_to(server);
+        assert_int_equal(fr_link_watch(b), FR_OK);
+        fr_peer from_a, from_b, lost;
+        fr_msg m;
+        send_ok(a, NULL, 1);
+        assert_int_equal(receive_ok(server, &from_a), 1);
+        send_ok(b, NULL, 2);
+        assert_int_equal(receive_ok(server, &from_b), 2);
+        assert_int_not_equal(from_a.connection, from_b.connection);
+        assert_int_equal(fr_link_recv(server, 0, &lost, &m), FR_ETIMEDOUT);
+        send_ok(a, NULL, 3);
+        fr_link_close(&a, WAIT_MS);
+        fr_sleep_ms(100); /* both are there */
+        assert_int_equal(receive_ok(server, &from_a), 3);
+        assert_int_equal(fr_link_recv(server, WAIT_MS, &lost, &m), FR_EPEER);
+        assert_int_equal(lost.connection, from_a.connection);
+        assert_int_equal(fr_link_recv(server, 0, &lost, &m), FR_ETIMEDOUT);
+        send_ok(server, &from_b, 4);
+        fr_link_close(&server, WAIT_MS);
+        assert_int_equal(receive_ok(b, NULL), 4);
+        assert_int_equal(fr_link_recv(b, WAIT_MS, NULL, &m), FR_EPEER);
+        fr_link_close(&b, 0);
+    }
+}
+
 static void test_timeouts(void **state)
 {
     (void)state;
@@ -448,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_both_ways),
         cmocka_unit_test(test_client_first),
         cmocka_unit_test(test_server_restart),
+        cmocka_unit_test(test_watched),
         cmocka_unit_test(test_timeouts),
         cmocka_unit_test(test_endpoints_refused),
         cmocka_unit_test(test_busy_port),

@@ -85,6 +85,180 @@ static void test_gone(void **state)
     rank_thread_ended(&m[0], FR_EPEER, "rank 0: rank 1 is gone");
 }
 
+/* ---- in a group that serves */
+
+/* Long enough to tell whether a rank ended at once or by its long patience. */
+static void took_less_than(uint64_t start, int ms)
+{
+    assert_in_range((fr_now_ns() - start) / 1000000, 0, ms);
+}
+
+static fr_status wait_for_command(rank_thread *m)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    return m->comm->ops->command_wait(m->comm, &data, &bytes);
+}
+
+/* One rank's process ends, and with it its connection. The others learn it while they wait, not when they send. */
+static fr_status one_leaves_a_sum(rank_thread *m)
+{
+    float x = 1;
+    if (m->options.rank != *(const int *)m->input)
+        return m->comm->ops->all_reduce_sum(m->comm, &x, 1);
+    fr_sleep_ms(SHORT_MS);
+    m->comm->ops->close(&m->comm);
+    return FR_OK;
+}
+
+static void test_gone_in_a_sum(void **state)
+{
+    (void)state;
+    for (int gone = 0; gone < 3; gone++) {
+        rank_thread m[3];
+        const uint64_t start = fr_now_ns();
+        rank_threads_set_up(m, 3, 3, one_leaves_a_sum);
+        for (int r = 0; r < 3; r++)
+            m[r].input = &gone;
+        rank_threads_run(m, 3);
+        took_less_than(start, LONG_MS / 4);
+        char want[32];
+        snprintf(want, sizeof want, "rank %d is gone", gone);
+        for (int r = 0; r < 3; r++)
+            rank_thread_ended(&m[r], r == gone ? FR_OK : FR_EPEER, r == gone ? "" : want);
+    }
+}
+
+static fr_status leader_leaves(rank_thread *m)
+{
+    if (m->options.rank != 0)
+        return wait_for_command(m);
+    fr_sleep_ms(SHORT_MS);
+    m->comm->ops->close(&m->comm);
+    return FR_OK;
+}
+
+static void test_leader_gone(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    const uint64_t start = fr_now_ns();
+    rank_threads_set_up(m, 2, 2, leader_leaves);
+    rank_threads_run(m, 2);
+    took_less_than(start, LONG_MS / 4);
+    rank_thread_ended(&m[1], FR_EPEER, "rank 1: rank 0 is gone");
+}
+
+/* Each meeting of a pass has the communicator's patience. */
+typedef enum { SUM, GATHER, ALL_GATHER, AGREE, N_MEETINGS } meeting;
+
+static fr_status meet_without_2(rank_thread *m)
+{
+    fr_comm *c = m->comm;
+    float x = 1, all[MOST_RANKS];
+    c->patience.ms = SHORT_MS;
+    if (m->options.rank == 2)
+        return FR_OK;
+    switch (*(const meeting *)m->input) {
+    case SUM:
+        return c->ops->all_reduce_sum(c, &x, 1);
+    case GATHER: {
+        const fr_status st = c->ops->gather(c, &x, sizeof x, all);
+        return st == FR_OK ? wait_for_command(m) : st; /* of a follower it wants no answer */
+    }
+    case ALL_GATHER:
+        return c->ops->all_gather(c, &x, sizeof x, all, 0);
+    default:
+        return c->ops->agree(c, FR_OK);
+    }
+}
+
+static void test_impatient(void **state)
+{
+    (void)state;
+    for (meeting at = SUM; at < N_MEETINGS; at++) {
+        rank_thread m[3];
+        rank_threads_set_up(m, 3, 3, meet_without_2);
+        for (int r = 0; r < 3; r++)
+            m[r].input = &at;
+        rank_threads_run(m, 3);
+        for (int r = 0; r < 2; r++)
+            rank_thread_ended(&m[r], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
+    }
+}
+
+/* The follower's patience is not for idling. */
+static fr_status command_after_a_while(rank_thread *m)
+{
+    m->comm->patience.ms = SHORT_MS;
+    if (m->options.rank != 0)
+        return wait_for_command(m);
+    fr_sleep_ms(3 * SHORT_MS);
+    return m->comm->ops->command_send(m->comm, "x", 1);
+}
+
+static void test_idle(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, command_after_a_while);
+    rank_threads_run(m, 2);
+    rank_threads_ended(m, 2, FR_OK, "");
+}
+
+static const atomic_int stopped = 1;
+
+/* Rank 0 waits for a sum in vain, rank 1 for a command, and both are told to end. */
+static fr_status stop_waiting(rank_thread *m)
+{
+    float x = 1;
+    m->comm->patience.stop = &stopped;
+    if (m->options.rank == 0)
+        return m->comm->ops->all_reduce_sum(m->comm, &x, 1);
+    return m->options.rank == 1 ? wait_for_command(m) : FR_OK;
+}
+
+static void test_stopped(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= 3; n++) {
+        rank_thread m[3];
+        const uint64_t start = fr_now_ns();
+        rank_threads_set_up(m, n, n, stop_waiting);
+        m[0].act = n == 2 ? do_nothing : stop_waiting;
+        rank_threads_run(m, n);
+        took_less_than(start, FR_COMM_STOP_MS + 1500);
+        rank_thread_ended(&m[1], n == 2 ? FR_ECANCELLED : m[1].st, "stopped while it waited for rank");
+        if (n == 3)
+            rank_thread_ended(&m[0], m[0].st, "stopped while it waited for rank");
+    }
+}
+
+/* A group that is told to end while it gets on ends in good order, however long the pass. */
+static fr_status stop_in_a_long_pass(rank_thread *m)
+{
+    enum { SUMS = 8 };
+    float x = 1;
+    m->comm->patience = (fr_comm_patience){.ms = LONG_MS, .stop = &stopped};
+    for (int i = 0; i < SUMS; i++) {
+        if (m->options.rank == 1)
+            fr_sleep_ms(FR_COMM_STOP_MS / 5);
+        FR_TRY(m->comm->ops->all_reduce_sum(m->comm, &x, 1));
+    }
+    return FR_OK;
+}
+
+static void test_stopped_in_good_order(void **state)
+{
+    (void)state;
+    rank_thread m[2];
+    rank_threads_set_up(m, 2, 2, stop_in_a_long_pass);
+    rank_threads_run(m, 2);
+    rank_threads_ended(m, 2, FR_OK, "");
+}
+
+/* ---- ranks that went apart */
+
 static fr_status gather_or_agree(rank_thread *m)
 {
     uint8_t x = 0, all[2];
@@ -237,6 +411,9 @@ int main(void)
         cmocka_unit_test(test_apart),         cmocka_unit_test(test_sizes_apart),
         cmocka_unit_test(test_another_count), cmocka_unit_test(test_doubled),
         cmocka_unit_test(test_whole),         cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_gone_in_a_sum), cmocka_unit_test(test_leader_gone),
+        cmocka_unit_test(test_impatient),     cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_stopped),       cmocka_unit_test(test_stopped_in_good_order),
         cmocka_unit_test(test_roll_call),     cmocka_unit_test(test_roll_call_of_follower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

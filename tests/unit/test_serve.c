@@ -23,6 +23,8 @@ static void test_register(void **state)
     group g;
     fr_msg m;
     group_open(&g, 512, 0, 0);
+    /* Only on a GPU it would be so of itself. */
+    ((fr_session_info *)(uintptr_t)fr_session_info_of(g.session))->batch_dependent = true;
     const fr_session_info info = *fr_session_info_of(g.session);
     group_run(&g);
     for (int i = 0; i < 2; i++) { /* repeated until it is answered */
@@ -33,6 +35,7 @@ static void test_register(void **state)
         assert_int_equal(m.body.register_.max_context, 512);
         assert_int_equal(m.body.register_.kv_positions, info.kv_positions);
         assert_int_equal(m.body.register_.ranks, 1);
+        assert_int_equal(m.body.register_.batch_dependent, 1);
         fr_msg_free(&m);
     }
     group_welcome(&g, 1);

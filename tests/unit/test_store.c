@@ -92,7 +92,8 @@ static fr_job_record record_of(uint64_t id)
                            .cause = "",
                            .stop = "",
                            .answer = "42",
-                           .submitted_ms = 1234567890123};
+                           .submitted_ms = 1234567890123,
+                           .batch_dependent = 1};
 }
 
 static fr_store_step step_of(uint32_t index, const int32_t *ids, size_t n_ids, int accepted)
@@ -153,6 +154,7 @@ static fr_status same_record(void *ctx, const fr_job_record *r)
     assert_string_equal(r->draft_model, want.draft_model);
     assert_string_equal(r->answer, want.answer);
     assert_int_equal(r->submitted_ms, want.submitted_ms);
+    assert_int_equal(r->batch_dependent, 1);
     return FR_OK;
 }
 
@@ -365,6 +367,37 @@ static void refuses_what_is_no_store(void **state)
     set_up(NULL);
 }
 
+static fr_status of_version_1(void *ctx, const fr_job_record *r)
+{
+    ++*(int *)ctx;
+    assert_int_equal(r->finished_ms, record_of(r->id).finished_ms);
+    assert_int_equal(r->batch_dependent, 0);
+    return FR_OK;
+}
+
+/* A store whose coordinator was replaced by a newer one goes on. */
+static void reads_version_1(void **state)
+{
+    (void)state;
+    int n = 0;
+    fr_store *s = open_store();
+    fr_job_record r = record_of(1);
+    assert_int_equal(fr_store_add_job(s, &r), FR_OK);
+    assert_int_equal(fr_store_flush(s), FR_OK);
+    fr_store_close(&s);
+    run_sql("ALTER TABLE jobs DROP COLUMN batch_dependent; PRAGMA user_version=1");
+    s = open_store();
+    assert_int_equal(fr_store_job(s, 1, of_version_1, &n), FR_OK);
+    r = record_of(2);
+    assert_int_equal(fr_store_add_job(s, &r), FR_OK);
+    assert_int_equal(fr_store_flush(s), FR_OK);
+    fr_store_close(&s);
+    s = open_store();
+    assert_int_equal(fr_store_job(s, 2, same_record, &n), FR_OK);
+    assert_int_equal(n, 2);
+    fr_store_close(&s);
+}
+
 static void belongs_to_one_coordinator(void **state)
 {
     (void)state;
@@ -450,6 +483,7 @@ int main(void)
         T(lists_by_state),
         T(survives_kill_9),
         T(refuses_what_is_no_store),
+        T(reads_version_1),
         T(belongs_to_one_coordinator),
         T(waits_for_a_full_disk),
         T(every_allocation_may_fail),

@@ -7,6 +7,7 @@
 #ifndef FR_COMM_H
 #define FR_COMM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,19 +17,30 @@
 typedef struct fr_comm fr_comm;
 
 enum {
+    FR_COMM_SMALL = 256, /* bytes of each rank that a group over MPI has room for from the start: an all_gather of so
+                          * few takes no memory there, so that no rank can fail alone in it */
     FR_COMM_WHY = 200,       /* bytes of a reason in a roll call, its end included */
     FR_COMM_LEAVE_MS = 2000, /* for the others to notice that this rank gives up, and to say a word */
+    FR_COMM_TIMEOUT_MS = 30000, /* what a serving group allows a rank to be late, unless it is told otherwise */
+    FR_COMM_STOP_MS = 1500, /* how much longer a rank that is to end waits for others, who may just be slow */
 };
+
+/* What bounds a wait for other ranks. */
+typedef struct fr_comm_patience {
+    int ms;                 /* FR_EPEER after so long; 0: never */
+    const atomic_int *stop; /* not 0: this rank is to end, and the wait does with FR_ECANCELLED, FR_COMM_STOP_MS later.
+                             * NULL: nobody tells it to */
+} fr_comm_patience;
 
 typedef struct fr_comm_ops {
     const char *name; /* "self", "mpi", "staged", "nccl" */
-    /* x [n] := the sum over ranks, the same bits on every rank. x is memory of the session's device, and the sum takes its
-     * place in the order of the device's calls; only a host communicator wants the device synchronised before. */
+    /* x [n] := the sum over ranks, the same bits on every rank. x is memory of the session's device, and the sum takes
+     * its place in the order of the device's calls; only a host communicator wants the device synchronised before. */
     fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
     /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
     fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
-    /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: it waits for ever, or as long as
-     * this communicator does for anything. */
+    /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: as long as this communicator
+     * waits for anything. */
     fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
     /* The leader's `bytes` bytes to every rank; all know the size. */
     fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
@@ -37,16 +49,17 @@ typedef struct fr_comm_ops {
     fr_status (*agree)(fr_comm *c, fr_status mine);
     /* One command from the leader to all (any size). Followers wait in command_wait: they spin for a moment, then
      * sleep until the leader's command wakes them; an idle rank uses no CPU. */
-    fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes);        /* leader */
-    fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out); /* followers; valid until the next wait */
-    /* This rank cannot go on, for the cause of the last error. The others end with that cause what they wait for, but
-     * for sums and commands of comm_mpi on their way: those ranks end with their mpirun. From then on the group can only be closed. No collective; does
+    fr_status (*command_send)(fr_comm *c, const void *data, size_t bytes); /* leader */
+    /* Followers; the data are valid until the next wait. */
+    fr_status (*command_wait)(fr_comm *c, const void **data_out, size_t *bytes_out);
+    /* This rank cannot go on, for the cause of the last error, which may then also name ranks that are not heard of.
+     * The others end with that cause what they wait for. From then on the group can only be closed. No collective; does
      * nothing when the group was given up already. NULL in a group of one rank. */
     void (*give_up)(fr_comm *c);
-    /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed() says
-     * that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one included. why
-     * [FR_COMM_WHY]: what this rank noticed; when that is "", it becomes what another one did. Both are NULL in a group of
-     * one rank, and in communicators over another. */
+    /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed()
+     * says that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one
+     * included. why [FR_COMM_WHY]: what this rank noticed; when that is "", it becomes what another one did. Both are
+     * NULL in a group of one rank, and in communicators over another. */
     fr_status (*roll_call)(fr_comm *c, int wait_ms, char *why, bool *heard_out);
     bool (*alarmed)(fr_comm *c);
     void (*close)(fr_comm **c);
@@ -56,8 +69,12 @@ struct fr_comm {
     const fr_comm_ops *ops;
     int rank, size;
     int here, n_here; /* this rank among the group's on this host, from 0 */
-    int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher bound
-                  * them apart */
+    int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher
+                  * bound them apart */
+    /* Of every wait for the others from now on, but a follower's for a command, which knows no end but stop. Where this
+     * lies over a host communicator, that one's holds. Unset while a group is formed and loads, at different speeds:
+     * then a wait takes as long as the communicator was opened for. */
+    fr_comm_patience patience;
 };
 
 /* One rank, no communication. */

@@ -14,8 +14,6 @@
 #include "comm.h"
 #include "ops.h"
 
-enum { FR_COMM_TIMEOUT_MS = 30000 };
-
 /* What NCCL takes of a GPU's memory for a communicator, about: an estimate, for advice to who has none yet. It has
  * buffers of 4 MiB (NCCL_BUFFSIZE) and those of other protocols for each channel to a peer, and tens of channels. */
 #define FR_COMM_DEVICE_BYTES ((int64_t)512 << 20)

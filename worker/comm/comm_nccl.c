@@ -34,9 +34,10 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "clock.h"
 #include "comm_nccl_late.h"
 #include "comm_over.h"
+#include "comm_roll.h"
+#include "comm_wait.h"
 
 enum {
     SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
@@ -52,7 +53,8 @@ typedef struct nccl_comm {
     float *parts;    /* scratch, device memory [cap_parts] */
     size_t cap_parts;
     uint64_t n_sums; /* enqueued */
-    uint64_t waiting_since; /* clock of the first look since the last call; 0: none yet */
+    bool waiting;    /* the device was looked at since the last call */
+    fr_comm_wait wait; /* of those looks */
     ncclResult_t launched;  /* the first error of a launch */
     fr_device_peers peers;
     int64_t (*compared)[2]; /* [size] */
@@ -72,15 +74,20 @@ static fr_status check_nccl(const nccl_comm *m, ncclResult_t rc, const char *wha
                    ncclGetLastError(m->nccl));
 }
 
+static fr_comm_wait begin_wait(const nccl_comm *m)
+{
+    return fr_comm_wait_begin((fr_comm_patience){.ms = m->timeout_ms, .stop = m->over.host->patience.stop});
+}
+
 /* Waits for what `rc` says was only begun. ncclInProgress: the time was over. */
 static ncclResult_t settle(const nccl_comm *m, ncclResult_t rc)
 {
-    const uint64_t end = fr_now_ns() + (uint64_t)m->timeout_ms * 1000000;
+    fr_comm_wait wait = begin_wait(m);
     while (rc == ncclInProgress) {
         ncclResult_t asked = ncclCommGetAsyncError(m->nccl, &rc);
         if (asked != ncclSuccess)
             return asked;
-        if (rc == ncclInProgress && fr_now_ns() > end)
+        if (rc == ncclInProgress && fr_comm_wait_check(&wait) != FR_OK)
             return rc;
         sched_yield();
     }
@@ -88,24 +95,6 @@ static ncclResult_t settle(const nccl_comm *m, ncclResult_t rc)
 }
 
 /* ---- giving up */
-
-/* "; no word from ranks 1, 3": those that are not heard of. */
-static void name_silent(const nccl_comm *m, const bool *heard, char *text, size_t cap)
-{
-    size_t at = 0;
-    int n_silent = 0;
-    text[0] = '\0';
-    for (int r = 0; r < m->over.base.size; r++)
-        n_silent += !heard[r];
-    for (int r = 0; r < m->over.base.size && at < cap; r++) {
-        if (heard[r])
-            continue;
-        const char *lead = at > 0 ? ", " : n_silent > 1 ? "; no word from ranks " : "; no word from rank ";
-        at += (size_t)snprintf(text + at, cap - at, "%s%d", lead, r);
-    }
-    if (n_silent == 0)
-        snprintf(text, cap, "; every rank is still there");
-}
 
 /* why "": another rank began it, and says why. */
 static fr_status give_up(nccl_comm *m, const char *why)
@@ -118,8 +107,11 @@ static fr_status give_up(nccl_comm *m, const char *why)
     if (m->nccl)
         ncclCommAbort(m->nccl);
     m->nccl = NULL;
-    if (heard && host->ops->roll_call && host->ops->roll_call(host, FR_COMM_LEAVE_MS, word, heard) == FR_OK)
-        name_silent(m, heard, silent, sizeof silent);
+    if (heard && host->ops->roll_call && host->ops->roll_call(host, FR_COMM_LEAVE_MS, word, heard) == FR_OK) {
+        fr_comm_name_silent(heard, host->size, silent, sizeof silent);
+        if (!silent[0])
+            snprintf(silent, sizeof silent, "; every rank is still there");
+    }
     free(heard);
     snprintf(m->cause, sizeof m->cause, "%s%s", word[0] ? word : "a rank gave the group up", silent);
     return fr_fail(FR_EPEER, "%s", m->cause);
@@ -130,6 +122,17 @@ static fr_status give_up_for(nccl_comm *m, ncclResult_t rc, const char *what)
     check_nccl(m, rc, what);
     char why[FR_COMM_WHY];
     snprintf(why, sizeof why, "%s", fr_cause());
+    return give_up(m, why);
+}
+
+/* For the cause of the last error, which is this rank's own or came from the rank that it names. */
+static fr_status give_up_alone(nccl_comm *m, fr_status st)
+{
+    char why[FR_COMM_WHY];
+    if (st == FR_EPEER)
+        snprintf(why, sizeof why, "%s", fr_cause());
+    else
+        snprintf(why, sizeof why, "rank %d: %.180s", m->over.base.rank, fr_cause());
     return give_up(m, why);
 }
 
@@ -157,16 +160,17 @@ static fr_status look_for_errors(nccl_comm *m)
 static fr_status look(void *ctx)
 {
     nccl_comm *m = ctx;
-    const uint64_t now = fr_now_ns();
     FR_TRY(look_for_errors(m));
-    if (m->waiting_since == 0)
-        m->waiting_since = now;
-    const uint64_t waited_ms = (now - m->waiting_since) / 1000000;
-    if (m->n_sums == 0 || waited_ms < (uint64_t)m->timeout_ms)
+    if (!m->waiting)
+        m->wait = begin_wait(m);
+    m->waiting = true;
+    const fr_status over = m->n_sums > 0 ? fr_comm_wait_check(&m->wait) : FR_OK;
+    if (over == FR_OK)
         return FR_OK;
-    char why[FR_COMM_WHY];
-    snprintf(why, sizeof why, "rank %d: sum %llu did not end in %d ms", m->over.base.rank,
-             (unsigned long long)m->n_sums, m->timeout_ms);
+    char why[FR_COMM_WHY], how[64];
+    snprintf(how, sizeof how, "did not end in %d ms", m->timeout_ms);
+    snprintf(why, sizeof why, "rank %d: sum %llu %s", m->over.base.rank, (unsigned long long)m->n_sums,
+             over == FR_ECANCELLED ? "had not ended when the rank was stopped" : how);
     return give_up(m, why);
 }
 
@@ -174,7 +178,7 @@ static fr_status look(void *ctx)
 static fr_status before(fr_comm_over *o)
 {
     nccl_comm *m = of(&o->base);
-    m->waiting_since = 0;
+    m->waiting = false;
     return look_for_errors(m);
 }
 
@@ -399,7 +403,8 @@ static void nccl_close(fr_comm **c)
         ncclCommDestroy(m->nccl);
     else if (m->nccl)
         ncclCommAbort(m->nccl);
-    m->nccl = NULL; /* freeing flushes what is pending, perhaps launches of this */
+    m->nccl = NULL;
+    m->over.ops->sync(m->over.dev); /* what is pending may be launches of this, which now do nothing */
     m->over.ops->mem_free(m->over.dev, m->parts);
     free(m->compared);
     free(m);
@@ -476,9 +481,10 @@ static fr_status prove(nccl_comm *m, size_t max_sum)
     FR_TRY_GOTO(st, o->host->ops->agree(o->host, st), done);
     for (size_t i = 0; i < n_sizes && st == FR_OK; i++)
         st = sum_ones(m, x, sizes[i]);
-    /* A group that was given up has ranks that do not come here. */
-    if (!m->cause[0])
-        st = o->host->ops->agree(o->host, st);
+    if (st == FR_OK)
+        st = o->host->ops->agree(o->host, FR_OK);
+    if (st != FR_OK && !m->cause[0]) /* the others may wait in a sum, and hear of it there */
+        st = give_up_alone(m, st);
 done:
     o->ops->mem_free(o->dev, x);
     m->n_sums = 0; /* no sum is under way: the model may be loaded without haste */

@@ -14,5 +14,7 @@ typedef enum fr_draft_weights {
 
 /* The value of an option --draft-weights: "file" or "q4_0". FR_EINVAL for anything else. */
 fr_status fr_draft_weights_parse(const char *text, fr_draft_weights *out);
+/* That value. */
+const char *fr_draft_weights_name(fr_draft_weights weights);
 
 #endif

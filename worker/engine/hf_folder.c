@@ -316,8 +316,8 @@ static fr_status parse(folder *d)
     FR_TRY(locate(d));
     FR_TRY(d->single ? open_single(d) : open_indexed(d));
     FR_TRY(put_config(d));
+    FR_TRY(put_tensors(d)); /* first: the tokenizer is measured by the embedding's rows */
     FR_TRY(put_tokenizer(d));
-    FR_TRY(put_tensors(d));
     FR_TRY(put_rope_factors(d));
     return parse_made(d);
 }

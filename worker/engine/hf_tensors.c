@@ -95,6 +95,9 @@ static fr_status check_shape(const fr_hf_shape *s, const char *file, const fr_sa
     int n_dims = k->cols == NONE ? 1 : 2;
     if (t->n_dims == n_dims && t->dims[0] == dims[0] && t->dims[1] == dims[1])
         return FR_OK;
+    if (k->rows == VOCAB && t->n_dims == n_dims && t->dims[1] == dims[1])
+        return fr_fail(FR_EFORMAT, "%s: tensor %s has %lld rows, config.json's vocab_size is %lld", file,
+                       fr_str_show(t->name, name), (long long)t->dims[0], (long long)dims[0]);
     show_shape(t->dims, t->n_dims, have, sizeof have);
     show_shape(dims, n_dims, want, sizeof want);
     return fr_fail(FR_EFORMAT, "%s: tensor %s has shape %s, config.json wants %s", file,

@@ -105,6 +105,14 @@ static fr_status check_finite(const fr_model *m, const fr_tensor *t, const fr_ma
     return FR_OK;
 }
 
+/* This matrix, a part of one perhaps, is read next. */
+static void ask_for(const fr_model *m, const fr_matrix *part)
+{
+    if (m->n_ranks > 1) /* else all of the file is read ahead */
+        fr_model_file_read_pieces(m->file, part->data, fr_dtype_row_bytes(part->dtype, part->cols), part->row_bytes,
+                                  (size_t)part->rows);
+}
+
 static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_range cols, fr_draft_weights weights,
                              fr_weight **out)
 {
@@ -119,6 +127,7 @@ static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_
         .cols = cols.hi - cols.lo,
         .row_bytes = row_bytes,
     };
+    ask_for(m, &src);
     FR_TRY(check_finite(m, t, &src, rows.lo, cols.lo));
     FR_TRY(bind_matrix(m, &src, weights, out, &bytes));
     m->weight_bytes += bytes;
@@ -218,6 +227,7 @@ static fr_status load_rough_head(fr_model *m, const fr_ids *tokens, int rank, in
         return fr_no_memory();
     }
     memcpy(h->tokens, tokens->data + take.lo, (size_t)h->n * sizeof *h->tokens);
+    ask_for(m, t);
     for (int i = 0; i < h->n; i++)
         memcpy(rows + (size_t)i * t->row_bytes, (const uint8_t *)t->data + (size_t)h->tokens[i] * t->row_bytes,
                t->row_bytes);
@@ -245,6 +255,7 @@ static fr_status check_embedding(fr_model *m, const fr_tensor *t)
     fr_matrix part = m->embedding;
     part.data = (const char *)part.data + (size_t)rows.lo * part.row_bytes;
     part.rows = rows.hi - rows.lo;
+    ask_for(m, &part);
     FR_TRY(check_finite(m, t, &part, rows.lo, 0));
     fr_model_file_drop(m->file, part.data, (size_t)part.rows * part.row_bytes);
     return FR_OK;
@@ -292,6 +303,9 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
     m->dev = dev;
     m->file = file;
     m->weights = options->weights;
+    m->n_ranks = options->n_ranks;
+    if (m->n_ranks > 1)
+        fr_model_file_read_parts(file);
     FR_TRY_GOTO(st, fr_config_read(file, &m->config), fail);
     FR_TRY_GOTO(st,
                 fr_config_split(&m->config, fr_model_file_name(file), options->rank, options->n_ranks, &m->slice),

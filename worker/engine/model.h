@@ -31,6 +31,7 @@ typedef struct fr_model {
     fr_model_file *file;           /* borrowed; stays mapped for the embedding rows */
     fr_config config;
     fr_slice slice;
+    int n_ranks;
     fr_draft_weights weights;      /* of the layers and the rough head; the whole head is as in the file */
     int32_t *kv_of_head;           /* [local heads]: index of the local KV head */
     float *inv_freq;               /* [n_rot / 2] */
@@ -54,7 +55,8 @@ typedef struct fr_model_load_options {
 
 /* The type in which rows of `cols` values of a type are held. */
 fr_dtype fr_model_held_type(fr_dtype t, int64_t cols, fr_draft_weights weights);
-/* file and dev stay the caller's and outlive the model. FR_EINVAL when the rough tokens are too few for the ranks. */
+/* One of several ranks reads no more of the file than its slices. file and dev stay the caller's and outlive the model.
+ * FR_EINVAL when the rough tokens are too few for the ranks. */
 fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
                         const fr_model_load_options *options, fr_model **out);
 void fr_model_free(fr_model **m);

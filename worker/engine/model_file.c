@@ -113,21 +113,35 @@ size_t fr_model_file_size(const fr_model_file *f)
     return bytes;
 }
 
+/* The start, the middle and the end of each tensor: two trainings or quantisations of one model differ there. */
+enum { SAMPLE = 64, N_SAMPLES = 3 };
+
+static const uint8_t *sample(const fr_tensor *t, size_t i, size_t *n_out)
+{
+    *n_out = t->bytes < SAMPLE ? t->bytes : SAMPLE;
+    return (const uint8_t *)t->data + (t->bytes - *n_out) * i / (N_SAMPLES - 1);
+}
+
+/* All samples at once, so that a disk or another host brings them side by side, and nothing but them. */
+static void fetch_samples(const fr_model_file *f)
+{
+    for (size_t i = 0; i < f->n_tensors * N_SAMPLES; i++) {
+        size_t n = 0;
+        const uint8_t *p = sample(&f->tensors[i / N_SAMPLES], i % N_SAMPLES, &n);
+        fr_model_file_read_pieces(f, p, n, n, 1);
+    }
+}
+
 uint64_t fr_model_file_digest(const fr_model_file *f)
 {
-    /* The start, the middle and the end of each tensor: two trainings or quantisations of one model
-     * differ there. */
-    enum { SAMPLE = 64 };
     size_t bytes = fr_model_file_size(f);
     uint64_t h = fr_hash(FR_HASH_INIT, &bytes, sizeof bytes);
     h = fr_hash(h, f->base, f->header_bytes);
-    for (size_t i = 0; i < f->n_tensors; i++) {
-        const fr_tensor *t = &f->tensors[i];
-        const uint8_t *p = t->data;
-        size_t n = t->bytes < SAMPLE ? t->bytes : SAMPLE;
+    fetch_samples(f);
+    for (size_t i = 0; i < f->n_tensors * N_SAMPLES; i++) {
+        size_t n = 0;
+        const uint8_t *p = sample(&f->tensors[i / N_SAMPLES], i % N_SAMPLES, &n);
         h = fr_hash(h, p, n);
-        h = fr_hash(h, p + (t->bytes - n) / 2, n);
-        h = fr_hash(h, p + t->bytes - n, n);
     }
     return h;
 }
@@ -172,6 +186,20 @@ const fr_tensor *fr_model_file_tensor(const fr_model_file *f, const char *name)
             return &f->tensors[i];
     }
     return NULL;
+}
+
+void fr_model_file_read_parts(const fr_model_file *f)
+{
+    fr_file_map_read_parts(&f->map);
+    for (size_t i = 0; i < f->n_shards; i++)
+        fr_file_map_read_parts(&f->shards[i].map);
+}
+
+void fr_model_file_read_pieces(const fr_model_file *f, const void *data, size_t bytes, size_t stride, size_t n)
+{
+    fr_file_map_read_pieces(&f->map, data, bytes, stride, n);
+    for (size_t i = 0; i < f->n_shards; i++)
+        fr_file_map_read_pieces(&f->shards[i].map, data, bytes, stride, n);
 }
 
 void fr_model_file_drop(const fr_model_file *f, const void *data, size_t n)

@@ -88,6 +88,9 @@ int fr_str_next(fr_str_iter *it, fr_str *out); /* 1 and the next element, or 0 a
 /* Element i of a numeric array of any integer type, or of floats, as a double. i < n_elements. */
 double fr_meta_element(const fr_meta *m, uint64_t i);
 
+/* Tells the kernel that only parts will be read, and which: as file_map.h says. */
+void fr_model_file_read_parts(const fr_model_file *f);
+void fr_model_file_read_pieces(const fr_model_file *f, const void *data, size_t bytes, size_t stride, size_t n);
 /* Tells the kernel that the mapped bytes of this range are no longer needed (they were repacked). */
 void fr_model_file_drop(const fr_model_file *f, const void *data, size_t n);
 

@@ -154,7 +154,7 @@ static fr_status next_match(const split_run *r, int level, const char *text, siz
 
 static fr_status split(const split_run *r, int level, const char *text, size_t n)
 {
-    if (level == r->s->n)
+    if (level >= r->s->n || level >= MAX_EXPRESSIONS)
         return r->piece(r->arg, text, n);
     for (size_t at = 0; at < n;) {
         size_t start = n, end = n;

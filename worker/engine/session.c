@@ -5,6 +5,7 @@
  * close the session then. The leader's own sequences are put back as they were. */
 #include "session.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,18 +17,14 @@
 #include "forward.h"
 #include "grow.h"
 #include "hash.h"
+#include "log.h"
 #include "memory_need.h"
+#include "rank_facts.h"
 
 /* A sequence's length before this pass, to undo it. */
 typedef struct undo {
     int seq, len;
 } undo;
-
-/* What the ranks tell each other of their devices. */
-typedef struct rank_device {
-    char backend[16];
-    uint8_t id[FR_DEVICE_ID]; /* zeros: none of its own */
-} rank_device;
 
 struct fr_session {
     fr_comm *comm;          /* borrowed, or `over` */
@@ -35,8 +32,7 @@ struct fr_session {
     const fr_ops *ops;
     fr_place place;
     fr_device *dev;
-    rank_device *devices;   /* [ranks] */
-    bool shares;            /* two ranks have one device */
+    fr_rank_facts *facts;   /* [ranks] */
     fr_model_file *file;
     fr_config config;
     fr_ids rough_tokens;    /* of the rough head, on all ranks together; empty: there is none */
@@ -85,11 +81,10 @@ static void enter_place(fr_session *s, const fr_session_options *o)
 }
 
 /* The same file held otherwise answers otherwise, so it is another model. */
-static uint64_t digest_of(const fr_model_file *file, fr_draft_weights weights)
+static uint64_t digest_of(uint64_t file_digest, fr_draft_weights weights)
 {
     const uint8_t held = (uint8_t)weights;
-    uint64_t digest = fr_model_file_digest(file);
-    return weights == FR_DRAFT_WEIGHTS_FILE ? digest : fr_hash(digest, &held, 1);
+    return weights == FR_DRAFT_WEIGHTS_FILE ? file_digest : fr_hash(file_digest, &held, 1);
 }
 
 static fr_status cache_positions(const fr_session_options *o, int context, int64_t *out)
@@ -114,6 +109,30 @@ static fr_status size_up(fr_session *s, const char *path, const fr_session_optio
     return size > 0 ? fr_draft_vocab_read(path, s->tokenizer, size, &s->rough_tokens) : FR_OK;
 }
 
+static const char *base_name(const fr_session *s)
+{
+    const char *name = fr_model_file_name(s->file), *base = strrchr(name, '/');
+    return base ? base + 1 : name;
+}
+
+static fr_status state_facts(fr_session *s, const fr_session_options *o)
+{
+    s->facts = calloc((size_t)s->comm->size, sizeof *s->facts);
+    if (!s->facts)
+        return fr_no_memory();
+    fr_rank_facts *mine = &s->facts[s->comm->rank];
+    *mine = (fr_rank_facts){.file_digest = fr_model_file_digest(s->file),
+                            .rough_digest = fr_hash(FR_HASH_INIT, s->rough_tokens.data,
+                                                    s->rough_tokens.len * sizeof *s->rough_tokens.data),
+                            .max_context = s->info.max_context, .kv_positions = s->info.kv_positions,
+                            .max_rows = s->info.max_rows, .n_rough = (int64_t)s->rough_tokens.len,
+                            .draft_weights = o->draft_weights, .share_gpu = o->share_gpu,
+                            .batch_dependent = o->batch_dependent};
+    snprintf(mine->backend, sizeof mine->backend, "%s", s->ops->name);
+    snprintf(mine->model, sizeof mine->model, "%.63s", base_name(s));
+    return s->ops->device_id ? s->ops->device_id(s->dev, mine->device) : FR_OK;
+}
+
 /* What each rank does by itself: there is no collective in it, nor in load(). */
 static fr_status open_device(fr_session *s, const char *path, const fr_session_options *o)
 {
@@ -125,50 +144,48 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
     const fr_device_options dev = {.threads = s->place.threads, .local_rank = s->comm->here,
                                    .batch_dependent = o->batch_dependent};
     FR_TRY(s->ops->open(&dev, &s->dev));
-    s->devices = calloc((size_t)s->comm->size, sizeof *s->devices);
-    if (!s->devices)
-        return fr_no_memory();
-    rank_device *mine = &s->devices[s->comm->rank];
-    snprintf(mine->backend, sizeof mine->backend, "%s", s->ops->name);
-    return s->ops->device_id ? s->ops->device_id(s->dev, mine->id) : FR_OK;
-}
-
-/* All ranks come to the same verdict, since all have the same notes. *shared_out: two ranks have one device. */
-static fr_status compare_devices(fr_session *s, bool may_share, bool *shared_out)
-{
-    static const uint8_t none[FR_DEVICE_ID];
-    const rank_device mine = s->devices[s->comm->rank];
-    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->devices, 0));
-    *shared_out = false;
-    for (int r = 1; r < s->comm->size; r++) {
-        const rank_device *d = &s->devices[r];
-        if (strcmp(d->backend, s->devices[0].backend) != 0)
-            return fr_fail(FR_EMISMATCH, "rank %d computes by backend %s, rank 0 by %s", r, d->backend,
-                           s->devices[0].backend);
-        for (int other = 0; other < r && memcmp(d->id, none, sizeof none) != 0; other++) {
-            if (memcmp(d->id, s->devices[other].id, sizeof d->id) != 0)
-                continue;
-            *shared_out = true;
-            if (!may_share)
-                return fr_fail(FR_EINVAL,
-                               "ranks %d and %d have the same GPU: start fewer, or let them share (--share-gpu)",
-                               other, r);
-        }
-    }
-    return FR_OK;
+    return state_facts(s, o);
 }
 
 /* From here on s->comm sums memory of the device. All ranks. */
 static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
-    FR_TRY(compare_devices(s, o->share_gpu, &s->shares));
-    const fr_comm_device_options options = {.share_gpu = s->shares, .batch_invariant = !o->batch_dependent,
+    _Static_assert(sizeof *s->facts <= FR_COMM_SMALL, "no rank may fail alone");
+    const fr_rank_facts mine = s->facts[s->comm->rank];
+    bool shares = false;
+    FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->facts, 0));
+    FR_TRY(fr_rank_facts_compare(s->facts, s->comm->size, &shares));
+    const fr_comm_device_options options = {.share_gpu = shares, .batch_invariant = !o->batch_dependent,
                                             .max_sum = (size_t)s->info.max_rows * (size_t)s->config.dim,
                                             .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
         s->comm = s->over;
     return FR_OK;
+}
+
+/* A program that could use a GPU and finds none works on the CPU; the user may have thought otherwise. Told once in a
+ * process, which may open more sessions, and by one rank. */
+static void tell_of_no_gpu(void)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    for (const fr_ops *const *ops = fr_ops_all(); *ops; ops++)
+        if (!(*ops)->host_memory && !atomic_flag_test_and_set(&told))
+            fr_log(FR_LOG_WARN, "computing on the CPU: no GPU for backend %s", (*ops)->name);
+}
+
+/* Rank 0, when all ranks are known to be told the same. */
+static void tell_of_cpu(const fr_session *s, const fr_session_options *o)
+{
+    if (!s->ops->host_memory)
+        return;
+    if (!o->backend)
+        tell_of_no_gpu();
+    if (o->share_gpu && o->batch_dependent)
+        fr_log(FR_LOG_WARN, "computing on the CPU: --share-gpu and --batch-invariant off mean nothing there");
+    else if (o->share_gpu || o->batch_dependent)
+        fr_log(FR_LOG_WARN, "computing on the CPU: %s means nothing there",
+               o->share_gpu ? "--share-gpu" : "--batch-invariant off");
 }
 
 static fr_memory_load load_of(const fr_session *s, const fr_session_options *o)
@@ -187,7 +204,7 @@ static fr_status check_memory(const fr_session *s, const fr_memory_load *l)
         return FR_OK;
     int sharing = 0;
     for (int r = 0; r < s->comm->size; r++)
-        sharing += memcmp(s->devices[r].id, s->devices[s->comm->rank].id, FR_DEVICE_ID) == 0;
+        sharing += memcmp(s->facts[r].device, s->facts[s->comm->rank].device, FR_DEVICE_ID) == 0;
     FR_TRY(s->ops->mem_info(s->dev, &room, &total));
     return fr_memory_check(l, (int64_t)room / sharing);
 }
@@ -213,16 +230,16 @@ static fr_status load(fr_session *s, const fr_session_options *o)
     if (comm->rank == 0)
         FR_TRY(fr_kv_cache_new(n_pages, context, &s->cache));
     s->info = (fr_session_info){
-        .model_digest = digest_of(s->file, o->draft_weights),
+        .model_digest = digest_of(s->facts[comm->rank].file_digest, o->draft_weights),
         .tokenizer_digest = fr_tokenizer_digest(s->tokenizer),
         .n_layers = c->n_layers, .dim = c->dim, .n_vocab = c->n_vocab, .max_context = context,
         .max_rows = max_rows, .n_ranks = comm->size, .threads = s->place.threads,
-        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name, .weight_bytes = s->model->weight_bytes,
+        .kv_positions = (int64_t)n_pages * FR_PAGE, .backend = s->ops->name,
+        .batch_dependent = o->batch_dependent && !s->ops->host_memory, .weight_bytes = s->model->weight_bytes,
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
-    const char *name = fr_model_file_name(s->file), *base = strrchr(name, '/');
-    snprintf(s->info.model_name, sizeof s->info.model_name, "%.63s", c->name[0] ? c->name : base ? base + 1 : name);
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%.63s", c->name[0] ? c->name : base_name(s));
     return FR_OK;
 }
 
@@ -238,6 +255,8 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
     }
     FR_TRY_GOTO(st, comm->ops->agree(comm, st), fail);
     FR_TRY_GOTO(st, enter_group(s, options), fail);
+    if (comm->rank == 0)
+        tell_of_cpu(s, options);
     FR_TRY_GOTO(st, make_room(s, options), fail);
     FR_TRY_GOTO(st, s->comm->ops->agree(s->comm, load(s, options)), fail);
     s->info.load_s = fr_now_s() - start;
@@ -273,7 +292,7 @@ void fr_session_close(fr_session **p)
     free(s->answers);
     free(s->branch_pages);
     free(s->undos);
-    free(s->devices);
+    free(s->facts);
     free(s);
     *p = NULL;
 }
@@ -293,6 +312,8 @@ static fr_status give_up(fr_session *s, fr_status st)
 
 fr_status fr_session_follow(fr_session *s)
 {
+    const fr_plan_bounds bounds = {.n_pages = (int)(s->info.kv_positions / FR_PAGE), .context = s->info.max_context,
+                                   .n_vocab = s->info.n_vocab, .has_rough_head = s->info.draft_vocab > 0};
     for (;;) {
         const void *data = NULL;
         size_t n = 0;
@@ -302,6 +323,8 @@ fr_status fr_session_follow(fr_session *s)
             st = fr_plan_decode(data, n, &command, &s->plan);
         if (st == FR_OK && command == FR_COMMAND_CLOSE)
             return FR_OK;
+        if (st == FR_OK)
+            st = fr_plan_check(&s->plan, &bounds);
         if (st == FR_OK)
             st = fr_forward_run(&s->forward, &s->plan, NULL);
         if (st != FR_OK)

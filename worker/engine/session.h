@@ -45,6 +45,7 @@ typedef struct fr_session_info {
     int n_layers, dim, n_vocab, max_context, max_rows, n_ranks, threads;
     int64_t kv_positions;
     const char *backend;
+    bool batch_dependent;     /* what it computes may depend on the batch: the option, and the backend can */
     int64_t weight_bytes;     /* read by one single-token pass on this rank, with the whole head */
     int draft_vocab;          /* tokens of the rough head; 0: there is none */
     double load_s;            /* seconds that opening took, on this rank */

@@ -1,10 +1,11 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
  * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3");
  * with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
- * backend; with a moment instead, what becomes of the group when a rank fails then. All ranks run the same checks in
+ * backend; with a moment, what becomes of the group when a rank fails then. All ranks run the same checks in
  * the same order; the first that fails says so and exits, and mpirun or the time-outs end the others. "suite no-mpi":
  * what a build without MPI says. */
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -355,8 +356,8 @@ static void check_no_mpi(void)
     CHECK(fr_comm_mpi_launched(), "mpirun's rank is none");
 }
 
-/* Over the host communicator, which stays as it was. */
-static void check_staged(fr_comm *host)
+/* Over the host communicator, with a device of its own. */
+static fr_comm *open_staged(fr_comm *host)
 {
     void *x = NULL;
     fr_comm *c = NULL;
@@ -366,11 +367,23 @@ static void check_staged(fr_comm *host)
     device.x = x;
     OK(fr_comm_staged_open(host, device.ops, device.dev, &c));
     CHECK(c->rank == host->rank && c->size == host->size, "rank %d of %d", c->rank, c->size);
-    check_all(c);
+    return c;
+}
+
+static void close_staged(fr_comm *c)
+{
     c->ops->close(&c);
     CHECK(!c, "close leaves the pointer");
-    device.ops->mem_free(device.dev, x);
+    device.ops->mem_free(device.dev, device.x);
     device.ops->close(&device.dev);
+}
+
+/* The host communicator stays as it was. */
+static void check_staged(fr_comm *host)
+{
+    fr_comm *c = open_staged(host);
+    check_all(c);
+    close_staged(c);
     check_commands(host);
 }
 
@@ -415,54 +428,148 @@ static void check_lost(void)
     CHECK(!c, "close leaves the pointer");
 }
 
-/* How a rank that waits learns that another gave up: in a gather, idle, or, when that takes too long, by its clock. */
-typedef enum { IN_A_PASS, BETWEEN_PASSES, LATE } moment;
+/* The same where it hangs in a sum: the others' patience ends, and they name it. */
+static void check_hung(void)
+{
+    fr_comm *c = NULL;
+    float one = 1;
+    OK(fr_comm_mpi_open(0, &c));
+    c->patience.ms = 200;
+    while (c->rank == c->size - 1)
+        fr_sleep_ms(1000);
+    CHECK(sum(c, &one, 1) == FR_EPEER, "a sum without rank %d", c->size - 1);
+    c->ops->give_up(c);
+    printf("%s\n", fr_cause());
+    fflush(stdout);
+    c->ops->close(&c);
+}
 
-static const char *const moments[] = {"in-a-pass", "between-passes", "late"};
+/* How a rank that waits learns that another gave up: in a gather, in a sum that goes in one message or in pieces, in a
+ * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock: as
+ * long as the call says or the communicator has patience, or until it is to stop. */
+typedef enum {
+    IN_A_PASS,
+    IN_A_SMALL_SUM,
+    IN_A_LARGE_SUM,
+    IN_A_COMMAND,
+    BETWEEN_PASSES,
+    LATE,
+    LATE_FOR_A_SUM,
+    STOPPED_IN_A_SUM,
+    STOPPED_IDLE,
+    N_MOMENTS
+} moment;
+
+static const char *const moments[N_MOMENTS] = {"in-a-pass",    "in-a-small-sum", "in-a-large-sum",
+                                               "in-a-command", "between-passes", "late", "late-for-a-sum",
+                                               "stopped-in-a-sum", "stopped-idle"};
 
 enum { PATIENCE_MS = 200 };
 
-/* The last rank fails in a pass, or the leader while the others are idle, or the last rank is late. */
-static fr_status wait_in_vain(fr_comm *c, moment when)
+static int failing_rank(const fr_comm *c, moment when)
+{
+    return when == BETWEEN_PASSES || when == STOPPED_IDLE ? 0 : c->size - 1;
+}
+
+/* The others give up by themselves, and after so long; the failing rank only sleeps. */
+static bool is_late(moment when)
+{
+    return when == LATE || when == LATE_FOR_A_SUM || when == STOPPED_IN_A_SUM || when == STOPPED_IDLE;
+}
+
+static int wait_of(moment when)
+{
+    return when == STOPPED_IN_A_SUM || when == STOPPED_IDLE ? FR_COMM_STOP_MS : PATIENCE_MS;
+}
+
+/* Followers go on to wait for a command, the leader for their answers to it. */
+static fr_status wait_for_others(fr_comm *c)
 {
     const void *data = NULL;
     size_t bytes = 0;
     uint8_t all[64] = {0}, mine = 1;
-    const int failing = when == BETWEEN_PASSES ? 0 : c->size - 1;
-    if (c->rank == failing && when != LATE)
-        return fr_fail(FR_EIO, "rank %d: out of order", failing);
+    return c->rank == 0 ? c->ops->gather(c, &mine, 1, all) : c->ops->command_wait(c, &data, &bytes);
+}
+
+/* A vector and a command of MOST floats. */
+static fr_status wait_with(fr_comm *c, moment when, float *x)
+{
+    uint8_t all[64] = {0}, mine = 1;
     fr_status st = FR_OK;
+    if (is_late(when) && c->rank == failing_rank(c, when))
+        fr_sleep_ms(wait_of(when) + 2 * PATIENCE_MS);
     if (when == LATE) {
-        fr_sleep_ms(c->rank == failing ? 3 * PATIENCE_MS : 0);
         st = c->ops->all_gather(c, &mine, 1, all, PATIENCE_MS); /* the late one may find all that it needs */
+    } else if (when == LATE_FOR_A_SUM || when == STOPPED_IN_A_SUM) {
+        st = sum(c, x, 100);
     } else if (when == IN_A_PASS) {
         st = c->ops->gather(c, &mine, 1, all);
+    } else if (when == IN_A_SMALL_SUM || when == IN_A_LARGE_SUM) {
+        st = sum(c, x, when == IN_A_SMALL_SUM ? 100 : MOST);
+    } else if (when == IN_A_COMMAND && c->rank == 0) {
+        st = c->ops->command_send(c, x, MOST * sizeof *x);
+    } else if (when == IN_A_COMMAND) {
+        st = wait_for_others(c);
     }
-    return st != FR_OK || c->rank == 0 ? st : c->ops->command_wait(c, &data, &bytes);
+    return st == FR_OK ? wait_for_others(c) : st;
 }
 
-static void check_give_up(fr_comm *c, moment when)
+/* The last rank fails while the others wait for it, or the leader while they are idle, or the last rank is late. */
+static fr_status wait_in_vain(fr_comm *host, fr_comm *c, moment when)
 {
-    fr_status st = wait_in_vain(c, when);
-    char cause[300];
+    const int failing = failing_rank(c, when);
+    static const atomic_int stopped = 1;
+    if (when == LATE_FOR_A_SUM)
+        host->patience.ms = PATIENCE_MS;
+    else if (wait_of(when) == FR_COMM_STOP_MS)
+        host->patience.stop = &stopped;
+    if (c->rank == failing && !is_late(when)) {
+        fr_sleep_ms(PATIENCE_MS);
+        return fr_fail(FR_EIO, "rank %d: out of order", failing);
+    }
+    float *x = must_alloc(MOST * sizeof *x);
+    const uint64_t start = fr_now_ns();
+    const fr_status st = wait_with(c, when, x);
+    const uint64_t waited_ms = (fr_now_ns() - start) / 1000000;
+    CHECK(waited_ms < (uint64_t)wait_of(when) + FR_COMM_LEAVE_MS / 2, "it took %d ms", (int)waited_ms);
+    free(x);
+    return st;
+}
+
+/* What a rank says it says before its word: none leaves before it has heard all others, and the first that leaves
+ * mpirun makes the others end. */
+static void check_give_up(fr_comm *host, fr_comm *c, moment when)
+{
+    const fr_status st = wait_in_vain(host, c, when);
+    const int failing = failing_rank(c, when);
+    const bool stopped = wait_of(when) == FR_COMM_STOP_MS;
+    char cause[300], want[64];
     snprintf(cause, sizeof cause, "%s", fr_cause());
+    snprintf(want, sizeof want, "rank %d: out of order", failing);
+    CHECK(st == (c->rank == failing && !is_late(when) ? FR_EIO : FR_EPEER) || (stopped && st == FR_ECANCELLED),
+          "status %d: %s", st, cause);
+    if (is_late(when))
+        CHECK(strstr(cause, stopped ? "stopped while it waited for " : " in 200 ms"), "%s", cause);
+    else
+        CHECK(strcmp(cause, want) == 0, "%s", cause);
+    if (c->rank != failing)
+        printf("ended: %s\n", cause);
+    fflush(stdout);
+    fr_fail(st, "%s", cause);
     c->ops->give_up(c);
     c->ops->give_up(c); /* does nothing more */
-    CHECK(st == FR_EPEER || st == FR_EIO, "status %d: %s", st, cause);
-    CHECK(strstr(cause, when == LATE ? " in 200 ms" : ": out of order"), "%s", cause);
+    float one = 1;
+    const uint64_t start = fr_now_ns();
+    CHECK(sum(c, &one, 1) == FR_EPEER, "the group goes on");
     CHECK(c->ops->command_send(c, "x", 1) != FR_OK, "the group goes on");
-    if (c->rank == 0)
-        printf("ended: %s\n", cause);
+    CHECK(fr_now_ns() - start < (uint64_t)FR_COMM_LEAVE_MS * 1000000, "refused late");
 }
 
-/* MPI is not finalised then: mpirun sees to it that all ranks end. */
-static void check_mpi_give_up(moment when)
+static void check_staged_give_up(fr_comm *host, moment when)
 {
-    fr_comm *c = NULL;
-    OK(fr_comm_mpi_open(0, &c));
-    check_give_up(c, when);
-    c->ops->close(&c);
-    CHECK(!c, "close leaves the pointer");
+    fr_comm *c = open_staged(host);
+    check_give_up(host, c, when);
+    close_staged(c);
 }
 
 static void check_self(bool staged)
@@ -474,13 +581,16 @@ static void check_self(bool staged)
     CHECK(!c, "close leaves the pointer");
 }
 
-static void check_mpi(int n_ranks, bool staged)
+/* moment -1: no rank gives up. When one does, MPI is not finalised: mpirun sees to it that all ranks end. */
+static void check_mpi(int n_ranks, bool staged, int when)
 {
     fr_comm *c = NULL;
     CHECK(fr_comm_mpi_launched(), "run me under mpirun");
     OK(fr_comm_mpi_open(0, &c));
     CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
-    if (staged) {
+    if (when >= 0) {
+        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
+    } else if (staged) {
         check_staged(c);
     } else {
         check_share_text();
@@ -489,17 +599,17 @@ static void check_mpi(int n_ranks, bool staged)
         check_roll_call(c);
     }
     c->ops->close(&c);
-    CHECK(fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
+    CHECK(!c, "close leaves the pointer");
+    CHECK(when >= 0 || fr_comm_mpi_open(0, &c) == FR_EINVAL, "MPI cannot start twice");
 }
 
-/* moment -1: no rank gives up. */
 static void check_link_rank(const fr_ranks_options *o, bool staged, int when)
 {
     fr_comm *c = NULL;
     OK(fr_comm_link_open(o, &c));
     CHECK(c->rank == o->rank && c->size == o->size, "rank %d of %d", c->rank, c->size);
     if (when >= 0) {
-        check_give_up(c, (moment)when);
+        staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
     } else {
         staged ? check_staged(c) : check_all(c);
         if (c->size > 1)
@@ -536,28 +646,31 @@ static void check_link(int n_ranks, bool staged, int when)
 
 static int moment_named(const char *name)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < N_MOMENTS; i++)
         if (strcmp(name, moments[i]) == 0)
             return i;
     return -1;
 }
 
-/* suite self [staged] | mpi [RANKS [staged]] | lost | MOMENT | link RANKS [staged | MOMENT] */
+/* suite self [staged] | mpi [RANKS [staged] [MOMENT]] | lost | hung | link RANKS [staged] [MOMENT] */
 int main(int argc, char **argv)
 {
-    const int when = moment_named(argv[argc - 1]);
-    const bool staged = argc > 2 && strcmp(argv[argc - 1], "staged") == 0;
-    if (argc < 2 || strcmp(argv[1], "self") == 0)
+    const char *kind = argc > 1 ? argv[1] : "self";
+    const int n_ranks = argc > 2 ? atoi(argv[2]) : 0, when = moment_named(argv[argc - 1]);
+    bool staged = false;
+    for (int i = 2; i < argc; i++)
+        staged = staged || strcmp(argv[i], "staged") == 0;
+    if (strcmp(kind, "self") == 0)
         check_self(staged);
-    else if (strcmp(argv[1], "no-mpi") == 0)
+    else if (strcmp(kind, "no-mpi") == 0)
         check_no_mpi();
-    else if (strcmp(argv[1], "lost") == 0)
+    else if (strcmp(kind, "lost") == 0)
         check_lost();
-    else if (strcmp(argv[1], "link") == 0)
-        check_link(argc > 2 ? atoi(argv[2]) : 1, staged, when);
-    else if (when >= 0)
-        check_mpi_give_up((moment)when);
+    else if (strcmp(kind, "hung") == 0)
+        check_hung();
+    else if (strcmp(kind, "link") == 0)
+        check_link(n_ranks > 0 ? n_ranks : 1, staged, when);
     else
-        check_mpi(argc > 2 ? atoi(argv[2]) : 0, staged);
+        check_mpi(n_ranks, staged, when);
     return 0;
 }

@@ -240,30 +240,6 @@ static void test_invariance(void **state)
     }
 }
 
-/* Blocks of 16 and of 32 rows: many matrices in one launch fill the GPU, one alone does not. */
-static void test_few_and_many_rows(void **state)
-{
-    (void)state;
-    enum { ROWS = 3300, N = 2 };
-    suite_random r = {6};
-    static const fr_dtype types[] = {FR_BF16, FR_Q8_0, FR_Q4_K, FR_Q6_K};
-    for (int i = 0; i < (int)(sizeof types / sizeof *types); i++) {
-        fr_matrix m = suite_matrix(&r, types[i], ROWS, 256), head = m;
-        float *x = suite_alloc(N * 256 * sizeof *x);
-        suite_fill(&r, x, N * 256);
-        head.rows = 50;
-        float *many = multiply(&m, x, N), *few = multiply(&head, x, N);
-        for (int t = 0; t < N; t++)
-            suite_assert_same(few + t * head.rows, many + t * ROWS, head.rows,
-                              fr_dtype_find(types[i])->name);
-        check(&m, x, N, many, fr_dtype_find(types[i])->block_values > 1 ? 0.05 / 16 : 1e-6);
-        free(many);
-        free(few);
-        free(x);
-        suite_matrix_free(&m);
-    }
-}
-
 /* The CPU backends' bits, where the operations are the same: K types, and others up to 256 columns;
  * not Q8_0, of which some of those take an offset off after. */
 static void test_bits_of_cpu(void **state)
@@ -391,6 +367,40 @@ static void test_cublas(void **state)
     fr_cublas_close(&lt); /* NULL is fine */
 }
 
+/* What is made for cuBLASLt, of more tokens than a grid has places in its second dimension. */
+static void test_preparations_of_many_tokens(void **state)
+{
+    (void)state;
+    enum { N = 65536 + 2, STRIDE = 32 };
+    float *x = suite_alloc(N * sizeof *x), *scales = suite_alloc(2 * N * sizeof *scales);
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)(i % 100);
+        scales[2 * i] = 1;
+        scales[2 * i + 1] = 2;
+    }
+    float *x_there = device_copy(x, N * sizeof *x), *scales_there = device_copy(scales, 2 * N * sizeof *scales);
+    uint16_t *rounded_there = device_new(N * STRIDE * sizeof *rounded_there);
+    fr_cuda_prepare_args args = {.x = x_there, .out = rounded_there, .scales = scales_there, .n = N, .cols = 1,
+                                 .stride = STRIDE};
+    fr_cuda_matmul_round_f16(NULL, &args);
+    args.out = x_there;
+    fr_cuda_matmul_unscale(NULL, &args);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    uint16_t *rounded = fetch(rounded_there, N * STRIDE * sizeof *rounded);
+    float *unscaled = fetch(x_there, N * sizeof *unscaled);
+    for (int i = 0; i < N; i++) {
+        assert_true(fr_f16_to_f32(rounded[i * STRIDE]) == x[i] && rounded[i * STRIDE + 1] == 0);
+        assert_true(unscaled[i] == 2 * x[i]);
+    }
+    free(unscaled);
+    free(rounded);
+    cudaFree(rounded_there);
+    cudaFree(scales_there);
+    cudaFree(x_there);
+    free(scales);
+    free(x);
+}
+
 /* A shape that cuBLASLt does not have is the own kernels', then and later. */
 static void test_cublas_without_algorithm(void **state)
 {
@@ -466,11 +476,11 @@ int main(void)
         cmocka_unit_test(test_exact_activations),
         cmocka_unit_test(test_extreme_codes),
         cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_few_and_many_rows),
         cmocka_unit_test(test_bits_of_cpu),
         cmocka_unit_test(test_products_share),
         cmocka_unit_test(test_activations_beyond_f16),
         cmocka_unit_test(test_cublas),
+        cmocka_unit_test(test_preparations_of_many_tokens),
         cmocka_unit_test(test_cublas_without_algorithm),
         cmocka_unit_test(test_cublas_fails_to_open),
         cmocka_unit_test(test_bad_matrix),

@@ -257,6 +257,16 @@ static void test_which_gpu(void **state)
     }
     assert_memory_equal(ids[0], ids[2], FR_DEVICE_ID);
     assert_memory_not_equal(ids[0], ids[1], FR_DEVICE_ID);
+    fake_cuda_set_devices(3);
+    fake_cuda_set_first_device_shared_memory(99 << 10); /* a graphics card before the two that fit */
+    assert_int_equal(fr_cuda_count(), 2);
+    uint8_t id[FR_DEVICE_ID];
+    for (int rank = 0; rank < 3; rank++) {
+        assert_int_equal(ops->open(&(fr_device_options){.local_rank = rank}, &dev), FR_OK);
+        assert_int_equal(ops->device_id(dev, id), FR_OK);
+        assert_int_equal(id[0], 2 + rank % 2); /* the fake's device d has d + 1 there */
+        close_device(&dev);
+    }
 }
 
 static void test_memory(void **state)

@@ -242,7 +242,7 @@ static void test_failing_rank(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             outcome out = {0};
             rank_thread ranks[3];
-            char name[16];
+            char name[24];
             gpu_ranks_reset(3);
             snprintf(name, sizeof name, "rank %d: GPU", failing);
             gpu_ranks_run(ranks, 3, act, &(plan){.out = &out, .trouble = &cases[i], .failing = failing});

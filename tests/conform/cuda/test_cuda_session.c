@@ -209,11 +209,30 @@ static void test_kernels_of_a_pass(void **state)
     assert_true(fake_cuda_all_freed());
 }
 
+/* Told of a GPU that was let, and of nothing else. */
+static void test_batch_dependent(void **state)
+{
+    (void)state;
+    const struct {
+        const char *backend;
+        bool asked, told;
+    } cases[] = {{"cuda", true, true}, {"cuda", false, false}, {"cpu_ref", true, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const fr_session_options o = {.backend = cases[i].backend, .threads = 1, .max_context = 512,
+                                      .kv_positions = 512, .batch_dependent = cases[i].asked};
+        fake_cuda_reset();
+        assert_int_equal(open_session(TARGET, &o), FR_OK);
+        assert_int_equal(fr_session_info_of(session)->batch_dependent, cases[i].told);
+        close_session();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_least_memory),
                                        cmocka_unit_test(test_least_memory_with_a_rough_head),
                                        cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu),
-                                       cmocka_unit_test(test_kernels_of_a_pass)};
+                                       cmocka_unit_test(test_kernels_of_a_pass),
+                                       cmocka_unit_test(test_batch_dependent)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

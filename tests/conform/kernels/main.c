@@ -29,9 +29,10 @@ static int run_backend(const fr_ops *ops, bool runnable)
         return 0;
     }
     printf("backend %s\n", ops->name);
+    suite_device_ops = ops;
     suite_ops = suite_host_ops(ops);
-    return suite_run_matmul() + suite_run_rows() + suite_run_attention() + suite_run_candidates() +
-           suite_run_memory();
+    return suite_run_matmul() + suite_run_rows() + suite_run_attention() + suite_run_attention_long() +
+           suite_run_pass() + suite_run_candidates() + suite_run_memory();
 }
 
 #if SUITE_CUDA_ON_CPU

@@ -10,7 +10,7 @@
 const fr_dtype suite_types[] = {FR_DTYPE_MAP(X)};
 #undef X
 const int suite_n_types = sizeof suite_types / sizeof suite_types[0];
-const fr_ops *suite_ops;
+const fr_ops *suite_ops, *suite_device_ops;
 
 uint32_t suite_next(suite_random *r) /* splitmix64 */
 {

@@ -14,6 +14,7 @@
 #include "ops.h"
 
 extern const fr_ops *suite_ops;
+extern const fr_ops *suite_device_ops; /* the same backend, whose memory may not be the host's (host_ops.h) */
 #if FR_HAVE_X86
 extern const fr_ops suite_avxvnni_evex; /* of these tests only; runs where cpu_avx512 does */
 #endif
@@ -55,6 +56,8 @@ int suite_run_pool(void);     /* nor this */
 int suite_run_matmul(void);
 int suite_run_rows(void);
 int suite_run_attention(void);
+int suite_run_attention_long(void);
+int suite_run_pass(void);
 int suite_run_candidates(void);
 int suite_run_memory(void);
 

@@ -251,6 +251,13 @@ static void test_choose(void **state)
     assert_int_equal(fr_ops_choose("cpu_ref", &ops), FR_OK);
     assert_ptr_equal(ops, &fr_ops_cpu_ref);
     assert_int_equal(fr_ops_choose("abacus", &ops), FR_ENOTFOUND);
+    bool has_cuda = false;
+    for (const fr_ops *const *o = fr_ops_all(); *o; o++)
+        has_cuda |= strcmp((*o)->name, "cuda") == 0;
+    if (!has_cuda) {
+        assert_int_equal(fr_ops_choose("cuda", &ops), FR_EUNSUPPORTED);
+        assert_non_null(strstr(fr_cause(), "built without backend cuda"));
+    }
 }
 
 int suite_run_dtype(void)

@@ -182,6 +182,125 @@ static void test_row_alone_or_in_batch(void **state)
     }
 }
 
+/* As many rows as real matrices have, in three of them that share x: a GPU's blocks then take two tiles of rows at a
+ * time (FEW_BLOCKS in kernels/cuda), of which the last one of each matrix is not filled. */
+enum { MANY_ROWS = 4300, LAST_ROWS = 60, PARTS = 3 };
+static const int64_t part_begins[PARTS + 1] = {0, 2055, MANY_ROWS - LAST_ROWS, MANY_ROWS};
+
+static fr_matrix rows_of(const fr_matrix *m, int64_t begin, int64_t end)
+{
+    fr_matrix rows = *m;
+    rows.data = (const uint8_t *)m->data + (size_t)begin * m->row_bytes;
+    rows.rows = end - begin;
+    return rows;
+}
+
+/* y [n, MANY_ROWS] */
+static float *multiply_parts(const fr_matrix *m, const float *x, int n)
+{
+    fr_device *dev = suite_open(suite_ops, 1);
+    fr_weight *weights[PARTS] = {0};
+    fr_product products[PARTS];
+    float *y = suite_alloc((size_t)n * MANY_ROWS * sizeof *y);
+    for (int i = 0; i < PARTS; i++) {
+        const fr_matrix rows = rows_of(m, part_begins[i], part_begins[i + 1]);
+        assert_int_equal(suite_ops->weight_new(dev, &rows, &weights[i]), FR_OK);
+        products[i] = (fr_product){suite_alloc((size_t)(n * rows.rows) * sizeof *y), weights[i]};
+    }
+    assert_int_equal(suite_ops->matmul(dev, products, PARTS, x, n), FR_OK);
+    for (int i = 0; i < PARTS; i++) {
+        const int64_t rows = part_begins[i + 1] - part_begins[i];
+        for (int k = 0; k < n; k++)
+            memcpy(y + k * MANY_ROWS + part_begins[i], products[i].y + k * rows, (size_t)rows * sizeof *y);
+        suite_ops->weight_free(dev, &weights[i]);
+        free(products[i].y);
+    }
+    suite_ops->close(&dev);
+    return y;
+}
+
+/* tokens[n_tokens], ascending: the products of so many, with another kernel for each, of tokens that all have: as the
+ * reference has them, and as the last rows are when they are multiplied by themselves, with another kernel again. */
+static void check_many_rows(suite_random *r, fr_dtype t, int64_t cols, const int *tokens, int n_tokens)
+{
+    fr_matrix m = suite_matrix(r, t, MANY_ROWS, cols);
+    const fr_matrix last = rows_of(&m, MANY_ROWS - LAST_ROWS, MANY_ROWS);
+    float *x = suite_alloc((size_t)(TOKENS * cols) * sizeof *x), *before = NULL;
+    fill_exact(r, x, TOKENS * cols);
+    float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, tokens[n_tokens - 1]),
+          *many = multiply(suite_ops, 1, &last, x, TOKENS);
+    const float tolerance = 2e-6f * largest_row(&m) * 1.5f * norm(x, cols); /* all x are about as long */
+    for (int i = 0; i < n_tokens; i++) {
+        float *got = multiply_parts(&m, x, tokens[i]), *few = multiply(suite_ops, 1, &last, x, tokens[i]);
+        suite_assert_close(got, want, (int64_t)tokens[i] * MANY_ROWS, tolerance, fr_dtype_find(t)->name);
+        suite_assert_same(few, many, (int64_t)tokens[i] * LAST_ROWS, "last rows by themselves");
+        for (int k = 0; k < tokens[i]; k++)
+            suite_assert_same(got + (k + 1) * MANY_ROWS - LAST_ROWS, many + k * LAST_ROWS, LAST_ROWS, "last rows");
+        if (before)
+            suite_assert_same(got, before, (int64_t)tokens[i - 1] * MANY_ROWS, "product of fewer tokens");
+        free(few);
+        free(before);
+        before = got;
+    }
+    free(before);
+    free(many);
+    free(want);
+    free(x);
+    suite_matrix_free(&m);
+}
+
+static void test_many_rows(void **state)
+{
+    (void)state;
+    static const fr_dtype types[] = {FR_BF16, FR_F16, FR_Q8_0, FR_Q4_K, FR_Q5_K, FR_Q6_K};
+    suite_random r = {11};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        check_many_rows(&r, types[i], 256, (const int[]){8, 9, 20}, 3);
+}
+
+/* And so many columns that a GPU's warps have a second chunk of them each. */
+static void test_many_rows_and_columns(void **state)
+{
+    (void)state;
+    static const fr_dtype types[] = {FR_BF16, FR_Q4_1, FR_Q4_K};
+    suite_random r = {12};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        check_many_rows(&r, types[i], 2304, (const int[]){1}, 1);
+}
+
+/* Where results may depend on the batch, x may be rounded to the weights' type: 2^-9 of a value in BF16, 2^-12 in
+ * F16. */
+static void test_batch_dependent(void **state)
+{
+    (void)state;
+    enum { ROWS = 40, COLS = 130, N = 70 };
+    static const fr_dtype types[] = {FR_BF16, FR_F16};
+    suite_random r = {13};
+    for (int i = 0; i < 2; i++) {
+        fr_device *dev = NULL;
+        if (suite_ops->open(&(fr_device_options){.threads = 1, .batch_dependent = true}, &dev) != FR_OK)
+            skip(); /* without the vendor's library */
+        fr_matrix m = suite_matrix(&r, types[i], ROWS, COLS);
+        float *x = suite_alloc(N * COLS * sizeof *x), *got = suite_alloc(N * ROWS * sizeof *got), longest = 0;
+        fr_weight *w = NULL;
+        suite_fill(&r, x, N * COLS);
+        for (int row = 0; row < N; row++)
+            longest = fmaxf(longest, norm(x + row * COLS, COLS));
+        float *want = multiply(&fr_ops_cpu_ref, 1, &m, x, N);
+        assert_int_equal(suite_ops->weight_new(dev, &m, &w), FR_OK);
+        assert_int_equal(suite_ops->matmul(dev, &(fr_product){got, w}, 1, x, N), FR_OK);
+        assert_int_equal(suite_ops->sync(dev), FR_OK);
+        suite_assert_close(got, want, N * ROWS, (types[i] == FR_BF16 ? 0x1p-9f : 0x1p-12f) * largest_row(&m) * longest,
+                           fr_dtype_find(types[i])->name);
+        suite_ops->weight_free(dev, &w);
+        suite_ops->close(&dev);
+        free(got);
+        free(want);
+        free(x);
+        suite_matrix_free(&m);
+    }
+}
+
 static void test_threads(void **state)
 {
     (void)state;
@@ -316,6 +435,9 @@ int suite_run_matmul(void)
         cmocka_unit_test(test_extreme_codes),
         cmocka_unit_test(test_same_integers),
         cmocka_unit_test(test_row_alone_or_in_batch),
+        cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_many_rows_and_columns),
+        cmocka_unit_test(test_batch_dependent),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_products_share_activations),
         cmocka_unit_test(test_slice_and_lifetime),

@@ -1,0 +1,11 @@
+/* comm_roll.h: what a roll call found, in words. */
+#ifndef FR_COMM_ROLL_H
+#define FR_COMM_ROLL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* "; no word from ranks 1, 3": those that are not heard of; "" when there are none. heard [n_ranks]. */
+void fr_comm_name_silent(const bool *heard, int n_ranks, char *text, size_t cap);
+
+#endif
