@@ -29,7 +29,7 @@
 #define TICK_MS 200
 #define LOOK_MS 2000  /* between two looks at the groups */
 #define ANSWER_MS 500 /* for the coordinator to tell of them */
-#define DEAD_MS 3000  /* the coordinator's own dead_after_ms */
+#define HEARTBEAT_MS 1000 /* the coordinator's default; its dead_after_ms is three of them */
 #define SILENT_DEATHS 10 /* times dead_after_ms: a group that is gone for so long does not come back by itself */
 
 typedef struct up_options {
@@ -200,10 +200,16 @@ static void report(cluster_up *up, int exit_code, const char *text)
     up->report_fd = -1;
 }
 
+static int dead_after_ms(const fr_conf *c)
+{
+    const int heartbeat_ms = c->heartbeat_ms > 0 ? c->heartbeat_ms : HEARTBEAT_MS;
+    return c->dead_after_ms > 0 ? c->dead_after_ms : 3 * heartbeat_ms;
+}
+
 /* Tells the supervisor which groups the coordinator hears of. */
 static fr_status look_at_groups(cluster_up *up)
 {
-    const int dead_ms = up->conf.dead_after_ms > 0 ? up->conf.dead_after_ms : DEAD_MS;
+    const int silent_ms = SILENT_DEATHS * dead_after_ms(&up->conf);
     fr_msg query = {.kind = FR_MSG_STATUS_QUERY}, reply = {0};
     if (fr_call_ask(&up->call, &query, FR_MSG_STATUS_REPLY, ANSWER_MS, &reply) != FR_OK) {
         fr_supervisor_note_nothing(&up->supervisor);
@@ -216,7 +222,7 @@ static fr_status look_at_groups(cluster_up *up)
         int alive = 0;
         for (size_t k = 0; k < s->n_groups; k++)
             alive |= s->groups[k].alive && strcmp(s->groups[k].name, name) == 0;
-        st = fr_supervisor_note(&up->supervisor, name, alive, SILENT_DEATHS * dead_ms);
+        st = fr_supervisor_note(&up->supervisor, name, alive, silent_ms);
     }
     fr_msg_free(&reply);
     return st;

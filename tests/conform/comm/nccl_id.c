@@ -8,19 +8,10 @@
 
 #include <nccl.h>
 
+#include "check_or_exit.h"
 #include "comm_device.h"
 #include "comm_nccl_late.h"
 #include "stream_device.h"
-
-#define CHECK(condition, ...)                                               \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (cause: %s)\n", fr_cause());                  \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 static int n_made, n_begun;
 static ncclUniqueId begun_with;

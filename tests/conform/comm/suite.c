@@ -13,21 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "check_or_exit.h"
 #include "clock.h"
 #include "comm.h"
 #include "comm_device.h"
 #include "comm_link.h"
 #include "rng.h"
 
-#define CHECK(condition, ...)                                               \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (cause: %s)\n", fr_cause());                  \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 #define OK(call) CHECK((call) == FR_OK, "failed")
 
 enum { MOST = 100000, MEGABYTE = 1 << 20 };
