@@ -30,6 +30,18 @@ void fr_query_wanted(const float *logits, int columns, int32_t first_token, cons
     }
 }
 
+size_t fr_answer_bytes(const fr_row_query *queries, int n)
+{
+    int32_t n_top = 0;
+    for (int i = 0; i < n; i++)
+        n_top = queries[i].n_top > n_top ? queries[i].n_top : n_top;
+    const size_t need = offsetof(fr_row_answer, top) + (size_t)n_top * sizeof(fr_candidate);
+    for (size_t bytes = 128; bytes < sizeof(fr_row_answer); bytes *= 2)
+        if (bytes >= need)
+            return bytes;
+    return sizeof(fr_row_answer);
+}
+
 /* Is a before b in the order of `top`? */
 static int before(fr_candidate a, fr_candidate b)
 {

@@ -4,6 +4,7 @@
 #ifndef FR_CANDIDATES_H
 #define FR_CANDIDATES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define FR_TOP_MAX 256   /* most candidates one answer carries; a nucleus is cut there */
@@ -37,9 +38,19 @@ typedef struct fr_row_answer {
     float winner_value; /* what was maximised */
     float winner_logit;
     int32_t n_top;
-    fr_candidate top[FR_TOP_MAX];
     float wanted_logit[FR_WANTED_MAX];
+    fr_candidate top[FR_TOP_MAX]; /* last: an answer has memory for those that its query asks for, perhaps no more */
 } fr_row_answer;
+
+/* The i-th of an array of answers that are `bytes` apart. */
+static inline fr_row_answer *fr_answer_at(void *answers, size_t bytes, int64_t i)
+{
+    return (fr_row_answer *)(void *)((char *)answers + (size_t)i * bytes);
+}
+
+/* So far apart, answers have room for what any of queries [n] asks for. It is one of few sizes, so that most passes
+ * have the same; sizeof(fr_row_answer) is the largest. */
+size_t fr_answer_bytes(const fr_row_query *queries, int n);
 
 /* The plain definition, which every backend must equal to the bit: logits [vocab], column i is
  * token tokens[i] (ascending), or first_token + i when tokens is NULL. */

@@ -244,7 +244,8 @@ typedef struct candidates_job {
     int32_t first_token;
     const int32_t *tokens;
     const fr_row_query *queries;
-    fr_row_answer *answers;
+    void *answers;
+    size_t answer_bytes;
 } candidates_job;
 
 static void answer_rows(void *ctx, int64_t begin, int64_t end)
@@ -252,14 +253,14 @@ static void answer_rows(void *ctx, int64_t begin, int64_t end)
     const candidates_job *job = ctx;
     for (int64_t r = begin; r < end; r++)
         fr_row_query_answer(job->logits + r * job->vocab, job->vocab, job->first_token, job->tokens,
-                            &job->queries[r], &job->answers[r]);
+                            &job->queries[r], fr_answer_at(job->answers, job->answer_bytes, r));
 }
 
 static fr_status ref_candidates(fr_device *dev, const float *logits, int n, int vocab,
                                 int32_t first_token, const int32_t *tokens,
-                                const fr_row_query *queries, fr_row_answer *answers)
+                                const fr_row_query *queries, void *answers, size_t answer_bytes)
 {
-    candidates_job job = {logits, vocab, first_token, tokens, queries, answers};
+    candidates_job job = {logits, vocab, first_token, tokens, queries, answers, answer_bytes};
     fr_pool_run(dev->pool, n, 1, answer_rows, &job);
     return FR_OK;
 }

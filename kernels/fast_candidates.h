@@ -36,7 +36,8 @@ typedef struct candidates_job {
     int32_t first_token;
     const int32_t *tokens;
     const fr_row_query *queries;
-    fr_row_answer *answers;
+    void *answers;
+    size_t answer_bytes;
     chunk_part *parts; /* [rows, chunks] */
 } candidates_job;
 
@@ -51,6 +52,11 @@ typedef struct chunk_ref {
     const int32_t *tokens; /* [columns]; NULL: first_token + column */
 } chunk_ref;
 
+static fr_row_answer *answer_of(const candidates_job *job, int64_t row)
+{
+    return fr_answer_at(job->answers, job->answer_bytes, row);
+}
+
 static chunk_ref chunk_at(const candidates_job *job, int64_t i)
 {
     int64_t row = i / job->chunks, start = i % job->chunks * FR_CHUNK;
@@ -58,7 +64,7 @@ static chunk_ref chunk_at(const candidates_job *job, int64_t i)
     int64_t columns = fr_query_columns(q, job->vocab, job->first_token, job->tokens) - start;
     columns = columns < 0 ? 0 : columns > FR_CHUNK ? FR_CHUNK : columns;
     return (chunk_ref){q,
-                       &job->answers[row],
+                       answer_of(job, row),
                        &job->parts[i],
                        job->logits + row * job->vocab + start,
                        (int)columns,
@@ -80,7 +86,7 @@ static void find_maxima(void *ctx, int64_t begin, int64_t end)
 static void set_bar(const candidates_job *job, int64_t row)
 {
     const fr_row_query *q = &job->queries[row];
-    fr_row_answer *a = &job->answers[row];
+    fr_row_answer *a = answer_of(job, row);
     const chunk_part *parts = job->parts + row * job->chunks, *top = parts;
     a->max = a->winner_value = a->winner_logit = -INFINITY;
     a->sum_exp = 0;
@@ -90,7 +96,7 @@ static void set_bar(const candidates_job *job, int64_t row)
     for (int c = 1; c < job->chunks; c++)
         if (parts[c].max > top->max)
             top = parts + c;
-    if (!(top->max > -INFINITY))
+    if (job->chunks == 0 || !(top->max > -INFINITY))
         return;
     const float *logits = job->logits + row * job->vocab;
     int64_t at = (top - parts) * FR_CHUNK;
@@ -204,7 +210,7 @@ static void finish_rows(void *ctx, int64_t begin, int64_t end)
     const candidates_job *job = ctx;
     for (int64_t row = begin; row < end; row++) {
         const fr_row_query *q = &job->queries[row];
-        fr_row_answer *a = &job->answers[row];
+        fr_row_answer *a = answer_of(job, row);
         int n_top = q->n_top < FR_TOP_MAX ? q->n_top : FR_TOP_MAX;
         bool found = false;
         for (int c = 0; c < job->chunks; c++) {
@@ -229,7 +235,7 @@ static void finish_rows(void *ctx, int64_t begin, int64_t end)
 
 static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int vocab,
                                  int32_t first_token, const int32_t *tokens,
-                                 const fr_row_query *queries, fr_row_answer *answers)
+                                 const fr_row_query *queries, void *answers, size_t answer_bytes)
 {
     enum { ROWS = 32 };
     int chunks = (vocab + FR_CHUNK - 1) / FR_CHUNK;
@@ -243,7 +249,8 @@ static fr_status fast_candidates(fr_device *dev, const float *logits, int n, int
                               first_token,
                               tokens,
                               queries + first,
-                              answers + first,
+                              fr_answer_at(answers, answer_bytes, first),
+                              answer_bytes,
                               parts};
         fr_pool_run(dev->pool, (int64_t)rows * chunks, 16, find_maxima, &job);
         for (int r = 0; r < rows; r++)

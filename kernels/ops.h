@@ -158,10 +158,11 @@ typedef struct fr_ops {
                            const fr_attn_view *views, const int32_t *kv_of_head, int n, int heads,
                            float scale);
     /* Answers queries [n] about logits [n, vocab]: column i is token tokens[i] (host memory
-     * [vocab], ascending), or first_token + i when tokens is NULL (candidates.h). */
+     * [vocab], ascending), or first_token + i when tokens is NULL (candidates.h). answers: device
+     * memory, of fr_row_answer that are answer_bytes apart (fr_answer_bytes). */
     fr_status (*candidates)(fr_device *dev, const float *logits, int n, int vocab,
                             int32_t first_token, const int32_t *tokens,
-                            const fr_row_query *queries, fr_row_answer *answers);
+                            const fr_row_query *queries, void *answers, size_t answer_bytes);
     fr_status (*sync)(fr_device *dev);
 
     /* Of devices whose memory is their own; NULL where host_memory. */

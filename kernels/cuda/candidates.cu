@@ -435,7 +435,7 @@ FR_KERNEL(ROW_THREADS) void finish_rows(candidates_job job)
     const fr_cuda_candidates_args *a = &job.args;
     const row_ref row = row_at(&job, (int)blockIdx.x);
     const int thread = (int)threadIdx.x;
-    fr_row_answer *out = &a->answers[blockIdx.x];
+    fr_row_answer *out = (fr_row_answer *)(a->answers + blockIdx.x * a->answer_bytes);
     finish_top(&job, &row, out);
     if (thread < row.query->n_wanted && thread < FR_WANTED_MAX) {
         int64_t column =

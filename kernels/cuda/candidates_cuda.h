@@ -21,9 +21,9 @@ typedef struct fr_cuda_candidates_args {
     const float *logits;         /* [n, vocab] */
     const int32_t *tokens;       /* [vocab], ascending; NULL: column i is token first_token + i */
     const fr_row_query *queries; /* [n] */
-    fr_row_answer *answers;      /* [n] */
+    uint8_t *answers;            /* [n] fr_row_answer, each in answer_bytes (fr_answer_bytes) */
     void *scratch; /* fr_cuda_candidates_scratch_bytes(n, vocab), aligned to 16 bytes */
-    int64_t n;
+    int64_t n, answer_bytes;
     int32_t vocab, first_token;
 } fr_cuda_candidates_args;
 FR_CUDA_ARGS_END

@@ -1,5 +1,5 @@
 /* cuda_ops.c: the compute table of a GPU: what the host does of each operation: check, stage what kernels
- * read, push the launch (queue.h). Only candidates(), which answers the host, waits. */
+ * read, push the launch (queue.h). None waits. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -218,30 +218,21 @@ static fr_status cuda_attention(fr_device *dev, float *out, const float *q, cons
 
 /* ---- answers */
 
-/* Of scratch: the kernels', and the answers behind it. */
-static size_t candidates_bytes(int n, int vocab, size_t *answers_at)
-{
-    *answers_at = (fr_cuda_candidates_scratch_bytes(n, vocab) + 15) / 16 * 16;
-    return *answers_at + (size_t)n * sizeof(fr_row_answer);
-}
-
 static fr_status cuda_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
-                                 const int32_t *tokens, const fr_row_query *queries, fr_row_answer *answers)
+                                 const int32_t *tokens, const fr_row_query *queries, void *answers,
+                                 size_t answer_bytes)
 {
-    size_t answers_at = 0;
-    fr_cuda_candidates_args args = {.logits = logits, .n = n, .vocab = vocab, .first_token = first_token};
-    void *scratch = NULL, *there = NULL;
-    FR_TRY(fr_cuda_scratch(dev, candidates_bytes(n, vocab, &answers_at), &scratch));
-    args.scratch = scratch;
-    args.answers = (fr_row_answer *)(void *)((uint8_t *)scratch + answers_at);
+    fr_cuda_candidates_args args = {.logits = logits, .answers = answers, .n = n, .answer_bytes = (int64_t)answer_bytes,
+                                    .vocab = vocab, .first_token = first_token};
+    void *there = NULL;
+    FR_TRY(fr_cuda_scratch(dev, fr_cuda_candidates_scratch_bytes(n, vocab), &args.scratch));
     const size_t staged[] = {(size_t)n * sizeof *queries, tokens ? (size_t)vocab * sizeof *tokens : 0};
     FR_TRY(fr_cuda_queue_room(dev->queue, staged, 2));
     if (tokens)
         FR_TRY(stage_i32(dev, tokens, vocab, &args.tokens));
     FR_TRY(fr_cuda_queue_stage(dev->queue, queries, (size_t)n * sizeof *queries, &there));
     args.queries = there;
-    FR_TRY(PUSH(dev, fr_cuda_candidates, args));
-    return fr_cuda_download(dev, answers, args.answers, (size_t)n * sizeof *answers);
+    return PUSH(dev, fr_cuda_candidates, args);
 }
 
 /* ---- products */
@@ -371,26 +362,27 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* For each operation that stages much. */
+/* What a pass stages, all at once: a pass that had to flush for room could not be one graph. And where only the leader
+ * of a group embeds, its device would flush where the others do not. */
 static fr_status reserve_staging(fr_device *dev, const fr_pass_bounds *b)
 {
-    const size_t rows = (size_t)b->rows * embedded_bytes(b->table),
-                 views = fr_cuda_attention_most_words(b->rows, b->context, b->heads) * sizeof(int32_t),
-                 questions[] = {(size_t)b->head_rows * sizeof(fr_row_query), (size_t)b->vocab * sizeof(int32_t)};
-    FR_TRY(fr_cuda_queue_room(dev->queue, &rows, 1));
-    FR_TRY(fr_cuda_queue_room(dev->queue, &views, 1));
-    return fr_cuda_queue_room(dev->queue, questions, 2);
+    const size_t numbers = (size_t)b->rows * sizeof(int32_t);
+    const size_t staged[] = {(size_t)b->rows * embedded_bytes(b->table), numbers, numbers,
+                             (size_t)b->head_dim * sizeof(float),
+                             fr_cuda_attention_most_words(b->rows, b->context, b->heads) * sizeof(int32_t),
+                             (size_t)b->head_rows * sizeof(fr_row_query), (size_t)b->vocab * sizeof(int32_t)};
+    return fr_cuda_queue_room(dev->queue, staged, sizeof staged / sizeof *staged);
 }
 
 static fr_status cuda_reserve(fr_device *dev, const fr_pass_bounds *b)
 {
-    size_t bytes = 0, unused = 0;
+    size_t bytes = 0;
     void *scratch = NULL;
     const int rows = b->rows > b->head_rows ? b->rows : b->head_rows;
     FR_TRY(check_heads(b->head_dim));
     FR_TRY(fr_cuda_matmul_most_scratch(b->matrices, b->n_matrices, rows, dev->cublas != NULL, &bytes));
     bytes = larger(bytes, fr_cuda_attention_most_scratch(b->rows, b->context, b->heads, b->head_dim));
-    bytes = larger(bytes, candidates_bytes(b->head_rows, b->vocab, &unused));
+    bytes = larger(bytes, fr_cuda_candidates_scratch_bytes(b->head_rows, b->vocab));
     FR_TRY(fr_cuda_scratch(dev, bytes, &scratch));
     return reserve_staging(dev, b);
 }

@@ -1,6 +1,6 @@
-/* test_comm_nccl.c: sums over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): their order to the bit, recorded and
- * replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time, with the cause of
- * the one that noticed, and nothing leaks. */
+/* test_comm_nccl.c: collectives over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): the order of sums to the bit,
+ * all recorded and replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time,
+ * with the cause of the one that noticed, and nothing leaks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -84,7 +84,7 @@ static fr_status check_sum(const fr_comm *c, const float *x, size_t n, int round
 }
 
 static const size_t sizes[] = {1, 3, 64, 1000, 65536, 65537, 100001};
-enum { N_SIZES = sizeof sizes / sizeof *sizes, LARGEST = 100001 };
+enum { N_SIZES = sizeof sizes / sizeof *sizes, LARGEST = 100001, MOST_GATHERED = 350000 };
 
 /* Every size, as one of several sums in a row: at once, recorded, and replayed on other values. */
 static fr_status sum_sizes(rank_thread *r, fr_comm *c, fr_device *dev, float tolerance)
@@ -143,16 +143,94 @@ static void test_sums_as_nccl_likes(void **state)
     rank_thread_ended(&ranks[0], FR_EMISMATCH, "want");
 }
 
-/* The device has room for the largest sum from the beginning. */
+/* ---- gathers and broadcasts */
+
+enum { N_MOVED = 4, MOST_MOVED = 300001 };
+static const size_t moved[N_MOVED] = {1, 96, 4096, MOST_MOVED}; /* bytes */
+
+static uint8_t byte_of(int round, int rank, size_t i)
+{
+    return (uint8_t)((size_t)(37 * round + 101 * rank) + i * 7 + i / 251);
+}
+
+static fr_status check_bytes(const fr_comm *c, const uint8_t *got, size_t n, int round, int from)
+{
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != byte_of(round, from, i))
+            return fr_fail(FR_EMISMATCH, "rank %d, round %d: byte %zu of rank %d's", c->rank, round, i, from);
+    return FR_OK;
+}
+
+static fr_status upload_bytes(fr_comm *c, fr_device *dev, uint8_t *host, void *mem, size_t n, int round)
+{
+    for (size_t i = 0; i < n; i++)
+        host[i] = byte_of(round, c->rank, i);
+    return ops->upload(dev, mem, host, n);
+}
+
+/* Every rank's bytes reach the leader, which learns of them when gather() returns; then the leader's reach all, at
+ * once, recorded and replayed. all [MOST_RANKS * MOST_MOVED]. */
+static fr_status move_size(fr_comm *c, fr_device *dev, uint8_t *all, void *mem, int size)
+{
+    const size_t n = moved[size];
+    FR_TRY(upload_bytes(c, dev, all, mem, n, size));
+    FR_TRY(c->ops->gather(c, mem, n, all));
+    for (int r = 0; r < c->size && c->rank == 0; r++)
+        FR_TRY(check_bytes(c, all + (size_t)r * n, n, size, r));
+    for (int round = 0; round < 3; round++) {
+        FR_TRY(upload_bytes(c, dev, all, mem, n, round));
+        stream_device_record(dev, round == 1);
+        if (round < 2)
+            FR_TRY(c->ops->broadcast(c, mem, n));
+        FR_TRY(round < 2 ? ops->sync(dev) : stream_device_replay(dev));
+        FR_TRY(ops->download(dev, all, mem, n));
+        FR_TRY(check_bytes(c, all, n, round, 0));
+    }
+    return c->ops->agree(c, FR_OK);
+}
+
+static fr_status move_sizes(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    (void)r;
+    void *mem = NULL;
+    fr_status st = FR_OK;
+    uint8_t *all = calloc(MOST_RANKS, MOST_MOVED);
+    FR_TRY_GOTO(st, all ? ops->mem_alloc(dev, MOST_MOVED, &mem) : fr_no_memory(), done);
+    for (int size = 0; size < N_MOVED; size++)
+        FR_TRY_GOTO(st, move_size(c, dev, all, mem, size), done);
+    FR_TRY_GOTO(st, c->ops->gather(c, mem, 0, all), done);
+    FR_TRY_GOTO(st, c->ops->broadcast(c, mem, 0), done);
+done:
+    ops->mem_free(dev, mem);
+    free(all);
+    return st;
+}
+
+static void test_gathers_and_broadcasts(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true}, .use = move_sizes};
+    for (int n = 1; n <= MOST_RANKS; n++) {
+        gpu_ranks_reset(MOST_RANKS);
+        gpu_ranks_run_well(n, act, &p);
+        assert_int_equal(fake_cuda_count().captures, n * N_MOVED);
+        assert_int_equal(fake_cuda_count().graph_launches, 2 * n * N_MOVED);
+    }
+}
+
+/* The device has room for the largest from the beginning. */
 static fr_status sum_in_reserved(rank_thread *r, fr_comm *c, fr_device *dev)
 {
+    static uint8_t all[MOST_RANKS * MOST_GATHERED]; /* rank 0's */
     void *x = NULL;
     FR_TRY(ops->mem_alloc(dev, LARGEST * sizeof(float), &x));
     FR_TRY(c->ops->agree(c, FR_OK));
     const size_t before = fake_cuda_count().device_bytes;
     FR_TRY(c->ops->agree(c, FR_OK));
+    FR_TRY(c->ops->gather(c, x, MOST_GATHERED, all));
     for (int i = 0; i < N_SIZES; i++)
         FR_TRY(c->ops->all_reduce_sum(c, x, sizes[i]));
+    FR_TRY(c->ops->broadcast(c, x, LARGEST * sizeof(float)));
     FR_TRY(ops->sync(dev));
     FR_TRY(c->ops->agree(c, FR_OK));
     const size_t after = fake_cuda_count().device_bytes;
@@ -166,7 +244,8 @@ static fr_status sum_in_reserved(rank_thread *r, fr_comm *c, fr_device *dev)
 static void test_room_for_the_largest(void **state)
 {
     (void)state;
-    const plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST}, .use = sum_in_reserved};
+    const plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST, .max_gather = MOST_GATHERED},
+                    .use = sum_in_reserved};
     for (int n = 2; n <= MOST_RANKS; n++)
         gpu_ranks_run_well(n, act, &p);
 }
@@ -175,15 +254,15 @@ static void test_room_for_the_largest(void **state)
 static fr_status pass_on(rank_thread *r, fr_comm *c, fr_device *dev)
 {
     (void)dev;
-    int mine = r->options.rank, all[MOST_RANKS] = {0}, told = mine == 0 ? 42 : 0;
+    int mine = r->options.rank, all[MOST_RANKS] = {0};
+    const size_t most = (size_t)1 << 40;
     FR_TRY(c->ops->all_gather(c, &mine, sizeof mine, all, 0));
-    FR_TRY(c->ops->broadcast(c, &told, sizeof told));
     for (int i = 0; i < c->size; i++)
-        if (all[i] != i || told != 42)
-            return fr_fail(FR_EMISMATCH, "rank %d: %d at %d, told %d", mine, all[i], i, told);
-    fr_status st = c->ops->all_reduce_sum(c, NULL, (size_t)1 << 40);
-    if (st != FR_ELIMIT)
-        return fr_fail(FR_EMISMATCH, "a sum of 4 TB gave %d", st);
+        if (all[i] != i)
+            return fr_fail(FR_EMISMATCH, "rank %d: %d at %d", mine, all[i], i);
+    if (c->ops->all_reduce_sum(c, NULL, most) != FR_ELIMIT || c->ops->gather(c, NULL, most, NULL) != FR_ELIMIT ||
+        c->ops->broadcast(c, NULL, most) != FR_ELIMIT)
+        return fr_fail(FR_EMISMATCH, "1 TB was taken");
     return c->ops->agree(c, FR_OK);
 }
 
@@ -224,7 +303,7 @@ static void test_stalled_rank(void **state)
     rank_thread ranks[3];
     gpu_ranks_run(ranks, 3, act, &p);
     for (int i = 0; i < 2; i++) {
-        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 did not end in 300 ms");
+        rank_thread_ended(&ranks[i], FR_EPEER, "collective 1 did not end in 300 ms");
         rank_thread_ended(&ranks[i], FR_EPEER, "; no word from rank 2");
     }
 }
@@ -244,7 +323,7 @@ static void test_stalled_stream(void **state)
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
     rank_thread ranks[3];
     gpu_ranks_run(ranks, 3, act, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, "sum 1 did not end in 300 ms; every rank is still there");
+    rank_threads_ended(ranks, 3, FR_EPEER, "collective 1 did not end in 300 ms; every rank is still there");
 }
 
 /* NCCL of one rank says that it lost another; the others, whose waits are long, hear it from there. */
@@ -262,7 +341,7 @@ static void test_remote_error(void **state)
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = lose_in_1};
     rank_thread ranks[3];
     gpu_ranks_run(ranks, 3, act, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: NCCL: a sum failed: remote process exited");
+    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: NCCL: a collective failed: remote process exited");
 }
 
 static fr_status fail_in_0(rank_thread *r, fr_comm *c, fr_device *dev)
@@ -282,7 +361,7 @@ static void test_failing_launch(void **state)
     rank_thread ranks[3];
     gpu_ranks_run(ranks, 3, act, &p);
     for (int i = 0; i < 3; i++) {
-        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: NCCL: a sum failed: ");
+        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: NCCL: a collective failed: ");
         rank_thread_ended(&ranks[i], FR_EPEER, "; every rank is still there");
     }
 }
@@ -360,7 +439,7 @@ static void test_stopped(void **state)
     rank_thread ranks[3];
     gpu_ranks_run(ranks, 3, act, &p);
     for (int i = 0; i < 2; i++)
-        rank_thread_ended(&ranks[i], FR_EPEER, "sum 1 had not ended when the rank was stopped");
+        rank_thread_ended(&ranks[i], FR_EPEER, "collective 1 had not ended when the rank was stopped");
 }
 
 /* A communicator may be closed while sums are pending, which must not touch it later. */
@@ -445,6 +524,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_sums_in_rank_order, set_up),
         cmocka_unit_test_setup(test_sums_as_nccl_likes, set_up),
+        cmocka_unit_test_setup(test_gathers_and_broadcasts, set_up),
         cmocka_unit_test_setup(test_room_for_the_largest, set_up),
         cmocka_unit_test_setup(test_passes_on, set_up),
         cmocka_unit_test_setup(test_stalled_rank, set_up),

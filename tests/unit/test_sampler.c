@@ -53,6 +53,24 @@ static void slices_merge_to_the_whole(void **state)
     free(a);
 }
 
+/* As a rank has them that holds none of the rough head's tokens. */
+static void empty_slices_merge_to_nothing(void **state)
+{
+    (void)state;
+    const float logits[3] = {1, 3, 2};
+    const fr_row_query q = {.n_top = 2};
+    fr_row_answer *a = calloc(4, sizeof *a), *m = &a[3];
+    assert_non_null(a);
+    fr_row_query_answer(NULL, 0, 0, NULL, &q, &a[0]);
+    fr_row_query_answer(NULL, 0, 3, NULL, &q, &a[1]);
+    fr_row_query_answer(logits, 3, 7, NULL, &q, &a[2]);
+    fr_answer_merge(a, 2, &q, m);
+    assert_true(m->winner == -1 && m->n_top == 0 && m->sum_exp == 0);
+    fr_answer_merge(a, 3, &q, m);
+    assert_true(m->winner == 8 && m->n_top == 2 && m->sum_exp == a[2].sum_exp);
+    free(a);
+}
+
 /* Over many positions the samples of three tokens appear as often as their probabilities say. */
 static void samples_follow_the_softmax(void **state)
 {
@@ -99,6 +117,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slices_merge_to_the_whole),
+        cmocka_unit_test(empty_slices_merge_to_nothing),
         cmocka_unit_test(samples_follow_the_softmax),
         cmocka_unit_test(a_nucleus_drops_the_unlikely),
     };

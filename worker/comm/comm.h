@@ -2,8 +2,8 @@
  * same order; rank 0 is the leader. Sums are taken in rank order whatever the size of the message, so a row's sum does
  * not depend on what else is in the batch.
  *
- * A host communicator (comm_self, comm_mpi) sums plain memory. Where device memory is none, another communicator lies
- * over it, which sums device memory and passes all else on (comm_device.h). */
+ * A host communicator (comm_self, comm_mpi) moves plain memory. Where device memory is none, another communicator lies
+ * over it, which sums, gathers and broadcasts device memory and passes all else on (comm_device.h). */
 #ifndef FR_COMM_H
 #define FR_COMM_H
 
@@ -34,16 +34,22 @@ typedef struct fr_comm_patience {
 
 typedef struct fr_comm_ops {
     const char *name; /* "self", "mpi", "staged", "nccl" */
-    /* x [n] := the sum over ranks, the same bits on every rank. x is memory of the session's device, and the sum takes
-     * its place in the order of the device's calls; only a host communicator wants the device synchronised before. */
+    /* Of memory of the session's device. Each takes its place in the order of the device's calls; only a host
+     * communicator wants the device synchronised before. */
+
+    /* x [n] := the sum over ranks, the same bits on every rank. */
     fr_status (*all_reduce_sum)(fr_comm *c, float *x, size_t n);
-    /* out [size][bytes] on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the others. */
+    /* out [size][bytes], host memory, on rank 0: every rank's `bytes` bytes, in rank order. out is ignored on the
+     * others. The device has done all that it was asked for when this returns. */
     fr_status (*gather)(fr_comm *c, const void *mine, size_t bytes, void *out);
+    /* The leader's `bytes` bytes to every rank; all know the size. */
+    fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
+
+    /* Of host memory. */
+
     /* out [size][bytes] on every rank. FR_EPEER when some are not there after wait_ms; 0: as long as this communicator
      * waits for anything. */
     fr_status (*all_gather)(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
-    /* The leader's `bytes` bytes to every rank; all know the size. */
-    fr_status (*broadcast)(fr_comm *c, void *data, size_t bytes);
     /* How the work that each rank does alone went: status and cause of the first rank that failed, on every rank, so
      * that all give up together and none waits for another. Takes no memory: it may just have run out. */
     fr_status (*agree)(fr_comm *c, fr_status mine);
@@ -68,6 +74,7 @@ typedef struct fr_comm_ops {
 struct fr_comm {
     const fr_comm_ops *ops;
     int rank, size;
+    bool on_stream; /* device memory goes from device to device, as part of the device's own work */
     int here, n_here; /* this rank among the group's on this host, from 0 */
     int n_alike; /* of those, itself included, how many may use the same cores: fewer than n_here when the launcher
                   * bound them apart */

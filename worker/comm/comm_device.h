@@ -1,6 +1,6 @@
-/* comm_device.h: the communicator that sums memory of a device which the host cannot read. It lies over a host
- * communicator, which carries all else; both are borrowed by the session, which closes only what it opened here. The
- * table is comm.h's.
+/* comm_device.h: the communicator that sums, gathers and broadcasts memory of a device which the host cannot read. It
+ * lies over a host communicator, which carries all else; both are borrowed by the session, which closes only what it
+ * opened here. The table is comm.h's.
  *
  *   staged   through host memory, over any backend and any host communicator: ranks that share a GPU, which NCCL
  *            refuses, and groups of which a rank has no NCCL.
@@ -21,8 +21,10 @@
 typedef struct fr_comm_device_options {
     bool share_gpu;       /* ranks may share a GPU: sums are staged */
     bool batch_invariant; /* sums in rank order, not as NCCL's choice for the size has it */
-    size_t max_sum;       /* floats of the largest sum to come: what it needs is allocated at once. 0: as sums come */
-    int timeout_ms;       /* of connecting the ranks, and of each wait for a sum; 0: FR_COMM_TIMEOUT_MS */
+    /* The largest to come, whose needs are allocated at once; of more than that, as they come. */
+    size_t max_sum;    /* floats; also of a broadcast */
+    size_t max_gather; /* bytes of a rank */
+    int timeout_ms;    /* of connecting the ranks, and of each wait for the devices; 0: FR_COMM_TIMEOUT_MS */
 } fr_comm_device_options;
 
 /* The communicator that the session needs over its host communicator; NULL when that will do as it is. */

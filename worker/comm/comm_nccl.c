@@ -1,4 +1,4 @@
-/* comm_nccl.c: sums on the GPU's stream through NCCL; the only file that sees nccl.h.
+/* comm_nccl.c: sums, gathers and broadcasts on the GPU's stream through NCCL; the only file that sees nccl.h.
  *
  * Sums. ncclAllReduce picks its algorithm, hence its order of additions, by the size of the message, and a row's sum
  * would depend on what else is in the batch. So unless batch_invariant is off the values only travel by NCCL and are
@@ -12,18 +12,21 @@
  * after a sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum
  * is known at opening, it does not grow later.
  *
- * What is in host memory, plans and answers, stays with the host communicator: a collective that waits in the GPU's
- * queue for the next plan would keep an idle GPU busy.
+ * Gathers are all-gathers into scratch, which the leader then fetches; like broadcasts they are commands of the pass,
+ * so answers reach the leader, and its embedded rows the others, without the hosts. What is in host memory, such as
+ * plans, stays with the host communicator: a collective that waits in the GPU's queue for the next plan would keep an
+ * idle GPU busy.
  *
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began.
- * A sum that was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
+ * What was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
  * the host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort,
  * which lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the
  * cause names those not heard of.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
- * looks there first, also those that are only passed on: an answer must not travel when its sums did not.
+ * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather
+ * looks at its end, too.
  * ncclCommDestroy and ncclCommAbort wait until no recorded pass holds the communicator: the device must have forgotten
  * them by then (set_peers). */
 #include "comm_device.h"
@@ -36,6 +39,7 @@
 #include "check.h"
 #include "comm_nccl_late.h"
 #include "comm_over.h"
+#include "comm_prove.h"
 #include "comm_roll.h"
 #include "comm_wait.h"
 
@@ -52,7 +56,7 @@ typedef struct nccl_comm {
     int timeout_ms;
     float *parts;    /* scratch, device memory [cap_parts] */
     size_t cap_parts;
-    uint64_t n_sums; /* enqueued */
+    uint64_t n_calls; /* collectives enqueued */
     bool waiting;    /* the device was looked at since the last call */
     fr_comm_wait wait; /* of those looks */
     ncclResult_t launched;  /* the first error of a launch */
@@ -125,17 +129,6 @@ static fr_status give_up_for(nccl_comm *m, ncclResult_t rc, const char *what)
     return give_up(m, why);
 }
 
-/* For the cause of the last error, which is this rank's own or came from the rank that it names. */
-static fr_status give_up_alone(nccl_comm *m, fr_status st)
-{
-    char why[FR_COMM_WHY];
-    if (st == FR_EPEER)
-        snprintf(why, sizeof why, "%s", fr_cause());
-    else
-        snprintf(why, sizeof why, "rank %d: %.180s", m->over.base.rank, fr_cause());
-    return give_up(m, why);
-}
-
 /* What is known without waiting. */
 static fr_status look_for_errors(nccl_comm *m)
 {
@@ -144,13 +137,13 @@ static fr_status look_for_errors(nccl_comm *m)
     if (m->cause[0])
         return fr_fail(FR_EPEER, "%s", m->cause);
     if (state == ncclInProgress)
-        return give_up_for(m, state, "a sum was not launched in time");
+        return give_up_for(m, state, "a collective was not launched in time");
     if (state == ncclSuccess) {
         const ncclResult_t asked = ncclCommGetAsyncError(m->nccl, &state);
         state = asked != ncclSuccess ? asked : state;
     }
     if (state != ncclSuccess && state != ncclInProgress)
-        return give_up_for(m, state, "a sum failed");
+        return give_up_for(m, state, "a collective failed");
     if (host->ops->alarmed && host->ops->alarmed(host))
         return give_up(m, "");
     return FR_OK;
@@ -164,12 +157,12 @@ static fr_status look(void *ctx)
     if (!m->waiting)
         m->wait = begin_wait(m);
     m->waiting = true;
-    const fr_status over = m->n_sums > 0 ? fr_comm_wait_check(&m->wait) : FR_OK;
+    const fr_status over = m->n_calls > 0 ? fr_comm_wait_check(&m->wait) : FR_OK;
     if (over == FR_OK)
         return FR_OK;
     char why[FR_COMM_WHY], how[64];
     snprintf(how, sizeof how, "did not end in %d ms", m->timeout_ms);
-    snprintf(why, sizeof why, "rank %d: sum %llu %s", m->over.base.rank, (unsigned long long)m->n_sums,
+    snprintf(why, sizeof why, "rank %d: collective %llu %s", m->over.base.rank, (unsigned long long)m->n_calls,
              over == FR_ECANCELLED ? "had not ended when the rank was stopped" : how);
     return give_up(m, why);
 }
@@ -382,13 +375,68 @@ static fr_status nccl_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     nccl_comm *m = of(c);
     FR_TRY(before(&m->over));
-    FR_TRY(fr_comm_over_check(&m->over, n));
+    FR_TRY(fr_comm_over_check(&m->over, "all_reduce_sum", n * sizeof *x));
     if (n == 0)
         return FR_OK;
-    m->n_sums++;
+    m->n_calls++;
     if (!m->in_rank_order)
         return enqueue(m, launch_all_reduce, x, n);
     return n <= SMALL_SUM || c->size == 2 ? sum_small(m, x, n) : sum_large(m, x, n);
+}
+
+/* ---- gathers and broadcasts */
+
+/* What a launch needs; copied into recorded passes. */
+typedef struct move_args {
+    nccl_comm *m;
+    const void *from;
+    void *to;
+    size_t bytes;
+} move_args;
+
+static void launch_gather(void *stream, const void *args)
+{
+    const move_args *a = args;
+    if (may_launch(a->m))
+        note(a->m, ncclAllGather(a->from, a->to, a->bytes, ncclUint8, a->m->nccl, stream));
+}
+
+static void launch_broadcast(void *stream, const void *args)
+{
+    const move_args *a = args;
+    if (may_launch(a->m))
+        note(a->m, ncclBroadcast(a->from, a->to, a->bytes, ncclUint8, 0, a->m->nccl, stream));
+}
+
+static fr_status move(nccl_comm *m, void (*launch)(void *, const void *), const void *from, void *to, size_t bytes)
+{
+    const move_args args = {.m = m, .from = from, .to = to, .bytes = bytes};
+    m->n_calls++;
+    return m->over.ops->enqueue(m->over.dev, launch, &args, sizeof args);
+}
+
+/* The others wait as the leader does: all devices start their work at the same places. */
+static fr_status nccl_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+{
+    nccl_comm *m = of(c);
+    const fr_comm_over *o = &m->over;
+    const size_t all = (size_t)c->size * bytes;
+    FR_TRY(before(&m->over));
+    FR_TRY(fr_comm_over_check(o, "gather", bytes));
+    if (bytes == 0)
+        return FR_OK;
+    FR_TRY(make_room(m, (all + sizeof *m->parts - 1) / sizeof *m->parts));
+    FR_TRY(move(m, launch_gather, mine, m->parts, bytes));
+    FR_TRY(c->rank == 0 ? o->ops->download(o->dev, out, m->parts, all) : o->ops->sync(o->dev));
+    return look_for_errors(m);
+}
+
+static fr_status nccl_broadcast(fr_comm *c, void *data, size_t bytes)
+{
+    nccl_comm *m = of(c);
+    FR_TRY(before(&m->over));
+    FR_TRY(fr_comm_over_check(&m->over, "broadcast", bytes));
+    return bytes > 0 ? move(m, launch_broadcast, data, data, bytes) : FR_OK;
 }
 
 /* ---- opening and closing */
@@ -414,9 +462,9 @@ static void nccl_close(fr_comm **c)
 static const fr_comm_ops nccl_ops = {
     .name = "nccl",
     .all_reduce_sum = nccl_all_reduce_sum,
-    .gather = fr_comm_over_gather,
+    .gather = nccl_gather,
     .all_gather = fr_comm_over_all_gather,
-    .broadcast = fr_comm_over_broadcast,
+    .broadcast = nccl_broadcast,
     .agree = fr_comm_over_agree,
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
@@ -455,39 +503,16 @@ static fr_status connect_ranks(nccl_comm *m)
     return host->ops->agree(host, late);
 }
 
-static fr_status sum_ones(nccl_comm *m, float *x, size_t n)
-{
-    const fr_comm_over *o = &m->over;
-    float one = 1, sum = 0;
-    FR_TRY(o->ops->upload(o->dev, x, &one, sizeof one));
-    FR_TRY(nccl_all_reduce_sum(&m->over.base, x, n));
-    FR_TRY(o->ops->download(o->dev, &sum, x, sizeof sum));
-    FR_TRY(look_for_errors(m));
-    if (sum != (float)o->base.size)
-        return fr_fail(FR_EPEER, "rank %d: NCCL: the sum of %d ones is %g", o->base.rank, o->base.size, (double)sum);
-    return FR_OK;
-}
-
 /* NCCL opens its channels with the first message of a kind; that must not happen while a pass is recorded, nor take
- * memory that the model was given. And a rank that cannot hear the others is known before the model is loaded. The
- * largest sums of both kinds need most scratch. */
-static fr_status prove(nccl_comm *m, size_t max_sum)
+ * memory that the model was given. And a rank that cannot hear the others is known before the model is loaded. */
+static fr_status prove(nccl_comm *m, const fr_comm_device_options *o)
 {
-    const size_t small = max_sum < SMALL_SUM ? max_sum : SMALL_SUM, large = SMALL_SUM + 1,
-                 sizes[] = {1, large, small, max_sum}, n_sizes = max_sum > 0 ? 4 : 2;
-    const fr_comm_over *o = &m->over;
-    void *x = NULL;
-    fr_status st = o->ops->mem_alloc(o->dev, (max_sum > large ? max_sum : large) * sizeof(float), &x);
-    FR_TRY_GOTO(st, o->host->ops->agree(o->host, st), done);
-    for (size_t i = 0; i < n_sizes && st == FR_OK; i++)
-        st = sum_ones(m, x, sizes[i]);
-    if (st == FR_OK)
-        st = o->host->ops->agree(o->host, FR_OK);
-    if (st != FR_OK && !m->cause[0]) /* the others may wait in a sum, and hear of it there */
-        st = give_up_alone(m, st);
-done:
-    o->ops->mem_free(o->dev, x);
-    m->n_sums = 0; /* no sum is under way: the model may be loaded without haste */
+    const size_t sums[] = {1, SMALL_SUM + 1, o->max_sum < SMALL_SUM ? o->max_sum : SMALL_SUM, o->max_sum},
+                 gathers[] = {1, o->max_gather}, broadcasts[] = {1, o->max_sum * sizeof(float)};
+    const fr_comm_trials trials = {.sums = sums, .gathers = gathers, .broadcasts = broadcasts, .n_sums = 4,
+                                   .n_gathers = 2, .n_broadcasts = 2};
+    const fr_status st = fr_comm_over_prove(&m->over, &trials);
+    m->n_calls = 0; /* none is under way: the model may be loaded without haste */
     return st;
 }
 
@@ -510,6 +535,7 @@ static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, cons
     m->peers = (fr_device_peers){.ctx = m, .check = look, .compare = compare};
     fr_comm_over_init(&m->over, &nccl_ops, host, ops, dev);
     m->over.before = before;
+    m->over.base.on_stream = true;
     m->in_rank_order = o->batch_invariant;
     m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
     *out = m;
@@ -525,7 +551,7 @@ fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, co
     FR_TRY_GOTO(st, connect_ranks(m), fail);
     m->connected = true;
     ops->set_peers(dev, &m->peers);
-    FR_TRY_GOTO(st, prove(m, o->max_sum), fail);
+    FR_TRY_GOTO(st, prove(m, o), fail);
     *out = &m->over.base;
     return FR_OK;
 fail:

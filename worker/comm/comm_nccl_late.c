@@ -26,6 +26,10 @@
       (const void *from, void *to, size_t n, ncclDataType_t type, ncclComm_t comm,                 \
        cudaStream_t stream),                                                                       \
       (from, to, n, type, comm, stream))                                                           \
+    X(ncclResult_t, ncclBroadcast,                                                                 \
+      (const void *from, void *to, size_t n, ncclDataType_t type, int root, ncclComm_t comm,       \
+       cudaStream_t stream),                                                                       \
+      (from, to, n, type, root, comm, stream))                                                     \
     X(ncclResult_t, ncclSend,                                                                      \
       (const void *from, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,                 \
        cudaStream_t stream),                                                                       \

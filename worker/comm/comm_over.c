@@ -19,10 +19,10 @@ void fr_comm_over_init(fr_comm_over *o, const fr_comm_ops *table, fr_comm *host,
     o->dev = dev;
 }
 
-fr_status fr_comm_over_check(const fr_comm_over *o, size_t n)
+fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t bytes)
 {
-    if (n > (size_t)INT_MAX / sizeof(float) / (size_t)o->base.size)
-        return fr_fail(FR_ELIMIT, "all_reduce_sum: a message of %zu floats is too large", n);
+    if (bytes > (size_t)INT_MAX / (size_t)o->base.size)
+        return fr_fail(FR_ELIMIT, "%s: a message of %zu bytes is too large", call, bytes);
     return FR_OK;
 }
 
@@ -31,22 +31,10 @@ static fr_status before(fr_comm *c)
     return of(c)->before ? of(c)->before(of(c)) : FR_OK;
 }
 
-fr_status fr_comm_over_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
-{
-    FR_TRY(before(c));
-    return of(c)->host->ops->gather(of(c)->host, mine, bytes, out);
-}
-
 fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms)
 {
     FR_TRY(before(c));
     return of(c)->host->ops->all_gather(of(c)->host, mine, bytes, out, wait_ms);
-}
-
-fr_status fr_comm_over_broadcast(fr_comm *c, void *data, size_t bytes)
-{
-    FR_TRY(before(c));
-    return of(c)->host->ops->broadcast(of(c)->host, data, bytes);
 }
 
 fr_status fr_comm_over_agree(fr_comm *c, fr_status mine)

@@ -1,5 +1,5 @@
 /* comm_over.h: what the communicators for device memory share (comm_staged, comm_nccl): each lies over a host
- * communicator, which carries all that is in host memory. The host communicator is borrowed and must outlive them. */
+ * communicator, to which it passes on all that is in host memory; that one is borrowed and must outlive them. */
 #ifndef FR_COMM_OVER_H
 #define FR_COMM_OVER_H
 
@@ -16,13 +16,11 @@ typedef struct fr_comm_over {
 
 /* Takes the host communicator's place in the group. */
 void fr_comm_over_init(fr_comm_over *o, const fr_comm_ops *table, fr_comm *host, const fr_ops *ops, fr_device *dev);
-/* FR_ELIMIT when a sum of n floats is more than a message may have. */
-fr_status fr_comm_over_check(const fr_comm_over *o, size_t n);
+/* FR_ELIMIT when `bytes` of each rank are more than a message may have. */
+fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t bytes);
 
 /* For the tables: passed on. */
-fr_status fr_comm_over_gather(fr_comm *c, const void *mine, size_t bytes, void *out);
 fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);
-fr_status fr_comm_over_broadcast(fr_comm *c, void *data, size_t bytes);
 fr_status fr_comm_over_agree(fr_comm *c, fr_status mine);
 fr_status fr_comm_over_command_send(fr_comm *c, const void *data, size_t bytes);
 fr_status fr_comm_over_command_wait(fr_comm *c, const void **data_out, size_t *bytes_out);

@@ -1,5 +1,5 @@
-/* comm_staged.c: sums of device memory through host memory: down, the host communicator's sum, up. Every sum waits for
- * the device, and so is slow beside NCCL; but it needs nothing that the host communicator and the backend do not have,
+/* comm_staged.c: device memory through host memory: down, the host communicator's sum, up. Every call waits for the
+ * device, and so is slow beside NCCL; but it needs nothing that the host communicator and the backend do not have,
  * and it gives the same bits as the host communicator. */
 #include "comm_device.h"
 
@@ -11,22 +11,42 @@
 
 typedef struct staged_comm {
     fr_comm_over over;
-    fr_buf copy; /* of what is summed; grown, never shrunk */
+    fr_buf copy; /* of what goes through; grown, never shrunk; its length stays 0 */
 } staged_comm;
+
+static fr_status copy_down(staged_comm *s, const char *call, const void *from, size_t bytes)
+{
+    FR_TRY(fr_comm_over_check(&s->over, call, bytes));
+    FR_TRY(fr_buf_reserve(&s->copy, bytes));
+    return s->over.ops->download(s->over.dev, s->copy.data, from, bytes);
+}
 
 static fr_status staged_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     staged_comm *s = (staged_comm *)c;
     fr_comm *host = s->over.host;
-    const fr_ops *ops = s->over.ops;
-    const size_t bytes = n * sizeof *x;
     if (n == 0)
         return FR_OK;
-    FR_TRY(fr_comm_over_check(&s->over, n));
-    FR_TRY(fr_buf_reserve(&s->copy, bytes)); /* its length stays 0 */
-    FR_TRY(ops->download(s->over.dev, s->copy.data, x, bytes));
+    FR_TRY(copy_down(s, "all_reduce_sum", x, n * sizeof *x));
     FR_TRY(host->ops->all_reduce_sum(host, (float *)s->copy.data, n));
-    return ops->upload(s->over.dev, x, s->copy.data, bytes);
+    return s->over.ops->upload(s->over.dev, x, s->copy.data, n * sizeof *x);
+}
+
+static fr_status staged_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
+{
+    staged_comm *s = (staged_comm *)c;
+    fr_comm *host = s->over.host;
+    FR_TRY(copy_down(s, "gather", mine, bytes));
+    return host->ops->gather(host, s->copy.data, bytes, out);
+}
+
+static fr_status staged_broadcast(fr_comm *c, void *data, size_t bytes)
+{
+    staged_comm *s = (staged_comm *)c;
+    fr_comm *host = s->over.host;
+    FR_TRY(copy_down(s, "broadcast", data, bytes));
+    FR_TRY(host->ops->broadcast(host, s->copy.data, bytes));
+    return s->over.ops->upload(s->over.dev, data, s->copy.data, bytes);
 }
 
 static void staged_close(fr_comm **c)
@@ -42,9 +62,9 @@ static void staged_close(fr_comm **c)
 static const fr_comm_ops staged_ops = {
     .name = "staged",
     .all_reduce_sum = staged_all_reduce_sum,
-    .gather = fr_comm_over_gather,
+    .gather = staged_gather,
     .all_gather = fr_comm_over_all_gather,
-    .broadcast = fr_comm_over_broadcast,
+    .broadcast = staged_broadcast,
     .agree = fr_comm_over_agree,
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,

@@ -13,6 +13,9 @@
 #include "check.h"
 #include "sampler.h"
 
+/* Passes of so many rows are prompts. Of fewer, every rank reads its rows itself: a broadcast would take longer. */
+enum { SHARED_ROWS = 64 };
+
 static int n_local(fr_range r)
 {
     return r.hi - r.lo;
@@ -46,7 +49,7 @@ static fr_status alloc_pages(fr_forward *f, int n_pages)
 static void list_arrays(fr_forward *f, float **out[FR_FORWARD_ARRAYS])
 {
     float **const all[FR_FORWARD_ARRAYS] = {&f->x, &f->h, &f->q, &f->attn, &f->k, &f->v, &f->gate, &f->up,
-                                            &f->head_x, &f->logits, &f->recent_logits};
+                                            &f->head_x, &f->logits, &f->recent_logits, &f->answers};
     memcpy(out, all, sizeof all);
 }
 
@@ -58,7 +61,8 @@ void fr_forward_floats(const fr_config *c, const fr_slice *s, int head_rows, int
                  ff = (size_t)n_local(s->ff);
     const size_t all[FR_FORWARD_ARRAYS] = {n * dim, n * dim, n * q, n * q, n * kv, n * kv, n * ff, n * ff,
                                            FR_HEAD_ROWS * dim, FR_HEAD_ROWS * (size_t)head_rows,
-                                           FR_HEAD_ROWS * FR_RECENT};
+                                           FR_HEAD_ROWS * FR_RECENT,
+                                           FR_FORWARD_ANSWERS / sizeof(float)};
     memcpy(out, all, sizeof all);
 }
 
@@ -81,11 +85,8 @@ static fr_status alloc_scratch(fr_forward *f)
     f->slots = calloc((size_t)n, sizeof *f->slots);
     f->views = calloc((size_t)n, sizeof *f->views);
     f->queries = calloc(FR_HEAD_ROWS, sizeof *f->queries);
-    f->answers = calloc(FR_HEAD_ROWS, sizeof *f->answers);
-    f->recent_answers = calloc(FR_HEAD_ROWS, sizeof *f->recent_answers);
-    f->slices = calloc((size_t)f->comm->size, sizeof *f->slices);
-    if (!f->tokens || !f->pos || !f->slots || !f->views || !f->queries || !f->answers || !f->recent_answers ||
-        !f->slices)
+    f->slices = calloc(2 * (size_t)f->comm->size, sizeof *f->slices);
+    if (!f->tokens || !f->pos || !f->slots || !f->views || !f->queries || !f->slices)
         return fr_no_memory();
     return FR_OK;
 }
@@ -122,11 +123,8 @@ void fr_forward_close(fr_forward *f)
     free(f->slots);
     free(f->views);
     free(f->queries);
-    free(f->answers);
-    free(f->recent_answers);
     fr_recent_head_close(&f->recent);
     free(f->slices);
-    fr_buf_free(&f->packed);
     fr_buf_free(&f->gathered);
     *f = (fr_forward){0};
 }
@@ -209,81 +207,56 @@ static fr_status mlp(fr_forward *f, int l, int n)
     return sum_into_x(f, n);
 }
 
-/* An answer travels as its fixed part, then as many candidates and wanted logits as its query asks for: every rank
- * knows the size from the plan. */
-#define ANSWER_HEAD offsetof(fr_row_answer, top)
-
-static size_t packed_bytes(const fr_row_query *q)
+/* Brings every rank's n_parts * n answers to the leader and merges there what they say of the i-th query into
+ * out[places[i]]. */
+static fr_status gather_answers(fr_forward *f, const int *places, int n, int n_parts, fr_row_answer *out)
 {
-    return ANSWER_HEAD + (size_t)q->n_top * sizeof(fr_candidate) + (size_t)q->n_wanted * sizeof(float);
-}
-
-static fr_status pack(const fr_row_query *q, const fr_row_answer *a, fr_buf *out)
-{
-    FR_TRY(fr_buf_put(out, a, ANSWER_HEAD));
-    FR_TRY(fr_buf_put(out, a->top, (size_t)q->n_top * sizeof *a->top));
-    return fr_buf_put(out, a->wanted_logit, (size_t)q->n_wanted * sizeof *a->wanted_logit);
-}
-
-static void unpack(const fr_row_query *q, const uint8_t *in, fr_row_answer *a)
-{
-    memcpy(a, in, ANSWER_HEAD);
-    in += ANSWER_HEAD;
-    memcpy(a->top, in, (size_t)q->n_top * sizeof *a->top);
-    in += (size_t)q->n_top * sizeof *a->top;
-    memcpy(a->wanted_logit, in, (size_t)q->n_wanted * sizeof *a->wanted_logit);
-}
-
-/* Brings every rank's answers about queries [n] to the leader and merges them there, the i-th into out[places[i]]. */
-static fr_status gather_answers(fr_forward *f, const int *places, int n, fr_row_answer *out)
-{
-    f->packed.len = f->gathered.len = 0;
-    for (int i = 0; i < n; i++)
-        FR_TRY(pack(&f->queries[i], &f->answers[i], &f->packed));
-    size_t bytes = f->packed.len;
+    const fr_model *m = f->model;
+    const size_t each = fr_answer_bytes(f->queries, n), bytes = (size_t)(n_parts * n) * each;
+    const int n_slices = n_parts * f->comm->size;
+    f->gathered.len = 0;
     FR_TRY(fr_buf_reserve(&f->gathered, bytes * (size_t)f->comm->size));
-    FR_TRY(f->comm->ops->gather(f->comm, f->packed.data, bytes, f->gathered.data));
-    if (f->comm->rank != 0)
-        return FR_OK;
-    size_t at = 0;
-    for (int i = 0; i < n; i++) {
-        for (int r = 0; r < f->comm->size; r++)
-            unpack(&f->queries[i], f->gathered.data + (size_t)r * bytes + at, &f->slices[r]);
-        fr_answer_merge(f->slices, f->comm->size, &f->queries[i], &out[places[i]]);
-        at += packed_bytes(&f->queries[i]);
+    if (m->ops->host_memory)
+        FR_TRY(m->ops->sync(m->dev));
+    if (f->comm->size == 1)
+        FR_TRY(m->ops->download(m->dev, f->gathered.data, f->answers, bytes));
+    else
+        FR_TRY(f->comm->ops->gather(f->comm, f->answers, bytes, f->gathered.data));
+    for (int i = 0; i < n && f->comm->rank == 0; i++) {
+        for (int s = 0; s < n_slices; s++)
+            memcpy(&f->slices[s], fr_answer_at(f->gathered.data, each, (int64_t)s * n + i), each);
+        fr_answer_merge(f->slices, n_slices, &f->queries[i], &out[places[i]]);
     }
     return FR_OK;
 }
 
-static fr_status candidates(fr_forward *f, const fr_head *head, const float *logits, int n, fr_row_answer *out)
+/* Into part 0 or 1 of the answers to n queries. */
+static fr_status candidates(fr_forward *f, const fr_head *head, const float *logits, int n, int part)
 {
     const fr_model *m = f->model;
-    return m->ops->candidates(m->dev, logits, n, head->n, head->first_token, head->tokens, f->queries, out);
+    const size_t each = fr_answer_bytes(f->queries, n);
+    return m->ops->candidates(m->dev, logits, n, head->n, head->first_token, head->tokens, f->queries,
+                              fr_answer_at(f->answers, each, (int64_t)part * n), each);
 }
 
-/* Rows [n] of head_x through the rough head and the recent tokens' rows, as if the two were one. */
-static fr_status ask_rough_head(fr_forward *f, int n)
+/* Rows [n] of head_x through the rough head and the recent tokens' rows, as if the two were one. The parts of the
+ * answers: other ranks may have recent tokens where this one has none. */
+static fr_status ask_rough_head(fr_forward *f, int n, int *n_parts_out)
 {
     const fr_model *m = f->model;
     const fr_head *rough = &m->rough_head, *recent = &f->recent.head;
     FR_TRY(m->ops->matmul(m->dev, (fr_product[]){{f->logits, rough->weight}, {f->recent_logits, recent->weight}},
                           recent->n > 0 ? 2 : 1, f->head_x, n));
-    FR_TRY(candidates(f, rough, f->logits, n, f->answers));
-    if (recent->n == 0)
-        return FR_OK;
-    FR_TRY(candidates(f, recent, f->recent_logits, n, f->recent_answers));
-    for (int i = 0; i < n; i++) {
-        const fr_row_answer both[2] = {f->answers[i], f->recent_answers[i]};
-        fr_answer_merge(both, 2, &f->queries[i], &f->answers[i]);
-    }
-    return FR_OK;
+    FR_TRY(candidates(f, rough, f->logits, n, 0));
+    *n_parts_out = f->comm->size > 1 || recent->n > 0 ? 2 : 1;
+    return *n_parts_out > 1 ? candidates(f, recent, f->recent_logits, n, 1) : FR_OK;
 }
 
 static fr_status ask_whole_head(fr_forward *f, int n)
 {
     const fr_model *m = f->model;
     FR_TRY(m->ops->matmul(m->dev, &(fr_product){f->logits, m->head.weight}, 1, f->head_x, n));
-    return candidates(f, &m->head, f->logits, n, f->answers);
+    return candidates(f, &m->head, f->logits, n, 0);
 }
 
 /* The rows of the plan's queries at places [n] through the final norm into head_x; neighbours together. */
@@ -304,11 +277,12 @@ static fr_status norm_asked_rows(fr_forward *f, const fr_plan *plan, const int *
 /* The rows of the plan's queries at places [n], through the final norm and one of the vocabulary heads. */
 static fr_status ask_head(fr_forward *f, const fr_plan *plan, int rough, const int *places, int n, fr_row_answer *out)
 {
+    int n_parts = 1;
     for (int i = 0; i < n; i++)
         f->queries[i] = plan->queries[places[i]].query;
     FR_TRY(norm_asked_rows(f, plan, places, n));
-    FR_TRY((rough ? ask_rough_head : ask_whole_head)(f, n));
-    return gather_answers(f, places, n, out);
+    FR_TRY(rough ? ask_rough_head(f, n, &n_parts) : ask_whole_head(f, n));
+    return gather_answers(f, places, n, n_parts, out);
 }
 
 /* All queries of one head, FR_HEAD_ROWS at a time. */
@@ -338,6 +312,16 @@ static void read_rows(fr_forward *f, const fr_plan *plan)
     }
 }
 
+/* One rank may embed for all (comm.h): then a long prompt's rows are read, and brought to a GPU, once for the group. */
+static fr_status embed(fr_forward *f, int n)
+{
+    const fr_model *m = f->model;
+    const bool shared = f->comm->on_stream && n >= SHARED_ROWS;
+    if (!shared || f->comm->rank == 0)
+        FR_TRY(m->ops->embed(m->dev, f->x, &m->embedding, f->tokens, n));
+    return shared ? f->comm->ops->broadcast(f->comm, f->x, (size_t)n * (size_t)m->config.dim * sizeof *f->x) : FR_OK;
+}
+
 fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answers_out)
 {
     const fr_model *m = f->model;
@@ -350,7 +334,7 @@ fr_status fr_forward_run(fr_forward *f, const fr_plan *plan, fr_row_answer *answ
         return FR_OK;
     read_rows(f, plan);
     fr_recent_head_note(&f->recent, f->tokens, plan->n_rows);
-    FR_TRY(m->ops->embed(m->dev, f->x, &m->embedding, f->tokens, plan->n_rows));
+    FR_TRY(embed(f, plan->n_rows));
     for (int l = 0; l < m->config.n_layers; l++) {
         FR_TRY(attention(f, l, plan->n_rows));
         FR_TRY(mlp(f, l, plan->n_rows));

@@ -1,5 +1,6 @@
 /* forward.h: one transformer pass over the rows of a plan, on one rank. All ranks of a group run it with the same plan;
- * it meets the others twice a layer (after attention and after the MLP) and to gather the answers. */
+ * it meets the others twice a layer (after attention and after the MLP) and to gather the answers; where devices meet
+ * on their streams, also for a prompt's embedded rows. */
 #ifndef FR_FORWARD_H
 #define FR_FORWARD_H
 
@@ -10,7 +11,8 @@
 
 /* Rows asked about are put through the vocabulary head so many at a time, which bounds the logits' memory. */
 #define FR_HEAD_ROWS 32
-#define FR_FORWARD_ARRAYS 11 /* of floats in device memory */
+#define FR_FORWARD_ARRAYS 12 /* of floats in device memory */
+#define FR_FORWARD_ANSWERS (2 * FR_HEAD_ROWS * sizeof(fr_row_answer)) /* bytes: the most that a rank answers at once */
 
 typedef struct fr_forward {
     fr_model *model;   /* borrowed */
@@ -26,12 +28,12 @@ typedef struct fr_forward {
     int32_t *tokens, *pos, *slots; /* [max_rows] */
     fr_attn_view *views;           /* [max_rows] */
     fr_row_query *queries;         /* [FR_HEAD_ROWS] */
-    fr_row_answer *answers;        /* [FR_HEAD_ROWS], this rank's slice */
+    float *answers;                /* [2, FR_HEAD_ROWS] fr_row_answer, device memory: about this rank's slice of a head,
+                                    * and about its recent tokens */
     fr_recent_head recent;         /* beside the rough head */
     float *recent_logits;          /* [FR_HEAD_ROWS, FR_RECENT] */
-    fr_row_answer *recent_answers; /* [FR_HEAD_ROWS] */
-    fr_row_answer *slices;         /* [n_ranks], leader: of one query */
-    fr_buf packed, gathered;       /* answers on their way to the leader */
+    fr_buf gathered;               /* leader: all ranks' answers */
+    fr_row_answer *slices;         /* [n_ranks, 2], leader: of one query */
     void (*progress)(void *ctx);   /* called after every layer; NULL: not */
     void *progress_ctx;
 } fr_forward;

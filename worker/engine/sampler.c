@@ -97,7 +97,8 @@ void fr_answer_merge(const fr_row_answer *slices, int n_slices, const fr_row_que
         memcpy(out->top, top, (size_t)n_top * sizeof *top);
         out->n_top = n_top;
         float max = out->max > b->max ? out->max : b->max;
-        out->sum_exp = out->sum_exp * exp((double)out->max - max) + b->sum_exp * exp((double)b->max - max);
+        if (max > -INFINITY) /* else both are empty */
+            out->sum_exp = out->sum_exp * exp((double)out->max - max) + b->sum_exp * exp((double)b->max - max);
         out->max = max;
         if (b->winner_value > out->winner_value) {
             out->winner = b->winner;

@@ -157,6 +157,7 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     FR_TRY(fr_rank_facts_compare(s->facts, s->comm->size, &shares));
     const fr_comm_device_options options = {.share_gpu = shares, .batch_invariant = !o->batch_dependent,
                                             .max_sum = (size_t)s->info.max_rows * (size_t)s->config.dim,
+                                            .max_gather = FR_FORWARD_ANSWERS,
                                             .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)

@@ -399,7 +399,6 @@ static void test_reserve_for_rows(void **state)
     static float rows[2 * BIG];
     static int32_t pages[ROWS][CONTEXT / FR_PAGE], tokens[ROWS], ids[VOCAB];
     static fr_row_query queries[ROWS];
-    static fr_row_answer answers[ROWS];
     const fr_matrix big = {FR_F32, rows, 2, BIG, BIG * sizeof(float)};
     const fr_pass_bounds bounds = {.rows = ROWS, .context = CONTEXT, .heads = HEADS, .head_dim = HEAD,
                                    .head_rows = ROWS, .vocab = VOCAB, .table = &big};
@@ -407,7 +406,8 @@ static void test_reserve_for_rows(void **state)
     const size_t cache = (size_t)ROWS * CONTEXT * HEAD * sizeof(uint16_t);
     fr_attn_view views[ROWS];
     fr_device *dev = open_device(&(fr_device_options){0});
-    void *x = new_memory(dev, sizeof(float) * ROWS * BIG), *k = new_memory(dev, cache), *v = new_memory(dev, cache);
+    void *x = new_memory(dev, sizeof(float) * ROWS * BIG), *k = new_memory(dev, cache), *v = new_memory(dev, cache),
+         *answers = new_memory(dev, ROWS * sizeof(fr_row_answer));
     for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < CONTEXT / FR_PAGE; i++)
             pages[r][i] = r * (CONTEXT / FR_PAGE) + i;
@@ -420,7 +420,7 @@ static void test_reserve_for_rows(void **state)
     const size_t before = fake_cuda_count().device_bytes;
     assert_int_equal(ops->embed(dev, x, &big, tokens, ROWS), FR_OK);
     assert_int_equal(ops->attention(dev, x, x, &kv, views, kv_of_head, ROWS, HEADS, 1), FR_OK);
-    assert_int_equal(ops->candidates(dev, x, ROWS, VOCAB, 0, ids, queries, answers), FR_OK);
+    assert_int_equal(ops->candidates(dev, x, ROWS, VOCAB, 0, ids, queries, answers, sizeof(fr_row_answer)), FR_OK);
     assert_int_equal(fake_cuda_count().device_bytes, before);
     close_device(&dev);
 }

@@ -19,7 +19,8 @@
 
 #define MODEL FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
 
-enum { PROMPT = 20, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED };
+/* LONG: that the leader embeds it for all. */
+enum { PROMPT = 20, LONG = 66, PROMPTS = 2, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED + PROMPTS };
 
 /* What the model answered; the bits count. */
 typedef struct outcome {
@@ -37,7 +38,7 @@ typedef struct trouble {
 } trouble;
 
 typedef struct plan {
-    bool share_gpu;
+    bool share_gpu, long_prompts;
     outcome *out;
     const trouble *trouble; /* NULL: none */
     int failing;            /* the rank that has it */
@@ -62,20 +63,24 @@ static fr_status pass(fr_session *s, int seq, const int32_t *tokens, int n, int 
     return FR_OK;
 }
 
-/* A prompt, some tokens one by one, and two verifications of the last of these. */
-static fr_status lead(fr_session *s, outcome *out)
+/* A prompt, some tokens one by one, two verifications of the last of these, and the prompt again, twice. */
+static fr_status lead(fr_session *s, int n_prompt, outcome *out)
 {
-    int32_t prompt[PROMPT];
-    int seq = 0;
-    for (int i = 0; i < PROMPT; i++)
+    int32_t prompt[LONG];
+    int seq = 0, at = DECODED;
+    for (int i = 0; i < n_prompt; i++)
         prompt[i] = 5 + 3 * i;
     FR_TRY(fr_seq_new(s, &seq));
-    FR_TRY(pass(s, seq, prompt, PROMPT, 1, out, 0));
+    FR_TRY(pass(s, seq, prompt, n_prompt, 1, out, 0));
     for (int i = 1; i < DECODED; i++)
         FR_TRY(pass(s, seq, &out->tokens[i - 1], 1, 1, out, i));
-    for (int at = DECODED; at < ANSWERS; at += VERIFIED) {
-        FR_TRY(fr_seq_truncate(s, seq, PROMPT + 1));
+    for (; at < DECODED + 2 * VERIFIED; at += VERIFIED) {
+        FR_TRY(fr_seq_truncate(s, seq, n_prompt + 1));
         FR_TRY(pass(s, seq, &out->tokens[1], VERIFIED, VERIFIED, out, at));
+    }
+    for (; at < ANSWERS; at++) {
+        FR_TRY(fr_seq_truncate(s, seq, 0));
+        FR_TRY(pass(s, seq, prompt, n_prompt, 1, out, at));
     }
     return FR_OK;
 }
@@ -111,7 +116,7 @@ static fr_status act(rank_thread *r)
     trouble_maker t = {s, p, 0};
     if (p->trouble && p->failing == r->comm->rank)
         fr_session_on_progress(s, make_trouble, &t);
-    fr_status st = r->comm->rank == 0 ? lead(s, p->out) : fr_session_follow(s);
+    fr_status st = r->comm->rank == 0 ? lead(s, p->long_prompts ? LONG : PROMPT, p->out) : fr_session_follow(s);
     snprintf(cause, sizeof cause, "%s", fr_cause());
     fr_session_close(&s);
     return st == FR_OK ? st : fr_fail(st, "%s", cause);
@@ -129,15 +134,17 @@ static void test_same_bits_in_graphs(void **state)
     for (int n = 2; n <= 3; n++) {
         outcome staged = {0}, nccl = {0};
         gpu_ranks_reset(1);
-        gpu_ranks_run_well(n, act, &(plan){.share_gpu = true, .out = &staged});
+        gpu_ranks_run_well(n, act, &(plan){.share_gpu = true, .long_prompts = n == 2, .out = &staged});
         gpu_ranks_reset(n);
-        gpu_ranks_run_well(n, act, &(plan){.out = &nccl});
+        gpu_ranks_run_well(n, act, &(plan){.long_prompts = n == 2, .out = &nccl});
         same(&staged, &nccl);
         for (int i = 0; i < VERIFIED; i++)
             assert_true(memcmp(&nccl.logits[2 + i], &nccl.logits[DECODED + i], sizeof(float)) == 0);
-        /* Of decoding (its second sight on) and of the verification, on every rank. */
-        assert_int_equal(fake_cuda_count().captures, 2 * n);
-        assert_int_equal(fake_cuda_count().graph_launches, (DECODED - 2 + 1) * n);
+        for (int i = 0; i < PROMPTS; i++)
+            assert_true(memcmp(&nccl.logits[0], &nccl.logits[ANSWERS - 1 - i], sizeof(float)) == 0);
+        /* Of decoding (its second sight on), of the verification and of the prompt, on every rank. */
+        assert_int_equal(fake_cuda_count().captures, 3 * n);
+        assert_int_equal(fake_cuda_count().graph_launches, (DECODED - 2 + 1 + PROMPTS) * n);
     }
 }
 
@@ -152,7 +159,7 @@ static void test_a_rank_without_graphs(void **state)
     fake_cuda_fail_on(1, "cudaGraphInstantiate", 1, cudaErrorMemoryAllocation);
     gpu_ranks_run_well(2, act, &(plan){.out = &nccl});
     same(&staged, &nccl);
-    assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
+    assert_int_equal(fake_cuda_count().graph_launches, 2 * (1 + PROMPTS)); /* of the others */
 }
 
 /* The same when a kernel does not go into the graph: the sums behind it may not be asked to, either. */
@@ -166,7 +173,7 @@ static void test_a_capture_that_breaks(void **state)
     gpu_ranks_reset(2);
     gpu_ranks_run_well(2, act, &(plan){.out = &nccl, .trouble = &in_capture, .failing = 1});
     same(&staged, &nccl);
-    assert_int_equal(fake_cuda_count().graph_launches, 2); /* of the verification */
+    assert_int_equal(fake_cuda_count().graph_launches, 2 * (1 + PROMPTS)); /* of the others */
 }
 
 /* ---- out of step */
@@ -230,13 +237,15 @@ static void test_ranks_out_of_step(void **state)
 
 /* ---- failures */
 
-/* Before a rank's sums, behind them (the answers' copy, after that of what is staged), and where a graph is launched:
- * all learn which rank it was and why. */
+/* Before a rank's sums, at the second copy (after what is staged, the leader's is of the answers, behind the sums; the
+ * others have none but of what the next pass stages), and where a graph is launched: all learn which rank it was and
+ * why. */
 static void test_failing_rank(void **state)
 {
     static const trouble cases[] = {{"kernel", 9, "GPU: starting ", 0},
                                     {"cudaMemcpyAsync", 2, "GPU: starting ", 0},
                                     {"cudaGraphLaunch", 2, "GPU: a graph of ", 0}};
+    static const char *const copy_of_follower = "GPU: a copy of ";
     (void)state;
     for (int failing = 0; failing < 3; failing += 2) {
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -249,7 +258,7 @@ static void test_failing_rank(void **state)
             for (int r = 0; r < 3; r++) {
                 const fr_status st = r == failing ? FR_EIO : FR_EPEER;
                 rank_thread_ended(&ranks[r], st, name);
-                rank_thread_ended(&ranks[r], st, cases[i].cause);
+                rank_thread_ended(&ranks[r], st, failing > 0 && i == 1 ? copy_of_follower : cases[i].cause);
                 rank_thread_ended(&ranks[r], st, "; every rank is still there");
             }
         }

@@ -341,13 +341,20 @@ static fr_status host_attention(fr_device *dev, float *out, const float *q, cons
 }
 
 static fr_status host_candidates(fr_device *dev, const float *logits, int n, int vocab, int32_t first_token,
-                                 const int32_t *tokens, const fr_row_query *queries, fr_row_answer *answers)
+                                 const int32_t *tokens, const fr_row_query *queries, void *answers,
+                                 size_t answer_bytes)
 {
     buffers b = {.dev = dev};
     float *there = NULL;
+    void *answers_there = NULL;
+    const size_t bytes = (size_t)n * answer_bytes;
     fr_status st = place_f32(&b, logits, (int64_t)n * vocab, &there);
     if (st == FR_OK)
-        st = real_ops->candidates(dev, there, n, vocab, first_token, tokens, queries, answers);
+        st = place(&b, answers, bytes, &answers_there);
+    if (st == FR_OK)
+        st = real_ops->candidates(dev, there, n, vocab, first_token, tokens, queries, answers_there, answer_bytes);
+    if (st == FR_OK)
+        st = real_ops->download(dev, answers, answers_there, bytes);
     return finish(&b, st);
 }
 

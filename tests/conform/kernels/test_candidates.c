@@ -79,18 +79,18 @@ static void check_rows(suite_random *r, fr_device *dev, int n, int vocab, int32_
 {
     float *logits = suite_alloc((size_t)n * (size_t)vocab * sizeof *logits);
     fr_row_query *queries = suite_alloc((size_t)n * sizeof *queries);
-    fr_row_answer *answers = suite_alloc((size_t)n * sizeof *answers),
-                  *want = suite_alloc(sizeof *want);
+    fr_row_answer *want = suite_alloc(sizeof *want);
     for (int i = 0; i < n; i++) {
         fill_row(r, logits + (int64_t)i * vocab, vocab, (i + i / 7) % 4);
         queries[i] = query(r, i, vocab, first_token, tokens);
     }
-    assert_int_equal(
-        suite_ops->candidates(dev, logits, n, vocab, first_token, tokens, queries, answers), FR_OK);
+    const size_t each = fr_answer_bytes(queries, n);
+    uint8_t *answers = suite_alloc((size_t)n * each);
+    assert_int_equal(suite_ops->candidates(dev, logits, n, vocab, first_token, tokens, queries, answers, each), FR_OK);
     for (int i = 0; i < n; i++) {
         fr_row_query_answer(logits + (int64_t)i * vocab, vocab, first_token, tokens, &queries[i],
                             want);
-        assert_answers_equal(&answers[i], want, &queries[i]);
+        assert_answers_equal(fr_answer_at(answers, each, i), want, &queries[i]);
     }
     free(want);
     free(answers);
@@ -160,6 +160,35 @@ static void test_definition(void **state)
                 abs(wins[2] - 10130) < 270);
 }
 
+/* Rows of few candidates each, and of many: answers as far apart as they need to be. */
+static void test_apart(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, VOCAB = 700 };
+    const int tops[] = {0, 4, 5, FR_TOP_MAX};
+    suite_random r = {16};
+    fr_device *dev = suite_open(suite_ops, 2);
+    float logits[ROWS * VOCAB];
+    for (int row = 0; row < ROWS; row++)
+        fill_row(&r, logits + row * VOCAB, VOCAB, row);
+    for (int i = 0; i < 4; i++) {
+        fr_row_query queries[ROWS];
+        for (int row = 0; row < ROWS; row++)
+            queries[row] = (fr_row_query){.temperature = 1, .seed = 3, .n_top = row == 1 ? tops[i] : 0};
+        const size_t each = fr_answer_bytes(queries, ROWS);
+        uint8_t *answers = suite_alloc(ROWS * each);
+        assert_true(each >= offsetof(fr_row_answer, top) + (size_t)tops[i] * sizeof(fr_candidate));
+        assert_int_equal(suite_ops->candidates(dev, logits, ROWS, VOCAB, 0, NULL, queries, answers, each), FR_OK);
+        for (int row = 0; row < ROWS; row++) {
+            fr_row_answer want = {0};
+            fr_row_query_answer(logits + row * VOCAB, VOCAB, 0, NULL, &queries[row], &want);
+            assert_answers_equal(fr_answer_at(answers, each, row), &want, &queries[row]);
+        }
+        free(answers);
+    }
+    suite_ops->close(&dev);
+}
+
 /* No logit at all: an empty slice, all padding, or nothing above -INFINITY. */
 static void test_nothing_to_win(void **state)
 {
@@ -168,17 +197,24 @@ static void test_nothing_to_win(void **state)
     const float absent[20] = {-INFINITY, -INFINITY, NAN}, *none = absent;
     fr_row_answer a = {0};
     fr_row_query q = {.temperature = 1, .n_top = 2, .n_vocab = 50};
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 20, 60, NULL, &q, &a), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 20, 60, NULL, &q, &a, sizeof a), FR_OK);
     assert_int_equal(a.winner, -1);
     assert_int_equal(a.n_top, 0);
     assert_true(a.sum_exp == 0 && a.max == -INFINITY);
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, NULL, &q, &a), FR_OK);
+    const float some[20] = {1, 2, 3}; /* no column, after a call that had some */
+    assert_int_equal(suite_ops->candidates(dev, some, 1, 20, 10, NULL, &q, &a, sizeof a), FR_OK);
+    assert_int_equal(a.n_top, 2);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 0, 0, NULL, &q, &a, sizeof a), FR_OK);
+    assert_int_equal(a.winner, -1);
+    assert_int_equal(a.n_top, 0);
+    assert_true(a.sum_exp == 0 && a.max == -INFINITY && a.winner_value == -INFINITY);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, NULL, &q, &a, sizeof a), FR_OK);
     assert_int_equal(a.winner, 10);
     assert_true(a.sum_exp == 0 && a.winner_value == -INFINITY);
     const int32_t listed[3] = {41, 49, 50}, padding[3] = {50, 51, 60};
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, listed, &q, &a), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, listed, &q, &a, sizeof a), FR_OK);
     assert_int_equal(a.winner, 41);
-    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, padding, &q, &a), FR_OK);
+    assert_int_equal(suite_ops->candidates(dev, none, 1, 3, 10, padding, &q, &a, sizeof a), FR_OK);
     assert_int_equal(a.winner, -1);
     suite_ops->close(&dev);
 }
@@ -197,7 +233,7 @@ static void test_too_cold(void **state)
     for (int i = 0; i < 2; i++) {
         fr_row_query q = {.temperature = temperatures[i], .seed = 3, .n_top = 5};
         fr_row_answer got = {0}, want = {0};
-        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 7, NULL, &q, &got), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 7, NULL, &q, &got, sizeof got), FR_OK);
         fr_row_query_answer(logits, VOCAB, 7, NULL, &q, &want);
         assert_answers_equal(&got, &want, &q);
     }
@@ -216,14 +252,14 @@ static void test_slices_merge(void **state)
         fr_row_query q = query(&r, round, VOCAB, 0, NULL);
         q.n_vocab = 0;
         fr_row_answer whole = {0}, part = {0};
-        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 0, NULL, &q, &whole), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, logits, 1, VOCAB, 0, NULL, &q, &whole, sizeof whole), FR_OK);
         int at = 0, winner = -1;
         float best = -INFINITY;
         double sum = 0;
         while (at < VOCAB) {
             int n = 1 + (int)(suite_next(&r) % 3000);
             n = n < VOCAB - at ? n : VOCAB - at;
-            assert_int_equal(suite_ops->candidates(dev, logits + at, 1, n, at, NULL, &q, &part),
+            assert_int_equal(suite_ops->candidates(dev, logits + at, 1, n, at, NULL, &q, &part, sizeof part),
                              FR_OK);
             if (part.winner_value > best) {
                 best = part.winner_value;
@@ -259,8 +295,8 @@ static void test_list_is_the_rest_absent(void **state)
             all[i] = -INFINITY;
         for (int i = 0; i < LISTED; i++)
             all[tokens[i]] = listed[i];
-        assert_int_equal(suite_ops->candidates(dev, listed, 1, LISTED, 0, tokens, &q, &a), FR_OK);
-        assert_int_equal(suite_ops->candidates(dev, all, 1, vocab, 0, NULL, &q, &b), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, listed, 1, LISTED, 0, tokens, &q, &a, sizeof a), FR_OK);
+        assert_int_equal(suite_ops->candidates(dev, all, 1, vocab, 0, NULL, &q, &b, sizeof b), FR_OK);
         assert_true(fabs(a.sum_exp / b.sum_exp - 1) < 1e-5);
         b.sum_exp = a.sum_exp; /* added up in another order */
         assert_answers_equal(&a, &b, &q);
@@ -276,7 +312,7 @@ int suite_run_candidates(void)
     const struct CMUnitTest candidates_tests[] = {
         cmocka_unit_test(test_definition),       cmocka_unit_test(test_equal_the_definition),
         cmocka_unit_test(test_large_vocabulary), cmocka_unit_test(test_nothing_to_win),
-        cmocka_unit_test(test_too_cold),
+        cmocka_unit_test(test_apart),            cmocka_unit_test(test_too_cold),
         cmocka_unit_test(test_slices_merge),     cmocka_unit_test(test_list_is_the_rest_absent),
     };
     return cmocka_run_group_tests(candidates_tests, NULL, NULL);

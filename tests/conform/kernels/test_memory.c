@@ -58,7 +58,7 @@ static fr_status run_the_rest(fr_device *dev)
         st = suite_ops->attention(dev, x, x, &(fr_kv){cache, cache, 1, 8},
                                   &(fr_attn_view){zeros, NULL, 1, 0}, zeros, 1, 2, 1);
     if (st == FR_OK)
-        st = suite_ops->candidates(dev, logits, 1, 40, 0, NULL, &(fr_row_query){0}, &answer);
+        st = suite_ops->candidates(dev, logits, 1, 40, 0, NULL, &(fr_row_query){0}, &answer, sizeof answer);
     return st;
 }
 
