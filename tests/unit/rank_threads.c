@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "own_loopback.h"
+
 void rank_threads_set_up(rank_thread *ranks, int n, int size, fr_status (*act)(rank_thread *r))
 {
     for (int i = 0; i < n; i++)
@@ -22,17 +24,16 @@ void rank_threads_set_up(rank_thread *ranks, int n, int size, fr_status (*act)(r
             .options = {.rank = i, .size = size, .connect_ms = LONG_MS, .wait_ms = LONG_MS}};
 }
 
-/* A port that was free a moment ago. */
 static void find_endpoint(char *text, size_t cap)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(own_loopback())};
     socklen_t len = sizeof address;
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
     close(fd);
-    snprintf(text, cap, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
+    snprintf(text, cap, "tcp://%s:%d", inet_ntoa(address.sin_addr), ntohs(address.sin_port));
 }
 
 static void *run_rank(void *arg)

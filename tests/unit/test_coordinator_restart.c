@@ -1,5 +1,6 @@
 /* test_coordinator_restart.c: a coordinator that starts again (live_coordinator.h): the store in a
  * file, and the same endpoint again; and one whose disk is full for a while. */
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include "clock.h"
 #include "live_coordinator.h"
 #include "log.h"
+#include "own_loopback.h"
 
 static void restart_continues(void **state)
 {
@@ -26,9 +28,11 @@ static void restart_continues(void **state)
     fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
     for (size_t i = 0; i < 2; i++) {
         unlink(path);
-        server_start(&f.server, "tcp://127.0.0.1:*", path);
-        assert_int_equal(f.server.open_status, FR_OK);
         char endpoint[256];
+        const struct in_addr own = {htonl(own_loopback())};
+        snprintf(endpoint, sizeof endpoint, "tcp://%s:*", inet_ntoa(own));
+        server_start(&f.server, endpoint, path);
+        assert_int_equal(f.server.open_status, FR_OK);
         memcpy(endpoint, f.server.endpoint, sizeof endpoint);
         const fake_options slow = {.endpoint = endpoint,
                                    .role = "target",
