@@ -1,5 +1,5 @@
-/* test_gpu_nccl.c: NCCL itself with one rank on one GPU: it connects, sums on the device's stream in both orders, and
- * closes. Exits 77 where there is no GPU. */
+/* test_gpu_nccl.c: NCCL itself with one rank on one GPU: it connects, sums on the device's stream in both orders,
+ * gathers and broadcasts, each alone and in graphs, and closes. Exits 77 where there is no GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,17 +13,68 @@ enum { MOST = 1 << 18 };
 
 static const fr_ops *ops;
 
-/* The sum over one rank is what it was. */
-static void check_sum(fr_comm *c, fr_device *dev, float *there, size_t n)
+typedef struct fixture {
+    fr_comm *self, *c;
+    fr_device *dev;
+    float *there; /* [MOST] on the device */
+} fixture;
+
+static void open_all(fixture *f, const fr_comm_device_options *o)
 {
-    static float x[MOST], back[MOST];
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(i % 1000) - 500;
-    assert_int_equal(ops->upload(dev, there, x, n * sizeof *x), FR_OK);
-    if (c->ops->all_reduce_sum(c, there, n) != FR_OK || ops->sync(dev) != FR_OK)
+    void *mem = NULL;
+    assert_int_equal(fr_comm_self_open(&f->self), FR_OK);
+    assert_int_equal(ops->open(&(fr_device_options){0}, &f->dev), FR_OK);
+    assert_int_equal(ops->mem_alloc(f->dev, MOST * sizeof(float), &mem), FR_OK);
+    f->there = mem;
+    if (fr_comm_nccl_open(f->self, ops, f->dev, o, &f->c) != FR_OK)
         fail_msg("%s", fr_cause());
-    assert_int_equal(ops->download(dev, back, there, n * sizeof *x), FR_OK);
-    assert_memory_equal(back, x, n * sizeof *x);
+}
+
+static void close_all(fixture *f)
+{
+    f->c->ops->close(&f->c);
+    ops->mem_free(f->dev, f->there);
+    ops->close(&f->dev);
+    f->self->ops->close(&f->self);
+}
+
+static float value(size_t i, int round)
+{
+    return (float)((i + (size_t)round * 77) % 1000) - 500;
+}
+
+static void upload(const fixture *f, size_t n, int round)
+{
+    static float x[MOST];
+    for (size_t i = 0; i < n; i++)
+        x[i] = value(i, round);
+    assert_int_equal(ops->upload(f->dev, f->there, x, n * sizeof *x), FR_OK);
+}
+
+static void check(const float *got, size_t n, int round)
+{
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != value(i, round))
+            fail_msg("%zu values: value %zu is %g", n, i, (double)got[i]);
+}
+
+/* Sums, broadcasts and a gather over one rank leave what was there. Eight in a row become a graph, which is recorded
+ * when they are seen for the second time. */
+static void check_collectives(const fixture *f, size_t n, int in_a_row, int round)
+{
+    static float back[MOST];
+    fr_status st = FR_OK;
+    upload(f, n, round);
+    for (int i = 0; i < in_a_row && st == FR_OK; i++) {
+        st = f->c->ops->all_reduce_sum(f->c, f->there, n);
+        if (st == FR_OK)
+            st = f->c->ops->broadcast(f->c, f->there, n * sizeof *back);
+    }
+    if (st == FR_OK)
+        st = f->c->ops->gather(f->c, f->there, n * sizeof *back, back);
+    if (st != FR_OK)
+        fail_msg("%s", fr_cause());
+    check(back, n, round);
 }
 
 static void one_rank(void **state)
@@ -31,22 +82,13 @@ static void one_rank(void **state)
     (void)state;
     static const size_t sizes[] = {1, 7, 4096, MOST};
     for (int invariant = 0; invariant < 2; invariant++) {
-        fr_comm *self = NULL, *c = NULL;
-        fr_device *dev = NULL;
-        void *x = NULL;
-        assert_int_equal(fr_comm_self_open(&self), FR_OK);
-        assert_int_equal(ops->open(&(fr_device_options){0}, &dev), FR_OK);
-        assert_int_equal(ops->mem_alloc(dev, MOST * sizeof(float), &x), FR_OK);
-        const fr_comm_device_options o = {.batch_invariant = invariant};
-        if (fr_comm_nccl_open(self, ops, dev, &o, &c) != FR_OK)
-            fail_msg("%s", fr_cause());
-        for (int again = 0; again < 3; again++)
-            for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-                check_sum(c, dev, x, sizes[i]);
-        c->ops->close(&c);
-        ops->mem_free(dev, x);
-        ops->close(&dev);
-        self->ops->close(&self);
+        fixture f = {0};
+        open_all(&f, &(fr_comm_device_options){.batch_invariant = invariant, .max_sum = MOST,
+                                               .max_gather = MOST * sizeof(float)});
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int round = 0; round < 5; round++)
+                check_collectives(&f, sizes[i], round == 0 ? 1 : 8, round);
+        close_all(&f);
     }
 }
 
