@@ -1,5 +1,5 @@
 /* cuda_ops.c: the compute table of a GPU: what the host does of each operation: check, stage what kernels
- * read, push the launch (queue.h). None waits. */
+ * read, push the launch (queue.h). What a pass calls does not wait, but for room. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -362,8 +362,8 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* What a pass stages, all at once: a pass that had to flush for room could not be one graph. And where only the leader
- * of a group embeds, its device would flush where the others do not. */
+/* What a pass stages, all at once, but for page copies: a pass that had to flush for room could not be one graph. And
+ * where only the leader of a group embeds, its device would flush where the others do not. */
 static fr_status reserve_staging(fr_device *dev, const fr_pass_bounds *b)
 {
     const size_t numbers = (size_t)b->rows * sizeof(int32_t);

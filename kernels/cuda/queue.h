@@ -50,7 +50,7 @@ fr_status fr_cuda_queue_flush(fr_cuda_queue *q);
 fr_status fr_cuda_queue_wait(fr_cuda_queue *q);
 /* Waits, and has then copied device [bytes <= FR_CUDA_FETCH] to host_out. The copy is one of the pass's commands:
  * with a graph it costs the host neither a call nor a second wait. */
-#define FR_CUDA_FETCH (128 << 10)
+#define FR_CUDA_FETCH (1 << 20) /* of 16 ranks, 32 answers of the longest */
 fr_status fr_cuda_queue_fetch(fr_cuda_queue *q, const void *device, size_t bytes, void *host_out);
 /* Milliseconds on the GPU from the start of the last flush that started something to its end; waits for it. */
 fr_status fr_cuda_queue_ms(fr_cuda_queue *q, double *out);

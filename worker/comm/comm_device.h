@@ -19,7 +19,7 @@
 #define FR_COMM_DEVICE_BYTES ((int64_t)512 << 20)
 
 typedef struct fr_comm_device_options {
-    bool share_gpu;       /* ranks may share a GPU: sums are staged */
+    bool share_gpu;       /* ranks may share a GPU: all is staged */
     bool batch_invariant; /* sums in rank order, not as NCCL's choice for the size has it */
     /* The largest to come, whose needs are allocated at once; of more than that, as they come. */
     size_t max_sum;    /* floats; also of a broadcast */

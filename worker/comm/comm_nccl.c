@@ -10,7 +10,7 @@
  * Order. Every call is enqueued with the device's own work, and so can be recorded and replayed, on all ranks or on
  * none (NCCL User Guide, "Using NCCL with CUDA Graphs"): the devices see to that through compare(). Scratch grows only
  * after a sync, when nothing recorded is under way; what is recorded later holds the new address. Where the largest sum
- * is known at opening, it does not grow later.
+ * and gather are known at opening, it does not grow later.
  *
  * Gathers are all-gathers into scratch, which the leader then fetches; like broadcasts they are commands of the pass,
  * so answers reach the leader, and its embedded rows the others, without the hosts. What is in host memory, such as
@@ -167,7 +167,7 @@ static fr_status look(void *ctx)
     return give_up(m, why);
 }
 
-/* Before every call: the host gets on, so the time that it may wait begins anew. */
+/* Before every call, and after one that waited: the host gets on, so the time that it may wait begins anew. */
 static fr_status before(fr_comm_over *o)
 {
     nccl_comm *m = of(&o->base);
@@ -428,7 +428,7 @@ static fr_status nccl_gather(fr_comm *c, const void *mine, size_t bytes, void *o
     FR_TRY(make_room(m, (all + sizeof *m->parts - 1) / sizeof *m->parts));
     FR_TRY(move(m, launch_gather, mine, m->parts, bytes));
     FR_TRY(c->rank == 0 ? o->ops->download(o->dev, out, m->parts, all) : o->ops->sync(o->dev));
-    return look_for_errors(m);
+    return before(&m->over);
 }
 
 static fr_status nccl_broadcast(fr_comm *c, void *data, size_t bytes)

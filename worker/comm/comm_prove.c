@@ -12,13 +12,13 @@ typedef struct proof {
     uint8_t *gathered; /* leader: of the largest gather */
 } proof;
 
-static fr_status send(const proof *p, const void *data, size_t bytes)
+static fr_status put(const proof *p, const void *data, size_t bytes)
 {
     return p->o->ops->upload(p->o->dev, p->x, data, bytes);
 }
 
 /* When what had been asked for failed, that is the cause, and not what then arrived. */
-static fr_status receive(const proof *p, void *out, size_t bytes)
+static fr_status fetch(const proof *p, void *out, size_t bytes)
 {
     FR_TRY(p->o->ops->download(p->o->dev, out, p->x, bytes));
     return p->o->before ? p->o->before(p->o) : FR_OK;
@@ -28,9 +28,9 @@ static fr_status sum_ones(const proof *p, size_t n)
 {
     fr_comm *c = &p->o->base;
     float one = 1, sum = 0;
-    FR_TRY(send(p, &one, sizeof one));
+    FR_TRY(put(p, &one, sizeof one));
     FR_TRY(c->ops->all_reduce_sum(c, (float *)(void *)p->x, n));
-    FR_TRY(receive(p, &sum, sizeof sum));
+    FR_TRY(fetch(p, &sum, sizeof sum));
     if (sum != (float)c->size)
         return fr_fail(FR_EPEER, "rank %d: %s: the sum of %d ones is %g", c->rank, c->ops->name, c->size, (double)sum);
     return FR_OK;
@@ -40,7 +40,7 @@ static fr_status gather_ranks(const proof *p, size_t bytes)
 {
     fr_comm *c = &p->o->base;
     const uint8_t rank = (uint8_t)c->rank;
-    FR_TRY(send(p, &rank, sizeof rank));
+    FR_TRY(put(p, &rank, sizeof rank));
     FR_TRY(c->ops->gather(c, p->x, bytes, p->gathered));
     for (int r = 0; r < c->size && c->rank == 0; r++) {
         const uint8_t got = p->gathered[(size_t)r * bytes];
@@ -55,9 +55,9 @@ static fr_status broadcast_size(const proof *p, size_t bytes)
     fr_comm *c = &p->o->base;
     const uint8_t size = (uint8_t)c->size, none = 0;
     uint8_t got = 0;
-    FR_TRY(send(p, c->rank == 0 ? &size : &none, sizeof size));
+    FR_TRY(put(p, c->rank == 0 ? &size : &none, sizeof size));
     FR_TRY(c->ops->broadcast(c, p->x, bytes));
-    FR_TRY(receive(p, &got, sizeof got));
+    FR_TRY(fetch(p, &got, sizeof got));
     if (got != size)
         return fr_fail(FR_EPEER, "rank %d: %s: %d was broadcast, and arrived as %d", c->rank, c->ops->name, size, got);
     return FR_OK;
@@ -110,7 +110,7 @@ static fr_status give_up(fr_comm_over *o, fr_status st)
     if (st != FR_EPEER)
         fr_fail(FR_EPEER, "rank %d: %.180s", o->base.rank, why);
     o->base.ops->give_up(&o->base);
-    return FR_EPEER;
+    return o->before ? o->before(o) : FR_EPEER; /* it may have been given up for something else before */
 }
 
 fr_status fr_comm_over_prove(fr_comm_over *o, const fr_comm_trials *t)

@@ -44,8 +44,13 @@ static fr_status staged_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     staged_comm *s = (staged_comm *)c;
     fr_comm *host = s->over.host;
-    FR_TRY(copy_down(s, "broadcast", data, bytes));
+    FR_TRY(fr_comm_over_check(&s->over, "broadcast", bytes));
+    FR_TRY(fr_buf_reserve(&s->copy, bytes));
+    if (c->rank == 0)
+        FR_TRY(s->over.ops->download(s->over.dev, s->copy.data, data, bytes));
     FR_TRY(host->ops->broadcast(host, s->copy.data, bytes));
+    if (c->rank == 0)
+        return FR_OK;
     return s->over.ops->upload(s->over.dev, data, s->copy.data, bytes);
 }
 

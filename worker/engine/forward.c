@@ -1,8 +1,8 @@
 /* forward.c: the transformer, as its diagram has it: x += attention(norm(x)); x += mlp(norm(x)); head(norm(x)).
  *
  * Easy to get wrong: keys are written before any row attends, so rows of one pass see each other through their views;
- * page copies come before all writes; the sums over ranks are the only places where ranks meet, so every rank must
- * reach them in the same order, whatever it holds. */
+ * page copies come before all writes; sums, gathers of answers and the broadcast of a prompt's rows are where ranks
+ * meet, so every rank must reach them in the same order, whatever it holds. */
 #include "forward.h"
 
 #include <math.h>
@@ -13,7 +13,8 @@
 #include "check.h"
 #include "sampler.h"
 
-/* Passes of so many rows are prompts. Of fewer, every rank reads its rows itself: a broadcast would take longer. */
+/* Passes of so many rows are prompts, or large batches. Of fewer, every rank reads its rows itself: a broadcast would
+ * take longer. */
 enum { SHARED_ROWS = 64 };
 
 static int n_local(fr_range r)
@@ -215,7 +216,8 @@ static fr_status gather_answers(fr_forward *f, const int *places, int n, int n_p
     const size_t each = fr_answer_bytes(f->queries, n), bytes = (size_t)(n_parts * n) * each;
     const int n_slices = n_parts * f->comm->size;
     f->gathered.len = 0;
-    FR_TRY(fr_buf_reserve(&f->gathered, bytes * (size_t)f->comm->size));
+    if (f->comm->rank == 0)
+        FR_TRY(fr_buf_reserve(&f->gathered, bytes * (size_t)f->comm->size));
     if (m->ops->host_memory)
         FR_TRY(m->ops->sync(m->dev));
     if (f->comm->size == 1)
@@ -312,7 +314,8 @@ static void read_rows(fr_forward *f, const fr_plan *plan)
     }
 }
 
-/* One rank may embed for all (comm.h): then a long prompt's rows are read, and brought to a GPU, once for the group. */
+/* Where devices meet on their streams (fr_comm.on_stream), a long prompt's rows are read, and brought to a GPU, once
+ * for the group. */
 static fr_status embed(fr_forward *f, int n)
 {
     const fr_model *m = f->model;

@@ -79,8 +79,8 @@ static int merge_top(const fr_candidate *a, int n_a, const fr_candidate *b, int 
 {
     int i = 0, j = 0, k = 0;
     while (k < n && (i < n_a || j < n_b)) {
-        /* Slices come in rank order, so a's ids are the lower ones: a goes first on a tie. In forward.c's
-         * ask_rough_head() they do not, and a tie may go to the other: only guesses come from there. */
+        /* Slices come in rank order, so a's ids are the lower ones: a goes first on a tie. With recent tokens
+         * (forward.c) they do not, and a tie may go to the other: only guesses come from there. */
         int from_a = j >= n_b || (i < n_a && a[i].logit >= b[j].logit);
         out[k++] = from_a ? a[i++] : b[j++];
     }

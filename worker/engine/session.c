@@ -147,7 +147,7 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
     return state_facts(s, o);
 }
 
-/* From here on s->comm sums memory of the device. All ranks. */
+/* From here on s->comm sums, gathers and broadcasts memory of the device. All ranks. */
 static fr_status enter_group(fr_session *s, const fr_session_options *o)
 {
     _Static_assert(sizeof *s->facts <= FR_COMM_SMALL, "no rank may fail alone");

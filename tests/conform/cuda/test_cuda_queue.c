@@ -418,9 +418,13 @@ static void test_reserve_for_rows(void **state)
     assert_true(reserve(dev, &bounds) > (size_t)ROWS * (CONTEXT / 256) * HEADS * HEAD * sizeof(float));
     const fr_kv kv = {k, v, 1, HEAD};
     const size_t before = fake_cuda_count().device_bytes;
+    const int launches = fake_cuda_count().launches;
     assert_int_equal(ops->embed(dev, x, &big, tokens, ROWS), FR_OK);
     assert_int_equal(ops->attention(dev, x, x, &kv, views, kv_of_head, ROWS, HEADS, 1), FR_OK);
     assert_int_equal(ops->candidates(dev, x, ROWS, VOCAB, 0, ids, queries, answers, sizeof(fr_row_answer)), FR_OK);
+    assert_int_equal(fake_cuda_count().launches, launches); /* nothing had to go for room */
+    assert_int_equal(ops->sync(dev), FR_OK);
+    assert_true(fake_cuda_count().launches > launches);
     assert_int_equal(fake_cuda_count().device_bytes, before);
     close_device(&dev);
 }

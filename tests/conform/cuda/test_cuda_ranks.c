@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -19,13 +21,13 @@
 
 #define MODEL FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
 
-/* LONG: that the leader embeds it for all. */
-enum { PROMPT = 20, LONG = 66, PROMPTS = 2, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED + PROMPTS };
+/* LONG: that the leader embeds it for all. ROUGH: tokens of the rough head. */
+enum { ROUGH = 300, PROMPT = 20, LONG = 66, PROMPTS = 2, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED + PROMPTS };
 
 /* What the model answered; the bits count. */
 typedef struct outcome {
-    int32_t tokens[ANSWERS];
-    float logits[ANSWERS];
+    int32_t tokens[ANSWERS], guesses[ANSWERS]; /* guesses: of the rough head, of a pass's last row */
+    float logits[ANSWERS], guess_logits[ANSWERS];
 } outcome;
 
 /* A call that fails on one rank, from the first layer of a pass on; or, without one, how long the rank stands
@@ -50,12 +52,15 @@ typedef struct plan {
 /* Rows behind `row` onwards are asked about. */
 static fr_status pass(fr_session *s, int seq, const int32_t *tokens, int n, int n_asked, outcome *out, int at)
 {
-    int row = 0, answers[VERIFIED] = {0};
+    int row = 0, answers[VERIFIED] = {0}, guess = 0;
     fr_pass_begin(s);
     FR_TRY(fr_pass_append(s, seq, tokens, n, &row));
     for (int i = 0; i < n_asked; i++)
         FR_TRY(fr_pass_ask(s, row + n - n_asked + i, &(fr_row_query){0}, &answers[i]));
+    FR_TRY(fr_pass_ask_rough(s, row + n - 1, &(fr_row_query){.n_top = 2}, &guess));
     FR_TRY(fr_pass_run(s));
+    out->guesses[at] = fr_pass_answer(s, guess)->top[1].token;
+    out->guess_logits[at] = fr_pass_answer(s, guess)->top[1].logit;
     for (int i = 0; i < n_asked; i++) {
         out->tokens[at + i] = fr_pass_answer(s, answers[i])->winner;
         out->logits[at + i] = fr_pass_answer(s, answers[i])->winner_logit;
@@ -69,7 +74,7 @@ static fr_status lead(fr_session *s, int n_prompt, outcome *out)
     int32_t prompt[LONG];
     int seq = 0, at = DECODED;
     for (int i = 0; i < n_prompt; i++)
-        prompt[i] = 5 + 3 * i;
+        prompt[i] = i % 8 == 7 ? ROUGH + i : 5 + 3 * i; /* some are among no rank's rough head, but recent */
     FR_TRY(fr_seq_new(s, &seq));
     FR_TRY(pass(s, seq, prompt, n_prompt, 1, out, 0));
     for (int i = 1; i < DECODED; i++)
@@ -110,9 +115,10 @@ static fr_status act(rank_thread *r)
     fr_session *s = NULL;
     char cause[512];
     const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 256, .kv_positions = 256,
-                                  .share_gpu = p->share_gpu,
+                                  .share_gpu = p->share_gpu, .draft_vocab = ROUGH,
                                   .rank_timeout_ms = p->timeout_ms ? p->timeout_ms : LONG_MS};
     FR_TRY(fr_session_open(MODEL, r->comm, &o, &s));
+    assert_int_equal(fr_session_info_of(s)->draft_vocab, ROUGH);
     trouble_maker t = {s, p, 0};
     if (p->trouble && p->failing == r->comm->rank)
         fr_session_on_progress(s, make_trouble, &t);
@@ -126,6 +132,25 @@ static void same(const outcome *a, const outcome *b)
 {
     assert_memory_equal(a->tokens, b->tokens, sizeof a->tokens);
     assert_memory_equal(a->logits, b->logits, sizeof a->logits);
+    assert_memory_equal(a->guesses, b->guesses, sizeof a->guesses);
+    assert_memory_equal(a->guess_logits, b->guess_logits, sizeof a->guess_logits);
+}
+
+/* How often a kernel ran since the start, on all devices. */
+static long runs_of(const char *kernel)
+{
+    char *text = NULL, name[128];
+    size_t n = 0;
+    long runs = 0, all = 0;
+    FILE *f = open_memstream(&text, &n);
+    assert_non_null(f);
+    fake_cuda_print_kernels(f);
+    fclose(f);
+    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        if (sscanf(line, "%127s %ld", name, &runs) == 2 && strcmp(name, kernel) == 0)
+            all += runs;
+    free(text);
+    return all;
 }
 
 static void test_same_bits_in_graphs(void **state)
@@ -133,11 +158,14 @@ static void test_same_bits_in_graphs(void **state)
     (void)state;
     for (int n = 2; n <= 3; n++) {
         outcome staged = {0}, nccl = {0};
+        const long at_start = runs_of("embed");
         gpu_ranks_reset(1);
         gpu_ranks_run_well(n, act, &(plan){.share_gpu = true, .long_prompts = n == 2, .out = &staged});
         gpu_ranks_reset(n);
         gpu_ranks_run_well(n, act, &(plan){.long_prompts = n == 2, .out = &nccl});
         same(&staged, &nccl);
+        const long passes = DECODED + 2 + PROMPTS, shared = n == 2 ? 1 + PROMPTS : 0; /* by rank 0 for rank 1 */
+        assert_int_equal(runs_of("embed") - at_start, 2 * n * passes - shared);
         for (int i = 0; i < VERIFIED; i++)
             assert_true(memcmp(&nccl.logits[2 + i], &nccl.logits[DECODED + i], sizeof(float)) == 0);
         for (int i = 0; i < PROMPTS; i++)
@@ -254,7 +282,8 @@ static void test_failing_rank(void **state)
             char name[24];
             gpu_ranks_reset(3);
             snprintf(name, sizeof name, "rank %d: GPU", failing);
-            gpu_ranks_run(ranks, 3, act, &(plan){.out = &out, .trouble = &cases[i], .failing = failing});
+            gpu_ranks_run(ranks, 3, act, &(plan){.out = &out, .trouble = &cases[i], .failing = failing,
+                                                 .long_prompts = failing == 0});
             for (int r = 0; r < 3; r++) {
                 const fr_status st = r == failing ? FR_EIO : FR_EPEER;
                 rank_thread_ended(&ranks[r], st, name);
