@@ -146,7 +146,7 @@ fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
     cudaError_t e = cudaMalloc(&mem, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &total) == cudaSuccess) {
         (void)cudaGetLastError();
-        return fr_fail(FR_ENOMEM, "GPU %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
+        return fr_fail(FR_ENOMEM, "device %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
                        (bytes >> 20) + 1, total >> 20, left >> 20);
     }
     FR_TRY_CUDA(e, "memory of %zu bytes", bytes);
