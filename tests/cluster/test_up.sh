@@ -34,7 +34,9 @@ worker() { workers | head -n 1; }
 victim=$(worker)
 [ -n "$victim" ] || fail "no worker is running"
 told() { # PID OPTION VALUE: on its command line
-    tr '\0' ' ' <"/proc/$1/cmdline" | grep -q -e " $2 $3 " || fail "$2 $3 is not told: $(tr '\0' ' ' <"/proc/$1/cmdline")"
+    local line
+    line=$(tr '\0' ' ' <"/proc/$1/cmdline")
+    grep -q -e " $2 $3 " <<<"$line" || fail "$2 $3 is not told: $line"
 }
 for pid in $(workers); do told "$pid" --gpus 2,0; done
 told "$(leftovers | while read -r p; do
