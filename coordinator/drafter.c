@@ -31,6 +31,7 @@ static fr_status load_and_serve(fr_drafter *d)
     fr_session *session = NULL;
     fr_status st = FR_OK;
     const fr_session_options session_options = {.backend = o->backend,
+                                                .gpus = o->gpus,
                                                 .threads = o->threads,
                                                 .max_context = o->max_context,
                                                 .draft_vocab = o->draft_vocab,

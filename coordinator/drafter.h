@@ -5,6 +5,7 @@
 #define FR_DRAFTER_H
 
 #include "draft_weights.h"
+#include "gpu_list.h"
 #include "status.h"
 
 typedef struct fr_drafter fr_drafter;
@@ -13,6 +14,7 @@ typedef struct fr_drafter_options {
     const char *model;    /* file */
     const char *endpoint; /* inproc:// */
     const char *backend;  /* NULL: the fastest here */
+    fr_gpu_list gpus;     /* it takes the first; none: as they come */
     int threads;          /* 0: as the session decides */
     int max_context;      /* 0: the model's own */
     int draft_vocab;      /* tokens it chooses guesses from; 0: all (session.h) */

@@ -153,6 +153,7 @@ static fr_status start_drafter(program *p)
     const fr_drafter_options drafter = {.model = o->draft,
                                         .endpoint = INNER,
                                         .backend = o->draft_backend,
+                                        .gpus = o->draft_gpu,
                                         .threads = o->draft_threads,
                                         .max_context = o->draft_context,
                                         .draft_vocab = o->draft_vocab,

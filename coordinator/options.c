@@ -16,6 +16,7 @@ enum {
     DRAFT,
     DRAFT_THREADS,
     DRAFT_BACKEND,
+    DRAFT_GPU,
     DRAFT_CONTEXT,
     DRAFT_VOCAB,
     DRAFT_WEIGHTS,
@@ -46,6 +47,8 @@ static const struct argp_option option_list[] = {
      "its longest sequence (default: the model's own limit)", 2},
     {"draft-backend", DRAFT_BACKEND, "NAME", 0, "its compute backend (default: the fastest here)",
      2},
+    {"draft-gpu", DRAFT_GPU, "N", 0,
+     "its GPU, counted from 0 among those that the backend can use (default: the first)", 2},
     {"draft-vocab", DRAFT_VOCAB, "N", 0,
      "tokens that it chooses its guesses from, the frequent ones; 0: all (default: 32768 where there "
      "are more than 65536)",
@@ -145,6 +148,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case DRAFT_BACKEND:
         o->draft_backend = arg;
+        return 0;
+    case DRAFT_GPU:
+        o->draft_gpu = (fr_gpu_list){.n = 1, .numbers = {number("draft-gpu", arg, 0, FR_GPU_HIGHEST)}};
         return 0;
     case READY_FILE:
         o->ready_file = arg;

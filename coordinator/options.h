@@ -3,6 +3,7 @@
 #define FR_OPTIONS_H
 
 #include "draft_weights.h"
+#include "gpu_list.h"
 #include "log.h"
 #include "loop.h"
 
@@ -11,6 +12,7 @@ typedef struct fr_options {
     const char *draft, *draft_backend; /* path of a model; NULL: no drafter here */
     int draft_threads, draft_context, draft_vocab;
     fr_draft_weights draft_weights;
+    fr_gpu_list draft_gpu; /* one, or as it comes */
     const char *ready_file;
     const char *advertise; /* host that others reach this one by */
     fr_log_level log;

@@ -16,6 +16,7 @@
 
 #include "candidates.h"
 #include "dtype.h"
+#include "gpu_list.h"
 #include "status.h"
 
 typedef struct fr_device fr_device; /* opaque, each backend has its own */
@@ -23,7 +24,8 @@ typedef struct fr_weight fr_weight; /* a matrix prepared (perhaps repacked) by a
 
 typedef struct fr_device_options {
     int threads; /* CPU threads, the caller's included; 0: one a core (cpu_place.h) */
-    int local_rank; /* among its group's on this host: which GPU it takes, in turn */
+    int local_rank; /* among its group's on this host: which GPU of these it takes, in turn */
+    fr_gpu_list gpus;
     bool batch_dependent; /* GPU: faster products of many rows, at the price of the promise above */
 } fr_device_options;
 

@@ -42,6 +42,7 @@ enum {
     OPT_THREADS,
     OPT_PLACEMENT,
     OPT_BACKEND,
+    OPT_GPUS,
     OPT_SHARE_GPU,
     OPT_BATCH_INVARIANT,
     OPT_RANK_TIMEOUT,
@@ -70,6 +71,10 @@ static const struct argp_option options[] = {
     {"placement", OPT_PLACEMENT, "HOW", 0,
      "auto (default): ranks of a host have cores of their own where that helps; off", 0},
     {"backend", OPT_BACKEND, "NAME", 0, "Compute backend; default: the fastest here", 0},
+    {"gpus", OPT_GPUS, "LIST", 0,
+     "GPUs of this host, such as 0,2, that the group's ranks take in turn, counted from 0 among those that the backend "
+     "can use; default: all",
+     0},
     {"share-gpu", OPT_SHARE_GPU, NULL, 0,
      "Let ranks share a GPU, which is refused otherwise; their sums go through host memory", 0},
     {"batch-invariant", OPT_BATCH_INVARIANT, "HOW", 0,
@@ -186,6 +191,8 @@ static fr_status parse_one(args *a, int key, const char *text)
         return parse_int(option_name(key), text, 0, &a->session.threads);
     case OPT_PLACEMENT:
         return parse_placement(text, &a->session.place);
+    case OPT_GPUS:
+        return fr_gpu_list_parse("--gpus", text, &a->session.gpus);
     case OPT_SHARE_GPU:
         a->session.share_gpu = true;
         return FR_OK;

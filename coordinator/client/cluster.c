@@ -130,6 +130,7 @@ static fr_status start_coordinator(fr_cluster *c, const fr_client_config *config
     /* No store: its jobs end with it. */
     fr_coordinator_args args = {.bind = "tcp://127.0.0.1:0", .ready_file = ready,
                                 .draft = o->draft, .draft_backend = o->backend,
+                                .draft_gpu = o->draft_gpu,
                                 .draft_vocab = o->draft_vocab,
                                 .draft_weights = o->draft_weights,
                                 .overlap = o->overlap, .draft_threads = o->threads,
@@ -158,7 +159,7 @@ static fr_status start_worker(fr_cluster *c, const fr_client_config *config,
     fr_argv argv = {0};
     fr_group_args args = {.endpoint = c->call.endpoint, .name = "target", .role = "target",
                           .model = o->target, .backend = o->backend, .ranks = o->ranks,
-                          .threads = o->threads, .context = o->context,
+                          .threads = o->threads, .context = o->context, .gpus = o->gpus,
                           .share_gpu = o->share_gpu ? "on" : NULL};
     fr_status st = fr_group_command(config, &args, &argv);
     if (st == FR_OK)

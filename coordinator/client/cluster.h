@@ -14,6 +14,7 @@ typedef struct fr_cluster_options {
     const char *target; /* path of the model */
     const char *draft;  /* NULL: no draft model */
     const char *backend, *draft_vocab, *draft_weights, *overlap;
+    const char *gpus, *draft_gpu; /* a list, as gpu_list.h has it, and one number */
     int ranks, threads, context, max_running;
     int share_gpu; /* 1: ranks may share a GPU */
 } fr_cluster_options;

@@ -15,7 +15,7 @@ static const fr_model_command *const commands[] = {
 };
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
-enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND, OPT_SHARE_GPU, OPT_BATCH_INVARIANT };
+enum { OPT_JSON = 0x300, OPT_RANKS, OPT_THREADS, OPT_BACKEND, OPT_GPUS, OPT_SHARE_GPU, OPT_BATCH_INVARIANT };
 
 static const struct argp_option common_options[] = {
     {"json", OPT_JSON, 0, 0, "one JSON object on standard output", 8},
@@ -24,6 +24,7 @@ static const struct argp_option session_options[] = {
     {"ranks", OPT_RANKS, "N", 0, "tensor-parallel ranks, under mpirun (default 1)", 5},
     {"threads", OPT_THREADS, "N", 0, "CPU threads of a rank (default: its share of the cores)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
+    {"gpus", OPT_GPUS, "LIST", 0, "GPUs, such as 0,2, that the ranks take in turn (default: all)", 5},
     {"share-gpu", OPT_SHARE_GPU, NULL, 0, "ranks may share a GPU, where there are fewer than ranks", 5},
     {"batch-invariant", OPT_BATCH_INVARIANT, "on|off", 0,
      "off: a result on a GPU may depend on its batch, where that is faster (default on)", 5},
@@ -49,6 +50,12 @@ static fr_status add_text(fr_model_options *o, const char *path)
         return fr_fail(FR_EINVAL, "--text %.64s: more than %d texts", path, FR_MODEL_TEXTS);
     o->texts[o->n_texts++] = path;
     return FR_OK;
+}
+
+static fr_status take_draft_gpu(const char *arg, fr_gpu_list *out)
+{
+    out->n = 1;
+    return fr_arg_int("--draft-gpu", arg, 0, FR_GPU_HIGHEST, &out->numbers[0]);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -78,6 +85,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case FR_MODEL_DRAFT:
         o->draft = arg;
         return 0;
+    case FR_MODEL_DRAFT_GPU:
+        return fr_arg_error(take_draft_gpu(arg, &o->draft_gpu));
     case FR_MODEL_DRAFT_VOCAB:
         return fr_arg_error(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &o->draft_vocab));
     case FR_MODEL_DRAFT_WEIGHTS:
@@ -117,6 +126,8 @@ static error_t parse_common(int key, char *arg, struct argp_state *state)
     case OPT_BACKEND:
         o->backend = arg;
         return 0;
+    case OPT_GPUS:
+        return fr_arg_error(fr_gpu_list_parse("--gpus", arg, &o->gpus));
     case OPT_SHARE_GPU:
         o->share_gpu = 1;
         return 0;

@@ -57,10 +57,10 @@ static const char doc[] =
     "  forerun up deploy/conf/local.ini\n"
     "  forerun up --detach cluster.ini && forerun solve --connect tcp://127.0.0.1:7077 \"...\"\n"
     "Sections: [cluster] bind, run_dir, store, heartbeat_ms, dead_after_ms; [coordinator] draft, "
-    "draft_backend, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
+    "draft_backend, draft_gpu, draft_threads, draft_context, draft_vocab, draft_weights, overlap, "
     "max_running; "
     "[group NAME] role, model, ranks, threads, placement, context, kv_positions, draft_vocab, "
-    "draft_weights, backend, share_gpu, batch_invariant, hosts, launcher. A model is a file or folder, a name in "
+    "draft_weights, backend, gpus, share_gpu, batch_invariant, hosts, launcher. A model is a file or folder, a name in "
     "FORERUN_MODELS, or `embedded`. Ctrl-C or `forerun down` stops the cluster.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -94,6 +94,7 @@ static fr_status add_coordinator(cluster_up *up, const char *bind)
     fr_coordinator_args args = {.bind = bind, .ready_file = up->ready_path,
                                 .store = up->conf.store ? up->conf.store : up->store_path,
                                 .draft_backend = up->conf.draft_backend,
+                                .draft_gpu = up->conf.draft_gpu,
                                 .draft_threads = up->conf.draft_threads,
                                 .draft_context = up->conf.draft_context,
                                 .draft_vocab = up->conf.draft_vocab,
@@ -130,6 +131,7 @@ static fr_status add_group(cluster_up *up, const fr_conf_group *g)
                           .ranks = g->ranks,
                           .threads = g->threads,
                           .placement = g->placement,
+                          .gpus = g->gpus,
                           .share_gpu = g->share_gpu,
                           .batch_invariant = g->batch_invariant,
                           .context = g->context,

@@ -12,6 +12,7 @@
 
 #include "args.h"
 #include "check.h"
+#include "gpu_list.h"
 
 #define LONGEST_LINE (INI_MAX_LINE - 3) /* its end and the terminator */
 
@@ -31,6 +32,7 @@ static const key cluster_keys[] = {
 static const key coordinator_keys[] = {
     {"draft", offsetof(fr_conf, draft), 0, 0},
     {"draft_backend", offsetof(fr_conf, draft_backend), 0, 0},
+    {"draft_gpu", offsetof(fr_conf, draft_gpu), 0, 0},
     {"draft_threads", offsetof(fr_conf, draft_threads), 1, 1024},
     {"draft_context", offsetof(fr_conf, draft_context), 16, 1 << 24},
     {"draft_vocab", offsetof(fr_conf, draft_vocab), 0, 0},
@@ -47,6 +49,7 @@ static const key group_keys[] = {
     {"draft_vocab", offsetof(fr_conf_group, draft_vocab), 0, 0},
     {"draft_weights", offsetof(fr_conf_group, draft_weights), 0, 0},
     {"placement", offsetof(fr_conf_group, placement), 0, 0},
+    {"gpus", offsetof(fr_conf_group, gpus), 0, 0},
     {"share_gpu", offsetof(fr_conf_group, share_gpu), 0, 0},
     {"batch_invariant", offsetof(fr_conf_group, batch_invariant), 0, 0},
     {"ranks", offsetof(fr_conf_group, ranks), 1, 1024},
@@ -173,6 +176,22 @@ static fr_status check_word(const char *path, const fr_conf_group *g, const char
     return fr_fail(FR_EINVAL, "%s: [group %s] %s = %.64s: there are %s and %s", path, g->name, name, value, one, other);
 }
 
+static fr_status check_gpus(const char *path, const fr_conf_group *g)
+{
+    fr_gpu_list gpus;
+    char what[256];
+    snprintf(what, sizeof what, "%.192s: [group %.24s] gpus", path, g->name);
+    return g->gpus ? fr_gpu_list_parse(what, g->gpus, &gpus) : FR_OK;
+}
+
+static fr_status check_draft_gpu(const char *path, const fr_conf *c)
+{
+    int gpu = 0;
+    char what[256];
+    snprintf(what, sizeof what, "%.192s: [coordinator] draft_gpu", path);
+    return c->draft_gpu ? fr_arg_int(what, c->draft_gpu, 0, FR_GPU_HIGHEST, &gpu) : FR_OK;
+}
+
 static fr_status check_groups(const char *path, const fr_conf *c)
 {
     int targets = 0;
@@ -186,6 +205,7 @@ static fr_status check_groups(const char *path, const fr_conf *c)
         FR_TRY(check_word(path, g, "placement", g->placement, "auto", "off"));
         FR_TRY(check_word(path, g, "share_gpu", g->share_gpu, "on", "off"));
         FR_TRY(check_word(path, g, "batch_invariant", g->batch_invariant, "on", "off"));
+        FR_TRY(check_gpus(path, g));
         targets += strcmp(g->role, "target") == 0;
     }
     return targets ? FR_OK : fr_fail(FR_EINVAL, "%s: no group has role = target", path);
@@ -203,6 +223,7 @@ static fr_status read_file(const char *path, FILE *f, fr_conf *c)
                        r.cause[0] ? r.cause : "not a [section], a 'key = value' or a comment");
     if (line < 0)
         return fr_fail(FR_EIO, "%s: cannot be read", path);
+    FR_TRY(check_draft_gpu(path, c));
     return check_groups(path, c);
 }
 

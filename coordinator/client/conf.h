@@ -12,6 +12,7 @@ typedef struct fr_conf_group {
     char *model;                   /* as fr_client_config_model() takes it, or "embedded" */
     char *backend, *hosts, *launcher, *draft_vocab, *draft_weights; /* NULL: the default */
     char *placement;               /* "auto" or "off"; NULL: the default */
+    char *gpus;                    /* numbers with commas between them (gpu_list.h); NULL: all */
     char *share_gpu, *batch_invariant; /* "on" or "off"; NULL: the default */
     int ranks, threads, context;   /* 0: the default */
     int kv_positions;
@@ -25,6 +26,7 @@ typedef struct fr_conf {
     int heartbeat_ms, dead_after_ms;
     /* [coordinator] */
     char *draft;   /* a drafter in the coordinator; NULL: none */
+    char *draft_gpu; /* its number; NULL: the first */
     char *draft_backend, *draft_vocab, *draft_weights, *overlap;
     int draft_threads, draft_context, max_running;
     /* [group NAME] ... */

@@ -9,6 +9,7 @@
 #include "args.h"
 #include "check.h"
 #include "draft_weights.h"
+#include "gpu_list.h"
 #include "ui.h"
 
 /* Far beyond any context; keeps a mistaken `-` from eating the machine. */
@@ -36,6 +37,8 @@ enum {
     OPT_THREADS,
     OPT_CONTEXT,
     OPT_BACKEND,
+    OPT_GPUS,
+    OPT_DRAFT_GPU,
     OPT_SHARE_GPU,
     OPT_DRAFT_VOCAB,
     OPT_DRAFT_WEIGHTS,
@@ -152,15 +155,33 @@ static const struct argp_option place_options[] = {
     {"overlap", OPT_OVERLAP, "auto|on|off", 0,
      "go on drafting while the target verifies (default auto)", 5},
     {"backend", OPT_BACKEND, "NAME", 0, "compute backend (default: the fastest here)", 5},
+    {"gpus", OPT_GPUS, "LIST", 0, "GPUs, such as 0,2, that the target's ranks take in turn (default: all)", 5},
+    {"draft-gpu", OPT_DRAFT_GPU, "N", 0, "GPU of the draft, counted from 0 (default: the first)", 5},
     {"share-gpu", OPT_SHARE_GPU, NULL, 0, "ranks may share a GPU, where there are fewer than ranks", 5},
     {0}};
 
-/* It goes to the coordinator as it is, since 0 means something; what is wrong with it is told
+/* What follows goes to the coordinator or the group as it is, since 0 means something; what is wrong with it is told
  * here. */
 static fr_status take_draft_vocab(const char *arg, const char **out)
 {
     int n = 0;
     FR_TRY(fr_arg_int("--draft-vocab", arg, 0, 1 << 24, &n));
+    *out = arg;
+    return FR_OK;
+}
+
+static fr_status take_draft_gpu(const char *arg, const char **out)
+{
+    int n = 0;
+    FR_TRY(fr_arg_int("--draft-gpu", arg, 0, FR_GPU_HIGHEST, &n));
+    *out = arg;
+    return FR_OK;
+}
+
+static fr_status take_gpus(const char *arg, const char **out)
+{
+    fr_gpu_list gpus;
+    FR_TRY(fr_gpu_list_parse("--gpus", arg, &gpus));
     *out = arg;
     return FR_OK;
 }
@@ -201,6 +222,10 @@ static error_t parse_place(int key, char *arg, struct argp_state *state)
     case OPT_BACKEND:
         o->backend = arg;
         return 0;
+    case OPT_GPUS:
+        return fr_arg_error(take_gpus(arg, &o->gpus));
+    case OPT_DRAFT_GPU:
+        return fr_arg_error(take_draft_gpu(arg, &o->draft_gpu));
     case OPT_SHARE_GPU:
         o->share_gpu = 1;
         return 0;
@@ -285,6 +310,8 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
     out->threads = o->threads;
     fr_cluster_options options = {.target = out->models.target,
                                   .backend = o->backend,
+                                  .gpus = o->gpus,
+                                  .draft_gpu = o->draft_gpu,
                                   .draft_vocab = o->draft_vocab,
                                   .draft_weights = o->draft_weights,
                                   .overlap = o->overlap,

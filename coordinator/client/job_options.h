@@ -19,7 +19,7 @@ typedef struct fr_job_options {
 
 typedef struct fr_place_options {
     const char *connect; /* NULL: a private cluster */
-    const char *target, *draft, *backend, *draft_vocab, *draft_weights, *overlap;
+    const char *target, *draft, *backend, *gpus, *draft_gpu, *draft_vocab, *draft_weights, *overlap;
     int share_gpu; /* 1: ranks may */
     const char *private_option; /* the last given that is for a private cluster only; NULL: none */
     int ranks, threads, context;

@@ -5,6 +5,7 @@
 #include <argp.h>
 
 #include "config.h"
+#include "gpu_list.h"
 #include "session.h"
 
 #define FR_MODEL_TEXTS 64
@@ -15,6 +16,7 @@ typedef struct fr_model_options {
     int n_texts;
     int json, ctx, context, ranks, threads, runs, draft_vocab, size;
     fr_draft_weights draft_weights;
+    fr_gpu_list gpus, draft_gpu; /* that ranks take in turn; of the draft, one at most */
     int share_gpu; /* ranks may */
     int batch_dependent; /* results on a GPU may depend on their batch */
     int follower; /* set on ranks other than the first: they have nothing to say */
@@ -38,6 +40,7 @@ enum {
     FR_MODEL_CTX = 0x200,
     FR_MODEL_GOLDEN,
     FR_MODEL_DRAFT,
+    FR_MODEL_DRAFT_GPU,
     FR_MODEL_DRAFT_VOCAB,
     FR_MODEL_DRAFT_WEIGHTS,
     FR_MODEL_CONTEXT,

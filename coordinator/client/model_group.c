@@ -49,7 +49,7 @@ fr_status fr_model_group_open(fr_model_options *o, const char *path, fr_model_gr
     o->follower = !*leader_out;
     /* Placed as forerun-worker's ranks are, so that what is measured here is what they do. */
     fr_session_options options = {.backend = o->backend, .threads = o->threads, .place = 1,
-                                  .share_gpu = o->share_gpu, .batch_dependent = o->batch_dependent};
+                                  .gpus = o->gpus, .share_gpu = o->share_gpu, .batch_dependent = o->batch_dependent};
     fr_status st = fr_session_open(path, out->comm, &options, &out->session);
     if (st == FR_OK && !*leader_out)
         st = fr_session_follow(out->session);

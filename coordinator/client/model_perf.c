@@ -90,6 +90,7 @@ static fr_status measure_draft(const fr_model_options *o, fr_session *target, pe
     FR_TRY(fr_client_config_model(&config, o->draft, path, sizeof path));
     FR_TRY(fr_comm_self_open(&self));
     fr_session_options options = {.backend = o->backend,
+                                  .gpus = o->draft_gpu,
                                   .threads = o->threads,
                                   .draft_vocab = o->draft_vocab,
                                   .draft_weights = o->draft_weights};
@@ -134,6 +135,7 @@ static fr_status perf(fr_model_options *o, const char *path)
 
 static const struct argp_option options[] = {
     {"draft", FR_MODEL_DRAFT, "F", 0, "also measure speculation with this draft model", 1},
+    {"draft-gpu", FR_MODEL_DRAFT_GPU, "N", 0, "GPU of the draft, counted from 0 (default: the first)", 1},
     {"draft-vocab", FR_MODEL_DRAFT_VOCAB, "N", 0,
      "tokens that the draft chooses from (default 32768 of a vocabulary over 65536); 0: all", 1},
     {"draft-weights", FR_MODEL_DRAFT_WEIGHTS, "file|q4_0", 0,

@@ -17,6 +17,7 @@ fr_status fr_coordinator_command(const fr_client_config *c, const fr_coordinator
     FR_TRY(fr_argv_option(out, "--store", a->store));
     FR_TRY(fr_argv_option(out, "--draft", a->draft));
     FR_TRY(fr_argv_option(out, "--draft-backend", a->draft_backend));
+    FR_TRY(fr_argv_option(out, "--draft-gpu", a->draft_gpu));
     FR_TRY(fr_argv_option_int(out, "--draft-threads", a->draft_threads));
     FR_TRY(fr_argv_option_int(out, "--draft-context", a->draft_context));
     FR_TRY(fr_argv_option(out, "--draft-vocab", a->draft_vocab));
@@ -50,6 +51,7 @@ fr_status fr_group_command(const fr_client_config *c, const fr_group_args *a, fr
     FR_TRY(fr_argv_option_int(out, "--threads", a->threads));
     FR_TRY(fr_argv_option(out, "--placement", a->placement));
     FR_TRY(fr_argv_option(out, "--batch-invariant", a->batch_invariant));
+    FR_TRY(fr_argv_option(out, "--gpus", a->gpus));
     if (a->share_gpu && strcmp(a->share_gpu, "on") == 0)
         FR_TRY(fr_argv_add(out, "--share-gpu"));
     FR_TRY(fr_argv_option_int(out, "--context", a->context));

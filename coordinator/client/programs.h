@@ -9,13 +9,13 @@
 
 typedef struct fr_coordinator_args {
     const char *bind, *ready_file, *store, *overlap;
-    const char *draft, *draft_backend, *draft_vocab, *draft_weights;
+    const char *draft, *draft_backend, *draft_gpu, *draft_vocab, *draft_weights;
     int draft_threads, draft_context, max_running, heartbeat_ms, dead_after_ms;
 } fr_coordinator_args;
 
 typedef struct fr_group_args {
     const char *endpoint, *name, *role, *model, *backend, *draft_vocab, *draft_weights;
-    const char *placement, *share_gpu, *batch_invariant; /* share_gpu: "on" or "off" */
+    const char *placement, *gpus, *share_gpu, *batch_invariant; /* share_gpu: "on" or "off" */
     const char *hosts;    /* mpirun's --host; NULL: this machine */
     const char *launcher; /* more mpirun arguments */
     int ranks, threads, context;

@@ -46,15 +46,30 @@ int fr_cuda_count(void)
     return count_fit(0, &unused);
 }
 
+/* Which of the n that fit, from 0: the rank's own one of those that were named, all of which have to be there; of all
+ * when none were. */
+static fr_status choose_nth(const fr_device_options *o, int n, int *out)
+{
+    const fr_gpu_list *named = &o->gpus;
+    for (int i = 0; i < named->n; i++)
+        if (named->numbers[i] >= n)
+            return fr_fail(FR_EINVAL, "backend cuda: there is no GPU %d here: it can use %d, counted from 0",
+                           named->numbers[i], n);
+    *out = named->n > 0 ? named->numbers[o->local_rank % named->n] : o->local_rank % n;
+    return FR_OK;
+}
+
 /* A launcher may let each rank see one GPU, its own: then all take their first. Whether two ranks have the same one is
  * for those to find out who can ask both. */
 static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
+    int nth = 0;
     const int n = count_fit(0, out);
     if (n == 0)
         return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of "
                        "shared memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
-    (void)count_fit(o->local_rank % n, out);
+    FR_TRY(choose_nth(o, n, &nth));
+    (void)count_fit(nth, out);
     return FR_OK;
 }
 
@@ -131,7 +146,7 @@ fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
     cudaError_t e = cudaMalloc(&mem, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &total) == cudaSuccess) {
         (void)cudaGetLastError();
-        return fr_fail(FR_ENOMEM, "GPU %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
+        return fr_fail(FR_ENOMEM, "device %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
                        (bytes >> 20) + 1, total >> 20, left >> 20);
     }
     FR_TRY_CUDA(e, "memory of %zu bytes", bytes);

@@ -73,6 +73,12 @@ bad "--draft-weights: 'q3_0'" "$F" solve --draft-weights q3_0 x
 bad "--draft-weights: 'q3_0'" "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --draft-weights q3_0
 bad "--draft-weights: 'q3_0'" "$BIN/forerun-worker" --model "$TINY_DRAFT" --role draft --draft-weights q3_0
 bad "--draft-weights: a group of role target" "$BIN/forerun-worker" --model "$TINY_TARGET" --draft-weights q4_0
+bad "--gpus: '0,'" "$F" solve --gpus 0, x
+bad "--gpus: '1,1' has GPU 1 twice" "$F" model perf "$TINY_TARGET" --gpus 1,1
+bad "--gpus: ''" "$BIN/forerun-worker" --model "$TINY_TARGET" --gpus ""
+bad "--draft-gpu: '0,1'" "$F" solve --draft-gpu 0,1 x
+bad "--draft-gpu: '-1'" "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --draft-gpu -1
+bad "--draft-gpu first: not a number from 0 to 1023" "$BIN/forerun-coordinator" --draft-gpu first
 bad --text "$F" model vocab "$TINY_TARGET"
 bad backend "$F" solve --backend nonsense x
 bad "ranks work" "$F" solve --ranks 17 x
@@ -89,6 +95,7 @@ bad context "$F" solve --context 64 --policy target "$(question 1)"
 bad JOB "$F" cancel seven
 bad nonsense "$F" solve --connect nonsense x
 bad "--ranks is for a private one" "$F" solve --connect tcp://127.0.0.1:1 --ranks 2 x
+bad "--gpus is for a private one" "$F" solve --connect tcp://127.0.0.1:1 --gpus 1 x
 bad "--draft is for a private one" "$F" solve --connect tcp://127.0.0.1:1 --draft "$TINY_DRAFT" x
 bad "--placement sideways" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement sideways
 bad "--placement" "$BIN/forerun-worker" --model "$TINY_TARGET" --placement
@@ -111,6 +118,8 @@ bad none.jsonl "$F" bench --data "$T/none.jsonl" --policies target
 bad nonsense "$F" bench --data "$ROOT/deploy/models/tiny/dev.jsonl" --limit 1 --policies nonsense
 printf '[cluster]\nspeed = high\n' >"$T/x.ini"
 bad x.ini:2 "$F" up "$T/x.ini"
+printf '[group a]\nrole = target\nmodel = embedded\ngpus = 0,x\n' >"$T/x.ini"
+bad "[group a] gpus: '0,x'" "$F" up "$T/x.ini"
 printf '[group a]\nrole = target\nmodel = %s\n[cluster]\nrun_dir = %s\nbind = tcp://127.0.0.1:0\n' "$T/empty.gguf" "$T/run" >"$T/x.ini"
 bad empty.gguf "$F" up --detach "$T/x.ini"
 start_coordinator busy tcp://127.0.0.1:0

@@ -56,6 +56,28 @@ python3 -c 'import json, sys; [json.loads(l) for l in sys.stdin]' <"$T/out" || f
 all_gone
 [ -z "$(find "${XDG_RUNTIME_DIR:-${TMPDIR:-/tmp}}" -maxdepth 1 -name "forerun-run-$$-*" 2>/dev/null)" ] || fail "a folder is left"
 
+say "GPUs that were named" # of a CPU: told, and passed on to the programs that are started
+mkdir "$T/bin"
+cp "$F" "$T/bin/"
+for program in forerun-worker forerun-coordinator; do
+    printf '#!/bin/sh\necho "$@" >>%s\nexec %s "$@"\n' "$T/$program.args" "$BIN/$program" >"$T/bin/$program"
+    chmod +x "$T/bin/$program"
+done
+code 0 "$T/bin/forerun" solve --backend cpu_ref --threads 1 --gpus 2,0 --draft-gpu 1 "$(question 1)"
+NOTHING="warning: computing on the CPU: a choice of GPUs means nothing there"
+grep -q "$NOTHING" "$T/err.log" || fail "the CPU is not told of: $(cat "$T/err.log")"
+grep -q -e "--gpus 2,0" "$T/forerun-worker.args" || fail "the group is told $(cat "$T/forerun-worker.args")"
+grep -q -e "--draft-gpu 1" "$T/forerun-coordinator.args" ||
+    fail "the coordinator is told $(cat "$T/forerun-coordinator.args")"
+code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --backend cpu_ref --threads 1 --runs 1 --context 64 \
+    --gpus 1 --draft-gpu 0
+[ "$(grep -c "$NOTHING" "$T/err.log")" = 2 ] || fail "not told of both models: $(cat "$T/err.log")"
+start_coordinator named tcp://127.0.0.1:0 --draft "$TINY_DRAFT" --draft-backend cpu_ref --draft-gpu 0
+wait_for 20 "its draft" serves draft
+grep -q "$NOTHING" "$T/named.log" || fail "the coordinator does not tell of the CPU: $(cat "$T/named.log")"
+stop named
+all_gone
+
 # A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens
 # whatever the embedded target was taught; the plain backend is slow.
 long=(solve --json --raw --policy target --temperature 100 --seed 29 --backend cpu_ref --threads 1 --ranks 2

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `forerun up` runs a cluster as configured and restarts a group that is killed, or hangs; `forerun down` ends all of it.
+# `forerun up` runs a cluster as configured (what it is told of GPUs goes on to the programs, which warn on CPUs) and
+# restarts a group that is killed, or hangs; `forerun down` ends all of it.
 LIMIT=120
 . "$(dirname "$0")/lib.sh"
 
@@ -13,12 +14,14 @@ dead_after_ms = $((600 * SLOW))
 
 [coordinator]
 draft = $TINY_DRAFT
+draft_gpu = 1
 
 [group target]
 role = target
 model = $TINY_TARGET
 ranks = 2
 threads = 1
+gpus = 2,0
 END
 start up "$BIN/forerun" up "$T/cluster.ini"
 wait_for 30 "a target" serves target
@@ -30,6 +33,14 @@ workers() { leftovers | while read -r p; do
 worker() { workers | head -n 1; }
 victim=$(worker)
 [ -n "$victim" ] || fail "no worker is running"
+told() { # PID OPTION VALUE: on its command line
+    local line
+    line=$(tr '\0' ' ' <"/proc/$1/cmdline")
+    grep -q -e " $2 $3 " <<<"$line" || fail "$2 $3 is not told: $line"
+}
+for pid in $(workers); do told "$pid" --gpus 2,0; done
+told "$(leftovers | while read -r p; do
+    grep -q ^forerun-coordin "/proc/$p/comm" && echo "$p"; done)" --draft-gpu 1
 kill -9 "$victim"
 came_back() { ! kill -0 "$victim" 2>/dev/null && serves target && [ -n "$(worker)" ]; }
 wait_for 10 "the death to be seen" eval '! kill -0 $victim'

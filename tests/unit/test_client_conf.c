@@ -50,9 +50,9 @@ static void write_conf(const char *text)
 static const char good[] =
     "; comment\n[cluster]\nbind = tcp://127.0.0.1:0\nheartbeat_ms = 250\n"
     "[coordinator]\ndraft = small.gguf ; beside it\ndraft_threads = 1\ndraft_vocab = 0\n"
-    "draft_weights = q4_0\n"
+    "draft_weights = q4_0\ndraft_gpu = 0\n"
     "[group a]\nrole = target\nmodel = big.gguf\nranks = 2\nlauncher = --mca btl tcp,self\n"
-    "placement = off\nshare_gpu = on\nbatch_invariant = off\n"
+    "placement = off\ngpus = 1,0\nshare_gpu = on\nbatch_invariant = off\n"
     "[group b]\nrole=draft\nmodel=embedded\nkv_positions = 4096\ndraft_vocab = 8192\n"
     "draft_weights = file\n";
 
@@ -68,6 +68,7 @@ static void test_good(void **state)
     assert_string_equal(c.draft, "small.gguf");
     assert_string_equal(c.draft_vocab, "0");
     assert_string_equal(c.draft_weights, "q4_0");
+    assert_string_equal(c.draft_gpu, "0");
     assert_int_equal(c.n_groups, 2);
     assert_string_equal(c.groups[0].name, "a");
     assert_null(c.groups[0].draft_vocab);
@@ -75,6 +76,8 @@ static void test_good(void **state)
     assert_int_equal(c.groups[0].ranks, 2);
     assert_string_equal(c.groups[0].placement, "off");
     assert_null(c.groups[1].placement);
+    assert_string_equal(c.groups[0].gpus, "1,0");
+    assert_null(c.groups[1].gpus);
     assert_string_equal(c.groups[0].share_gpu, "on");
     assert_string_equal(c.groups[0].batch_invariant, "off");
     assert_string_equal(c.groups[0].launcher, "--mca btl tcp,self");
@@ -123,6 +126,9 @@ static void test_bad(void **state)
         {"[group a]\nrole = target\nmodel = m\nplacement = left\n", 0, "placement = left"},
         {"[group a]\nrole = target\nmodel = m\nshare_gpu = yes\n", 0, "share_gpu = yes"},
         {"[group a]\nrole = target\nmodel = m\nbatch_invariant = no\n", 0, "batch_invariant = no"},
+        {"[group a]\nrole = target\nmodel = m\ngpus = 0,\n", 0, "[group a] gpus: '0,' is not a list"},
+        {"[group a]\nrole = target\nmodel = m\ngpus = 1,1\n", 0, "[group a] gpus: '1,1' has GPU 1 twice"},
+        {"[coordinator]\ndraft_gpu = 0,1\n[group a]\nrole = target\nmodel = m\n", 0, "draft_gpu: '0,1'"},
         {"", 0, "no group"},
         {long_line, 2, "line of more than"},
     };

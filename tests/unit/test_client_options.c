@@ -18,6 +18,7 @@
 #include "client.h"
 #include "draft_weights.h"
 #include "fault_alloc.h"
+#include "gpu_list.h"
 #include "job_options.h"
 #include "programs.h"
 
@@ -57,6 +58,35 @@ static void test_draft_weights(void **state)
     assert_int_equal(weights, FR_DRAFT_WEIGHTS_Q4_0);
     assert_int_equal(fr_draft_weights_parse("file", &weights), FR_OK);
     assert_int_equal(weights, FR_DRAFT_WEIGHTS_FILE);
+}
+
+static void test_gpu_list(void **state)
+{
+    (void)state;
+    char most[4 * FR_GPU_LIST_MAX + 8] = "1000";
+    fr_gpu_list gpus = {.n = 0};
+    assert_int_equal(fr_gpu_list_parse("--gpus", "1", &gpus), FR_OK);
+    assert_true(gpus.n == 1 && gpus.numbers[0] == 1);
+    assert_int_equal(fr_gpu_list_parse("--gpus", "2,0,1023", &gpus), FR_OK);
+    assert_true(gpus.n == 3 && gpus.numbers[0] == 2 && gpus.numbers[1] == 0 && gpus.numbers[2] == FR_GPU_HIGHEST);
+    const char *const bad[] = {"",   ",",   "0,",   ",0",   "0,,1", "0, 1", " 0", "0 ",
+                               "+1", "-1",  "0;1",  "0-2",  "0x1",  "all",  "1024", "99999999999999999999"};
+    for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++) {
+        assert_int_equal(fr_gpu_list_parse("--gpus", bad[k], &gpus), FR_EINVAL);
+        assert_non_null(strstr(fr_cause(), "--gpus: '"));
+        assert_non_null(strstr(fr_cause(), "' is not a list of numbers from 0 to 1023, such as 0,2"));
+    }
+    assert_int_equal(fr_gpu_list_parse("--gpus", "0,2,00", &gpus), FR_EINVAL);
+    assert_string_equal(fr_cause(), "--gpus: '0,2,00' has GPU 0 twice");
+    assert_int_equal(gpus.n, 3); /* as it was */
+    for (int i = 1; i < FR_GPU_LIST_MAX; i++)
+        snprintf(most + strlen(most), sizeof most - strlen(most), ",%d", i);
+    assert_int_equal(fr_gpu_list_parse("--gpus", most, &gpus), FR_OK);
+    assert_int_equal(gpus.n, FR_GPU_LIST_MAX);
+    assert_int_equal(gpus.numbers[FR_GPU_LIST_MAX - 1], FR_GPU_LIST_MAX - 1);
+    strcat(most, ",0");
+    assert_int_equal(fr_gpu_list_parse("--gpus", most, &gpus), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "more than 64 GPUs"));
 }
 
 static void join(const fr_argv *a, char *out, size_t cap)
@@ -132,10 +162,12 @@ static void test_programs(void **state)
     g.draft_vocab = "0";
     g.draft_weights = "q4_0";
     g.placement = "off";
+    g.gpus = "0,2";
     assert_int_equal(fr_group_command(&c, &g, &a), FR_OK);
     assert_true(has(&a, "--draft-vocab") && has(&a, "0"));
     assert_true(has(&a, "--draft-weights") && has(&a, "q4_0"));
     assert_true(has(&a, "--placement") && has(&a, "off"));
+    assert_true(has(&a, "--gpus") && has(&a, "0,2"));
     assert_string_equal(a.v[0], "mpirun");
     assert_true(has(&a, "--host") && has(&a, "n1,n2") && has(&a, "3") &&
                 has(&a, "mpi_yield_when_idle"));
@@ -151,6 +183,14 @@ static void test_programs(void **state)
         }
         assert_int_equal(st, FR_ENOMEM);
     }
+    fr_coordinator_args o = {.bind = "tcp://h:1"};
+    assert_int_equal(fr_coordinator_command(&c, &o, &a), FR_OK);
+    assert_false(has(&a, "--draft-gpu"));
+    fr_argv_free(&a);
+    o.draft_gpu = "0";
+    assert_int_equal(fr_coordinator_command(&c, &o, &a), FR_OK);
+    assert_true(has(&a, "--draft-gpu") && has(&a, "0"));
+    fr_argv_free(&a);
     remove_programs(&c);
     assert_int_equal(fr_group_command(&c, &g, &a), FR_ENOTFOUND);
     fr_argv_free(&a);
@@ -266,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),      cmocka_unit_test(test_draft_weights),
+        cmocka_unit_test(test_gpu_list),
         cmocka_unit_test(test_argv),         cmocka_unit_test(test_programs),
         cmocka_unit_test(test_model_lookup), cmocka_unit_test(test_exit_codes),
         cmocka_unit_test(test_spec),         cmocka_unit_test(test_problem),

@@ -91,6 +91,7 @@ static void test_options_that_may_differ(void **state)
     starts[1].options.threads = 2;
     starts[1].options.place = 1;
     starts[1].options.rank_timeout_ms = 1000;
+    starts[1].options.gpus = (fr_gpu_list){.n = 1, .numbers = {1}};
     rank_thread ranks[2];
     rank_threads_set_up(ranks, 2, 2, open_and_close);
     for (int i = 0; i < 2; i++)

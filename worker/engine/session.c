@@ -142,7 +142,7 @@ static fr_status open_device(fr_session *s, const char *path, const fr_session_o
     FR_TRY(size_up(s, path, o));
     enter_place(s, o);
     const fr_device_options dev = {.threads = s->place.threads, .local_rank = s->comm->here,
-                                   .batch_dependent = o->batch_dependent};
+                                   .gpus = o->gpus, .batch_dependent = o->batch_dependent};
     FR_TRY(s->ops->open(&dev, &s->dev));
     return state_facts(s, o);
 }
@@ -182,11 +182,20 @@ static void tell_of_cpu(const fr_session *s, const fr_session_options *o)
         return;
     if (!o->backend)
         tell_of_no_gpu();
-    if (o->share_gpu && o->batch_dependent)
-        fr_log(FR_LOG_WARN, "computing on the CPU: --share-gpu and --batch-invariant off mean nothing there");
-    else if (o->share_gpu || o->batch_dependent)
-        fr_log(FR_LOG_WARN, "computing on the CPU: %s means nothing there",
-               o->share_gpu ? "--share-gpu" : "--batch-invariant off");
+    const struct {
+        bool given;
+        const char *name;
+    } choices[] = {{o->gpus.n > 0, "a choice of GPUs"}, /* --gpus, or of a coordinator's draft --draft-gpu */
+                   {o->share_gpu, "--share-gpu"},
+                   {o->batch_dependent, "--batch-invariant off"}};
+    char names[96] = "";
+    int n = 0;
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (choices[i].given)
+            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", n++ > 0 ? " and " : "",
+                     choices[i].name);
+    if (n > 0)
+        fr_log(FR_LOG_WARN, "computing on the CPU: %s %s nothing there", names, n > 1 ? "mean" : "means");
 }
 
 static fr_memory_load load_of(const fr_session *s, const fr_session_options *o)

@@ -13,6 +13,7 @@
 #include "comm.h"
 #include "draft_vocab.h"
 #include "draft_weights.h"
+#include "gpu_list.h"
 #include "status.h"
 #include "tokenizer.h"
 
@@ -29,6 +30,7 @@ typedef struct fr_session_options {
     int draft_vocab;      /* tokens of a rough head beside the whole one, or FR_DRAFT_VOCAB_AUTO (draft_vocab.h);
                            * 0: none */
     fr_draft_weights draft_weights; /* how the matrices are held, but for the whole head (draft_weights.h) */
+    fr_gpu_list gpus;     /* of this host, which its ranks take in turn; none: all. Each rank may have its own */
     bool share_gpu;       /* ranks of a host may take the same GPU, where it has fewer than ranks: their sums go through
                            * host memory */
     int rank_timeout_ms;  /* a rank with a GPU that does not come to a sum for so long is given up

@@ -236,6 +236,17 @@ static void test_failing_product(void **state)
     close_device(&dev);
 }
 
+/* The fake's device d has d + 1 there. */
+static int opened_gpu(const fr_device_options *o)
+{
+    fr_device *dev = NULL;
+    uint8_t id[FR_DEVICE_ID];
+    assert_int_equal(ops->open(o, &dev), FR_OK);
+    assert_int_equal(ops->device_id(dev, id), FR_OK);
+    close_device(&dev);
+    return id[0] - 1;
+}
+
 static void test_which_gpu(void **state)
 {
     (void)state;
@@ -260,13 +271,34 @@ static void test_which_gpu(void **state)
     fake_cuda_set_devices(3);
     fake_cuda_set_first_device_shared_memory(99 << 10); /* a graphics card before the two that fit */
     assert_int_equal(fr_cuda_count(), 2);
-    uint8_t id[FR_DEVICE_ID];
-    for (int rank = 0; rank < 3; rank++) {
-        assert_int_equal(ops->open(&(fr_device_options){.local_rank = rank}, &dev), FR_OK);
-        assert_int_equal(ops->device_id(dev, id), FR_OK);
-        assert_int_equal(id[0], 2 + rank % 2); /* the fake's device d has d + 1 there */
-        close_device(&dev);
-    }
+    for (int rank = 0; rank < 3; rank++)
+        assert_int_equal(opened_gpu(&(fr_device_options){.local_rank = rank}), 1 + rank % 2);
+}
+
+static void test_named_gpus(void **state)
+{
+    (void)state;
+    static const int want[] = {3, 1, 3};
+    fr_device *dev = NULL;
+    fr_device_options o = {.gpus = {.n = 2, .numbers = {3, 1}}};
+    fake_cuda_reset();
+    fake_cuda_set_devices(4);
+    for (o.local_rank = 0; o.local_rank < 3; o.local_rank++) /* in turn, in the list's order */
+        assert_int_equal(opened_gpu(&o), want[o.local_rank]);
+    fake_cuda_set_first_device_shared_memory(99 << 10); /* a graphics card, which is not counted */
+    o = (fr_device_options){.gpus = {.n = 1, .numbers = {0}}};
+    assert_int_equal(opened_gpu(&o), 1);
+    o.gpus.numbers[0] = 2;
+    assert_int_equal(opened_gpu(&o), 3);
+    o.gpus.numbers[0] = 3;
+    assert_int_equal(ops->open(&o, &dev), FR_EINVAL);
+    assert_string_equal(fr_cause(), "backend cuda: there is no GPU 3 here: it can use 3, counted from 0");
+    o.gpus = (fr_gpu_list){.n = 2, .numbers = {0, 7}}; /* also one that this rank would not take */
+    assert_int_equal(ops->open(&o, &dev), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), "there is no GPU 7 here"));
+    assert_null(dev);
+    fake_cuda_reset();
+    assert_true(fake_cuda_all_freed());
 }
 
 static void test_memory(void **state)
@@ -454,7 +486,8 @@ int main(void)
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
         cmocka_unit_test(test_peers_end_a_wait), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),       cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),
+        cmocka_unit_test(test_named_gpus),      cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

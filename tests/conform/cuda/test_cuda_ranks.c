@@ -41,6 +41,7 @@ typedef struct trouble {
 
 typedef struct plan {
     bool share_gpu, long_prompts;
+    fr_gpu_list gpus; /* of all ranks */
     outcome *out;
     const trouble *trouble; /* NULL: none */
     int failing;            /* the rank that has it */
@@ -115,7 +116,7 @@ static fr_status act(rank_thread *r)
     fr_session *s = NULL;
     char cause[512];
     const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 256, .kv_positions = 256,
-                                  .share_gpu = p->share_gpu, .draft_vocab = ROUGH,
+                                  .gpus = p->gpus, .share_gpu = p->share_gpu, .draft_vocab = ROUGH,
                                   .rank_timeout_ms = p->timeout_ms ? p->timeout_ms : LONG_MS};
     FR_TRY(fr_session_open(MODEL, r->comm, &o, &s));
     assert_int_equal(fr_session_info_of(s)->draft_vocab, ROUGH);
@@ -202,6 +203,34 @@ static void test_a_capture_that_breaks(void **state)
     gpu_ranks_run_well(2, act, &(plan){.out = &nccl, .trouble = &in_capture, .failing = 1});
     same(&staged, &nccl);
     assert_int_equal(fake_cuda_count().graph_launches, 2 * (1 + PROMPTS)); /* of the others */
+}
+
+/* Each of them is asked for memory, and no other GPU. */
+static void test_named_gpus(void **state)
+{
+    static const fr_gpu_list gpus = {.n = 2, .numbers = {2, 0}};
+    (void)state;
+    for (int without = 0; without < 3; without++) { /* memory */
+        outcome out = {0};
+        rank_thread ranks[2];
+        gpu_ranks_reset(3);
+        fake_cuda_fail_on(without, "cudaMalloc", 1, cudaErrorMemoryAllocation);
+        gpu_ranks_run(ranks, 2, act, &(plan){.gpus = gpus, .out = &out});
+        rank_threads_ended(ranks, 2, without == 1 ? FR_OK : FR_ENOMEM, without == 1 ? "" : "out of memory");
+    }
+}
+
+/* Fewer than ranks: then two have the same one, though the host has enough. */
+static void test_too_few_named_gpus(void **state)
+{
+    static const fr_gpu_list gpus = {.n = 1, .numbers = {1}};
+    (void)state;
+    outcome out = {0};
+    rank_thread ranks[2];
+    gpu_ranks_reset(3);
+    gpu_ranks_run(ranks, 2, act, &(plan){.gpus = gpus, .out = &out});
+    rank_threads_ended(ranks, 2, FR_EINVAL, "ranks 0 and 1 have the same GPU");
+    gpu_ranks_run_well(2, act, &(plan){.gpus = gpus, .share_gpu = true, .out = &out});
 }
 
 /* ---- out of step */
@@ -312,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_in_graphs),
                                        cmocka_unit_test(test_a_rank_without_graphs),
                                        cmocka_unit_test(test_a_capture_that_breaks),
+                                       cmocka_unit_test(test_named_gpus), cmocka_unit_test(test_too_few_named_gpus),
                                        cmocka_unit_test(test_ranks_out_of_step),
                                        cmocka_unit_test(test_failing_rank), cmocka_unit_test(test_stalled_rank)};
     return cmocka_run_group_tests(tests, NULL, NULL);

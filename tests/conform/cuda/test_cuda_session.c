@@ -175,6 +175,24 @@ static void test_no_gpu(void **state)
     fake_cuda_reset();
 }
 
+/* Of those that were named: its first, or an error that says how many there are. */
+static void test_named_gpu(void **state)
+{
+    (void)state;
+    fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512,
+                            .gpus = {.n = 1, .numbers = {1}}};
+    fake_cuda_reset();
+    fake_cuda_set_devices(2);
+    fake_cuda_fail_on(0, "cudaMalloc", 1, cudaErrorMemoryAllocation); /* which nobody asks */
+    assert_int_equal(open_session(TARGET, &o), FR_OK);
+    close_session();
+    o.gpus.numbers[0] = 2;
+    assert_int_equal(open_session(TARGET, &o), FR_EINVAL);
+    assert_string_equal(fr_cause(), "backend cuda: there is no GPU 2 here: it can use 2, counted from 0");
+    fake_cuda_reset();
+    assert_true(fake_cuda_all_freed());
+}
+
 /* Kernels of a pass that appends n tokens and asks about all of them. */
 static int kernels_of_a_pass(int seq, int n)
 {
@@ -232,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_little_memory), cmocka_unit_test(test_least_memory),
                                        cmocka_unit_test(test_least_memory_with_a_rough_head),
                                        cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu),
+                                       cmocka_unit_test(test_named_gpu),
                                        cmocka_unit_test(test_kernels_of_a_pass),
                                        cmocka_unit_test(test_batch_dependent)};
     return cmocka_run_group_tests(tests, NULL, NULL);
