@@ -296,7 +296,7 @@ static void test_ranks_out_of_step(void **state)
 
 /* Before a rank's sums, at the second copy (after what is staged, the leader's is of the answers, behind the sums; the
  * others have none but of what the next pass stages), and where a graph is launched: all learn which rank it was and
- * why. */
+ * why. (Whether the others then answer in time depends here on how long an emulated kernel takes: test_comm_nccl.) */
 static void test_failing_rank(void **state)
 {
     static const trouble cases[] = {{"kernel", 9, "GPU: starting ", 0},
@@ -317,7 +317,6 @@ static void test_failing_rank(void **state)
                 const fr_status st = r == failing ? FR_EIO : FR_EPEER;
                 rank_thread_ended(&ranks[r], st, name);
                 rank_thread_ended(&ranks[r], st, failing > 0 && i == 1 ? copy_of_follower : cases[i].cause);
-                rank_thread_ended(&ranks[r], st, "; every rank is still there");
             }
         }
     }
