@@ -31,7 +31,7 @@ const fr_ops *const *fr_ops_all(void)
     return all;
 }
 
-bool fr_ops_runnable(const fr_ops *ops)
+static bool has_instructions(const fr_ops *ops)
 {
 #if FR_HAVE_X86
     /* F16C and AVX-VNNI have no name in clang 14's __builtin_cpu_supports. Where the system keeps
@@ -51,11 +51,17 @@ bool fr_ops_runnable(const fr_ops *ops)
     if (ops == &fr_ops_cpu_avx512)
         return avx512bw && __builtin_cpu_supports("avx512vnni");
 #endif
+    return ops == &fr_ops_cpu_ref;
+}
+
+fr_status fr_ops_usable(const fr_ops *ops)
+{
 #if FR_HAVE_CUDA
     if (ops == &fr_ops_cuda)
-        return fr_cuda_count() > 0;
+        return fr_cuda_usable();
 #endif
-    return ops == &fr_ops_cpu_ref;
+    return has_instructions(ops) ? FR_OK : fr_fail(FR_EUNSUPPORTED, "this machine cannot run backend %s: it has no "
+                                                   "processor with the instructions", ops->name);
 }
 
 static fr_status no_such_backend(const char *name)
@@ -76,13 +82,11 @@ fr_status fr_ops_choose(const char *name, const fr_ops **out)
     for (const fr_ops *const *ops = all; *ops; ops++) {
         if (name && strcmp((*ops)->name, name) != 0)
             continue;
-        if (fr_ops_runnable(*ops)) {
+        fr_status st = fr_ops_usable(*ops);
+        if (st == FR_OK)
             *out = *ops;
-            return FR_OK;
-        }
-        if (name)
-            return fr_fail(FR_EUNSUPPORTED, "this machine cannot run backend %s: it has no %s", name,
-                           (*ops)->host_memory ? "processor with the instructions" : "GPU, or no driver for one");
+        if (st == FR_OK || name)
+            return st;
     }
     return no_such_backend(name);
 }

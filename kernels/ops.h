@@ -195,13 +195,13 @@ typedef struct fr_ops {
 
 extern const fr_ops fr_ops_cpu_ref;
 
-/* The fastest backend this machine can run, or the one called `name` (FR_ENOTFOUND, FR_EUNSUPPORTED
- * when the machine lacks its instructions). NULL: the fastest. */
+/* The fastest backend this machine can run, or the one called `name` (FR_ENOTFOUND, or as fr_ops_usable). NULL: the
+ * fastest. */
 fr_status fr_ops_choose(const char *name, const fr_ops **out);
 /* Every backend built in, for the conformance suite; those this machine cannot run included.
  * NULL-terminated. */
 const fr_ops *const *fr_ops_all(void);
-/* Does this machine have the instructions of this backend? */
-bool fr_ops_runnable(const fr_ops *ops);
+/* Can this machine run this backend? FR_EUNSUPPORTED: what it lacks, instructions or a GPU. */
+fr_status fr_ops_usable(const fr_ops *ops);
 
 #endif

@@ -5,12 +5,12 @@
 # with them: they are opened when first needed (cuda/cublas_lt_late.c, comm_nccl_late.c), and a program starts where they,
 # or a GPU, are missing. cudart is linked statically.
 
-# What AUTO goes on without, and ON does not.
-macro(without_cuda why)
+# What AUTO goes on without, with a word of this weight (STATUS, WARNING), and ON does not.
+macro(without_cuda weight why)
     if(FORERUN_CUDA STREQUAL "ON")
         message(FATAL_ERROR "FORERUN_CUDA is ON, but ${why}")
     endif()
-    message(STATUS "Built without the GPU backend: ${why}")
+    message(${weight} "Built without the GPU backend: ${why}")
     return()
 endmacro()
 
@@ -18,11 +18,11 @@ if(FORERUN_CUDA STREQUAL "OFF")
     return()
 endif()
 if(FORERUN_SANITIZE)
-    without_cuda("the driver maps memory where the sanitizers have theirs")
+    without_cuda(STATUS "the driver maps memory where the sanitizers have theirs")
 endif()
 find_program(FORERUN_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
 if(NOT FORERUN_NVCC)
-    without_cuda("nvcc was not found; FORERUN_NVCC can name it")
+    without_cuda(STATUS "nvcc was not found; FORERUN_NVCC can name it")
 endif()
 # An nvcc that is too old (Hopper's instructions and the graphs of early starts came with 12), or that refuses this host
 # compiler, is none.
@@ -40,7 +40,7 @@ if(failed)
     if(NOT told)
         set(told ${failed})
     endif()
-    without_cuda("${FORERUN_NVCC} does not compile a kernel for sm_90 with cublasLt.h: ${told}")
+    without_cuda(WARNING "${FORERUN_NVCC} does not compile a kernel for sm_90 with cublasLt.h: ${told}")
 endif()
 
 set(CMAKE_CUDA_COMPILER ${FORERUN_NVCC})

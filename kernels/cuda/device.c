@@ -23,9 +23,28 @@ static cudaError_t is_fit(int gpu, bool *out)
     return e;
 }
 
-/* How many GPUs fit, those between them that do not left out; *gpu_out: the nth of them, if there are so many. An error
- * counts as none. */
-static int count_fit(int nth, int *gpu_out)
+/* Also "insufficient" for CUDA is a driver that is not there: its version is 0. Versions: 12040 is 12.4. */
+static fr_status no_gpu(cudaError_t e, int n)
+{
+    const char *const cannot = "this machine cannot run backend cuda";
+    int known = 0, wanted = 0;
+    (void)cudaGetLastError();
+    (void)cudaDriverGetVersion(&known);
+    (void)cudaRuntimeGetVersion(&wanted);
+    if (e == cudaSuccess && n > 0)
+        return fr_fail(FR_EUNSUPPORTED, "%s: its GPUs (%d) lack compute capability %d, or %d KiB of shared memory for a "
+                       "block", cannot, n, OLDEST, FR_ATTENTION_SHARED >> 10);
+    if (e == cudaSuccess || e == cudaErrorNoDevice || known == 0)
+        return fr_fail(FR_EUNSUPPORTED, "%s: it has no GPU, or no driver for one", cannot);
+    if (e == cudaErrorInsufficientDriver)
+        return fr_fail(FR_EUNSUPPORTED, "%s: its GPU driver is for CUDA %d.%d, and this program was built with CUDA "
+                       "%d.%d", cannot, known / 1000, known % 1000 / 10, wanted / 1000, wanted % 1000 / 10);
+    return fr_fail(FR_EUNSUPPORTED, "%s: its GPU driver says: %s", cannot, cudaGetErrorString(e));
+}
+
+/* How many GPUs fit, those between them that do not left out, and the nth of them, if there are so many.
+ * FR_EUNSUPPORTED when none does. */
+static fr_status find_fit(int nth, int *n_out, int *gpu_out)
 {
     int n = 0, n_fit = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
@@ -35,15 +54,16 @@ static int count_fit(int nth, int *gpu_out)
         if (fits && n_fit++ == nth)
             *gpu_out = gpu;
     }
-    if (e != cudaSuccess)
-        (void)cudaGetLastError();
-    return e == cudaSuccess ? n_fit : 0;
+    if (e != cudaSuccess || n_fit == 0)
+        return no_gpu(e, n);
+    *n_out = n_fit;
+    return FR_OK;
 }
 
-int fr_cuda_count(void)
+fr_status fr_cuda_usable(void)
 {
-    int unused = 0;
-    return count_fit(0, &unused);
+    int n = 0, gpu = 0;
+    return find_fit(0, &n, &gpu);
 }
 
 /* Which of the n that fit, from 0: the rank's own one of those that were named, all of which have to be there; of all
@@ -63,14 +83,10 @@ static fr_status choose_nth(const fr_device_options *o, int n, int *out)
  * for those to find out who can ask both. */
 static fr_status choose_gpu(const fr_device_options *o, int *out)
 {
-    int nth = 0;
-    const int n = count_fit(0, out);
-    if (n == 0)
-        return fr_fail(FR_EUNSUPPORTED, "backend cuda: there is no GPU here with compute capability %d and %d KiB of "
-                       "shared memory for a block, or no driver for it", OLDEST, FR_ATTENTION_SHARED >> 10);
+    int n = 0, nth = 0;
+    FR_TRY(find_fit(0, &n, out));
     FR_TRY(choose_nth(o, n, &nth));
-    (void)count_fit(nth, out);
-    return FR_OK;
+    return find_fit(nth, &n, out);
 }
 
 fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID])

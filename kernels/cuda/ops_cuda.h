@@ -5,7 +5,7 @@
 #include "ops.h"
 
 extern const fr_ops fr_ops_cuda;
-/* How many GPUs this process sees that it can use; 0 also without a driver. */
-int fr_cuda_count(void);
+/* FR_OK: this process sees a GPU that it can use. FR_EUNSUPPORTED: why not. */
+fr_status fr_cuda_usable(void);
 
 #endif

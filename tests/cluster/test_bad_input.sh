@@ -9,7 +9,7 @@ bad() { # WHAT-THE-LINE-NAMES COMMAND...
     local word=$1 rc=0 lines
     shift
     "$@" >"$T/out" 2>"$T/err.log" </dev/null || rc=$?
-    lines=$(grep -vc "warning: computing on the CPU: no GPU" "$T/err.log") # that, of a model before the bad one
+    lines=$(grep -vc "warning: computing on the CPU: " "$T/err.log") # that, of a model before the bad one
     [ $rc = 2 ] || fail "exit code $rc, want 2: $*"
     [ "$lines" = 1 ] || fail "$lines lines on stderr, want 1: $*"
     grep -qF -- "$word" "$T/err.log" || fail "'$word' is not named: $(cat "$T/err.log")"

@@ -39,6 +39,7 @@ done
 
 say "an mpirun that hangs when its ranks are gone"
 export FORERUN_STATE=$T/state-hung FORERUN_LAUNCH=mpirun
+export FORERUN_BACKEND=cpu_ref
 id=$(batch 2 "$ROOT/deploy/slurm/forerun.sbatch")
 endpoint() { EP=$(head -n 1 "$FORERUN_STATE/endpoint" 2>/dev/null) && [ -n "$EP" ]; }
 wait_for 30 "the endpoint" endpoint
@@ -50,6 +51,10 @@ target_processes() { # NAME: their pids
         grep -qz "^$EP$" "/proc/$pid/cmdline" && grep -qz "^target$" "/proc/$pid/cmdline" && echo "$pid"
     done
 }
+for pid in $(target_processes forerun-worker); do
+    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- '--backend cpu_ref ' || fail "FORERUN_BACKEND is not told to rank $pid"
+done
+unset FORERUN_BACKEND
 # shellcheck disable=SC2046
 kill -STOP $(target_processes mpirun) || fail "no mpirun of the target"
 # shellcheck disable=SC2046

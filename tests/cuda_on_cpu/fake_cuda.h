@@ -57,6 +57,8 @@ typedef enum { FAKE_CUDA_FORWARD, FAKE_CUDA_BACKWARD, FAKE_CUDA_SHUFFLED } fake_
 void fake_cuda_set_order(fake_cuda_order order, uint32_t seed);
 
 void fake_cuda_set_devices(int n);             /* 0 .. FAKE_CUDA_MAX_DEVICES; default 1 */
+/* The newest CUDA that the driver is for, 12040: 12.4; default: the runtime's. 0: there is no driver. */
+void fake_cuda_set_driver(int version);
 void fake_cuda_set_total_memory(size_t bytes); /* of each device; default 16 GiB */
 /* Dynamic shared memory that a kernel may ask for at most; default 227 KiB. */
 void fake_cuda_set_shared_memory(int bytes);

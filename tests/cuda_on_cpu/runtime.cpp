@@ -16,6 +16,7 @@ static const int multiprocessors = 132; /* as many as an H200 has */
 
 static struct {
     int devices = 1;
+    int driver = CUDART_VERSION;
     size_t total_memory = default_memory;
     int shared_memory = 227 << 10;
     int first_device_shared_memory = 0; /* 0: as the others' */
@@ -109,6 +110,8 @@ static int shared_memory_of(int device)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     FAKE_CALL("cudaGetDeviceCount");
+    if (knobs.driver < CUDART_VERSION / 1000 * 1000)
+        return fake_error(cudaErrorInsufficientDriver);
     *count = knobs.devices;
     return fake_error(knobs.devices ? cudaSuccess : cudaErrorNoDevice);
 }
@@ -208,7 +211,7 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 cudaError_t cudaDriverGetVersion(int *version)
 {
     FAKE_CALL("cudaDriverGetVersion");
-    *version = CUDART_VERSION;
+    *version = knobs.driver;
     return cudaSuccess;
 }
 
@@ -280,6 +283,11 @@ void fake_cuda_reset(void)
 void fake_cuda_set_devices(int n)
 {
     knobs.devices = n;
+}
+
+void fake_cuda_set_driver(int version)
+{
+    knobs.driver = version;
 }
 
 void fake_cuda_set_total_memory(size_t bytes)

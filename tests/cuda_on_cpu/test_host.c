@@ -300,6 +300,9 @@ static void test_knobs(void **state)
     fake_cuda_set_devices(0);
     assert_int_equal(cudaGetDeviceCount(&n), cudaErrorNoDevice);
     fake_cuda_set_devices(2);
+    fake_cuda_set_driver(12040);
+    assert_int_equal(cudaGetDeviceCount(&n), cudaErrorInsufficientDriver);
+    fake_cuda_set_driver(CUDART_VERSION);
     OK(cudaGetDeviceCount(&n));
     assert_int_equal(n, 2);
     assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);

@@ -13,7 +13,7 @@ code=0
 "$BIN/forerun" model perf "$TINY_DRAFT" --backend none 2>"$T/backends" || code=$?
 grep -q "there are.*cuda" "$T/backends" || fail "the backend cuda is not built in: $(cat "$T/backends")"
 
-NO_GPU="warning: computing on the CPU: no GPU for backend cuda"
+NO_GPU="warning: computing on the CPU: this machine cannot run backend cuda: it has no GPU, or no driver for one"
 told() { # TIMES WORDS FILES...: all of them together tell it so often
     local want=$1 words=$2
     shift 2

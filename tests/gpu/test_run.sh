@@ -15,6 +15,14 @@ cat "$T/log"
 code=0
 "$here/run" --dry-run --only frobnicate --out "$T/none.json" >"$T/log" 2>&1 || code=$?
 [ $code = 2 ] && grep -q "there is no frobnicate" "$T/log" || fail "--only frobnicate: exit code $code"
+# The first nvcc that is new enough is taken, and said.
+for release in 11.8 12.4; do
+    mkdir -p "$T/$release/bin"
+    printf '#!/bin/sh\necho "Cuda compilation tools, release %s, V%s.1"\n' $release $release >"$T/$release/bin/nvcc"
+    chmod +x "$T/$release/bin/nvcc"
+done
+CUDA_HOME="$T/11.8" CUDA_PATH="$T/12.4" "$here/run" --dry-run --out "$T/none.json" >"$T/log" 2>&1 || true
+grep -qF "nvcc: $T/12.4/bin/nvcc (CUDA 12.4), not $T/11.8/bin/nvcc (CUDA 11.8);" "$T/log" || fail "nvcc: $(cat "$T/log")"
 if [ "${FORERUN_TEST_SLOW:-1}" = 1 ]; then # the steps that a CPU can take
     backend=$(grep -qw avx2 /proc/cpuinfo && echo cpu_avx2 || echo cpu_ref)
     "$here/run" --backend "$backend" --bin "$FORERUN_BIN" --only shared,ranks --out "$T/ranks.json" >"$T/log" 2>&1 ||

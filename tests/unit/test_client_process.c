@@ -183,7 +183,8 @@ static void test_first_error(void **state)
         {"forerun-worker: warning: slow\nforerun-worker: warning: no word from x\n"
          "forerun-worker: registered\nmpirun noise\n",
          "no word from x"},
-        {"forerun-worker: warning: computing on the CPU: no GPU for backend cuda\nmpirun: rank 1 was killed\n",
+        {"forerun-worker: warning: computing on the CPU: this machine cannot run backend cuda\n"
+         "mpirun: rank 1 was killed\n",
          "mpirun: rank 1 was killed"},
         {"forerun-worker: rank 0: model loaded\n\n------\nmpirun noticed that rank 1 was killed\n"
          "------\nType 'mpirun --help' for usage.\n",

@@ -165,14 +165,14 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     return FR_OK;
 }
 
-/* A program that could use a GPU and finds none works on the CPU; the user may have thought otherwise. Told once in a
- * process, which may open more sessions, and by one rank. */
+/* A program that could use a GPU and finds none, or none it can use, works on the CPU; the user may have thought
+ * otherwise. Told once in a process, which may open more sessions, and by one rank. */
 static void tell_of_no_gpu(void)
 {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     for (const fr_ops *const *ops = fr_ops_all(); *ops; ops++)
-        if (!(*ops)->host_memory && !atomic_flag_test_and_set(&told))
-            fr_log(FR_LOG_WARN, "computing on the CPU: no GPU for backend %s", (*ops)->name);
+        if (!(*ops)->host_memory && fr_ops_usable(*ops) != FR_OK && !atomic_flag_test_and_set(&told))
+            fr_log(FR_LOG_WARN, "computing on the CPU: %s", fr_cause());
 }
 
 /* Rank 0, when all ranks are known to be told the same. */

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "fake_cuda.h"
 #include "hf_writer.h"
 #include "memory_need.h"
+#include "ops_cuda.h"
 #include "session.h"
 
 #define TARGET FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-target.gguf"
@@ -161,17 +163,58 @@ static void test_least_memory_of_a_draft(void **state)
     hf_remove_folder(folder);
 }
 
+/* What a session that is not told a backend writes to stderr when it opens. */
+static void read_warning(char *text, size_t size)
+{
+    const fr_session_options o = {.threads = 1, .max_context = 512, .kv_positions = 512};
+    FILE *log = tmpfile();
+    const int err = dup(STDERR_FILENO);
+    assert_non_null(log);
+    assert_true(err >= 0 && dup2(fileno(log), STDERR_FILENO) >= 0);
+    fr_status st = open_session(TARGET, &o);
+    assert_true(dup2(err, STDERR_FILENO) >= 0);
+    close(err);
+    assert_int_equal(st, FR_OK);
+    assert_true(fr_session_info_of(session)->backend != fr_ops_cuda.name);
+    close_session();
+    rewind(log);
+    text[fread(text, 1, size - 1, log)] = 0;
+    fclose(log);
+}
+
+/* Why none can be used is told; without --backend on the way to the CPU. */
 static void test_no_gpu(void **state)
 {
     (void)state;
-    fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
+    const struct {
+        int devices, driver;
+        cudaError_t error;
+        const char *cause;
+    } cases[] = {
+        {0, 13000, cudaSuccess, "it has no GPU, or no driver for one"},
+        {0, 0, cudaSuccess, "it has no GPU, or no driver for one"},
+        {1, 12040, cudaSuccess, "its GPU driver is for CUDA 12.4, and this program was built with CUDA 13.0"},
+        {1, 13000, cudaErrorInitializationError, "its GPU driver says: initialization error"},
+    };
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512};
+    char text[512] = "", want[512];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fake_cuda_reset();
+        fake_cuda_set_devices(cases[i].devices);
+        fake_cuda_set_driver(cases[i].driver);
+        if (cases[i].error != cudaSuccess)
+            fake_cuda_fail("cudaGetDeviceCount", 1, cases[i].error);
+        assert_int_equal(open_session(TARGET, &o), FR_EUNSUPPORTED);
+        snprintf(want, sizeof want, "this machine cannot run backend cuda: %s", cases[i].cause);
+        assert_string_equal(fr_cause(), want);
+    }
     fake_cuda_reset();
-    fake_cuda_set_devices(0);
-    assert_int_equal(open_session(TARGET, &o), FR_EUNSUPPORTED);
-    assert_string_equal(fr_cause(), "this machine cannot run backend cuda: it has no GPU, or no driver for one");
-    o.backend = NULL;
-    assert_int_equal(open_session(TARGET, &o), FR_OK); /* on the CPU */
-    close_session();
+    fake_cuda_set_driver(12040);
+    read_warning(text, sizeof text);
+    assert_non_null(strstr(text, "warning: computing on the CPU: this machine cannot run backend cuda: its GPU driver "
+                                 "is for CUDA 12.4"));
+    read_warning(text, sizeof text);
+    assert_string_equal(text, ""); /* once */
     fake_cuda_reset();
 }
 

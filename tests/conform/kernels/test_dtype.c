@@ -247,7 +247,7 @@ static void test_choose(void **state)
     (void)state;
     const fr_ops *ops = NULL;
     assert_int_equal(fr_ops_choose(NULL, &ops), FR_OK);
-    assert_true(fr_ops_runnable(ops));
+    assert_int_equal(fr_ops_usable(ops), FR_OK);
     assert_int_equal(fr_ops_choose("cpu_ref", &ops), FR_OK);
     assert_ptr_equal(ops, &fr_ops_cpu_ref);
     assert_int_equal(fr_ops_choose("abacus", &ops), FR_ENOTFOUND);
