@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,10 +222,15 @@ static fr_status look_at_groups(cluster_up *up)
     fr_status st = FR_OK;
     for (int i = 0; i < up->conf.n_groups && st == FR_OK; i++) {
         const char *name = up->conf.groups[i].name;
+        double heard_s = INFINITY;
         int alive = 0;
-        for (size_t k = 0; k < s->n_groups; k++)
-            alive |= s->groups[k].alive && strcmp(s->groups[k].name, name) == 0;
-        st = fr_supervisor_note(&up->supervisor, name, alive, silent_ms);
+        for (size_t k = 0; k < s->n_groups; k++) {
+            if (strcmp(s->groups[k].name, name) != 0)
+                continue;
+            alive |= s->groups[k].alive;
+            heard_s = fmin(heard_s, s->groups[k].last_seen_s);
+        }
+        st = fr_supervisor_note(&up->supervisor, name, alive, heard_s, silent_ms);
     }
     fr_msg_free(&reply);
     return st;

@@ -99,10 +99,10 @@ fr_status fr_supervisor_tick(fr_supervisor *s)
     return FR_OK;
 }
 
-static fr_status note(fr_supervisor *s, fr_member *m, int alive, int silent_ms)
+static fr_status note(fr_supervisor *s, fr_member *m, int alive, double heard_s, int silent_ms)
 {
     const double now = fr_now_s();
-    m->served |= alive;
+    m->served |= now - heard_s > m->started_s;
     if (alive || !m->served) {
         m->silent_since_s = 0;
         return FR_OK;
@@ -117,11 +117,11 @@ static fr_status note(fr_supervisor *s, fr_member *m, int alive, int silent_ms)
     return on_end(s, m);
 }
 
-fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, int silent_ms)
+fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, double heard_s, int silent_ms)
 {
     for (int i = 0; i < s->n_members; i++)
         if (strcmp(s->members[i].name, name) == 0)
-            return note(s, &s->members[i], alive, silent_ms);
+            return note(s, &s->members[i], alive, heard_s, silent_ms);
     return FR_OK;
 }
 

@@ -23,7 +23,7 @@ typedef struct fr_member {
     int backoff_ms;     /* of the last restart */
     double started_s, restart_at_s; /* restart_at_s 0: not due */
     long log_from;      /* where this run's part of the log begins */
-    int served;         /* this run: its group was alive once */
+    int served;         /* this run: its group was heard of */
     double silent_since_s; /* since when it is not; 0: it is, or nobody knows */
 } fr_member;
 
@@ -40,10 +40,11 @@ fr_status fr_supervisor_start(fr_supervisor *s, int member);
  * `settled`, a member that ends with exit code 2 (bad input) is not started again: FR_EINVAL with
  * its own error line. */
 fr_status fr_supervisor_tick(fr_supervisor *s);
-/* What the coordinator knows of a member's group. One that served since its last start, and then is not alive for
- * silent_ms by one note after the other, is ended, so that it starts again: mpirun can outlive its ranks, and a rank
- * can hang. May wait some seconds for that end. */
-fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, int silent_ms);
+/* What the coordinator knows of a member's group: whether it is alive, and how many seconds ago it was last heard of
+ * (INFINITY: never). One that was heard of since its last start, and then is not alive for silent_ms by one note after
+ * the other, is ended, so that it starts again: mpirun can outlive its ranks, and a rank can hang. May wait some seconds
+ * for that end. */
+fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, double heard_s, int silent_ms);
 /* The coordinator does not answer: nothing is known of anyone. */
 void fr_supervisor_note_nothing(fr_supervisor *s);
 /* Ends all that runs: waits for those already ending, then insists. Frees. */
