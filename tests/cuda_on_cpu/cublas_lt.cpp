@@ -360,7 +360,8 @@ static void touch(const operand &o, bool writes)
     const size_t size = value_bytes(o.layout.type);
     for (uint64_t row = 0; row < op_rows(o); row++)
         for (uint64_t col = 0; col < op_cols(o); col++)
-            fake_race_watch->library_touch(static_cast<const char *>(o.data) + offset(o, row, col) * size, size, writes);
+            fake_race_watch->library_touch(static_cast<const char *>(o.data) + offset(o, row, col) * size,
+                                           size, writes);
 }
 
 static void watch_races(cudaStream_t stream, const operand &a, const operand &b, const operand *c, const operand &d)

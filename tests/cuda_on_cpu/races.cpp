@@ -1,8 +1,9 @@
 /* races.cpp: see races.h. What the compiler calls before each access (-fsanitize=thread), and the rules.
  *
- * Time is counted in intervals: a block's threads between two barriers, one number for each, of all launches. A record of
- * an access so tells by its interval alone whether it was in this interval, block or launch, or in which one before.
- * Nothing is cleared. Within an interval lanes of a warp have vector clocks, which a __syncwarp joins. */
+ * Time is counted in intervals: a block's threads between two barriers, each with a number that no other
+ * has in any launch. So a record of an access tells by its interval whether it was in this interval, block
+ * or launch, or in which one before, and nothing is ever cleared. Within an interval the lanes of a warp
+ * have vector clocks, which a __syncwarp joins. */
 #include "races.h"
 
 #include <stdio.h>
@@ -37,13 +38,11 @@ enum : uint32_t {
 };
 
 /* Of a word. */
-struct cell {
+struct alignas(64) cell {
     record write;
-    record reads[3];         /* the last; one before it of the same warp; one of another */
-    record earlier_read;     /* the last before this block */
-    uint32_t earlier_atomic; /* interval of the last atomic access of another block of this launch */
+    record reads[3]; /* the last; one before it of the same warp; one of another */
+    record earlier;  /* the last read or atomic access before this block: blocks that do both race */
 };
-static_assert(sizeof(cell) == 64, "a line of cache each");
 
 /* Cells by address: a table of regions, each made when it is first touched. */
 static const int region_bits = 20, address_bits = 47;
@@ -51,7 +50,8 @@ static cell **regions;
 
 static void *reserve(size_t bytes)
 {
-    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
         perror("cuda_on_cpu: memory to watch races with");
         abort();
@@ -82,7 +82,8 @@ struct started_block {
     uint32_t first;
     uint3 index;
 };
-static std::vector<started_block> &blocks = *new std::vector<started_block>; /* of this launch, in order */
+/* Of this launch, in order. */
+static std::vector<started_block> &blocks = *new std::vector<started_block>;
 
 /* Of each warp in this interval: a lane's clock, and what each lane knows of the others'. */
 static struct warp_clocks {
@@ -96,7 +97,8 @@ struct launch {
     const char *name;
 };
 static std::mutex launches_lock; /* after the kernel lock */
-static std::map<cudaStream_t, std::vector<launch>> &launches = *new std::map<cudaStream_t, std::vector<launch>>;
+static std::map<cudaStream_t, std::vector<launch>> &launches =
+    *new std::map<cudaStream_t, std::vector<launch>>;
 
 static void next_interval()
 {
@@ -140,16 +142,19 @@ static void print_place(uintptr_t at)
     if (at - shared < shared_bytes)
         fprintf(stderr, "byte %zu of dynamic shared memory", size_t(at - shared));
     else if (is_shared(at))
-        fprintf(stderr, "static shared memory, symbol's value about 0x%zx", size_t(at - uintptr_t(&__executable_start)));
+        fprintf(stderr, "static shared memory, 0x%zx in the program",
+                size_t(at - uintptr_t(&__executable_start)));
     else if (fake_allocation_of(at, &start, &bytes))
-        fprintf(stderr, "byte %zu of %zu of an allocation of global memory", size_t(at - start), bytes);
+        fprintf(stderr, "byte %zu of %zu of an allocation of global memory", size_t(at - start),
+                bytes);
 }
 
+/* Behind an "a". */
 static const char *kind_of(const record &a, bool writes)
 {
     if (a.bits & PENDING)
-        return "asynchronous copy into it";
-    return a.bits & ATOMIC ? "atomic access" : writes ? "write" : "read";
+        return "n asynchronous copy into it";
+    return a.bits & ATOMIC ? "n atomic access" : writes ? " write" : " read";
 }
 
 static void print_thread(const record &a)
@@ -158,34 +163,32 @@ static void print_thread(const record &a)
     fprintf(stderr, "by thread %u (warp %u, lane %u)", t, t / 32, t % 32);
 }
 
-static void print_code(const record &a)
+[[noreturn]] static void die_of_race(uintptr_t at, const record &now, bool writes,
+                                     const record &before, bool wrote)
 {
-    fprintf(stderr, ", code 0x%x\n", a.code);
-}
-
-[[noreturn]] static void die_of_race(uintptr_t at, const record &now, bool writes, const record &before, bool wrote)
-{
-    fprintf(stderr, "cuda_on_cpu: a race in kernel %s, block (%u, %u, %u): ", kernel_name, blockIdx.x, blockIdx.y,
-            blockIdx.z);
+    fprintf(stderr, "cuda_on_cpu: a race in kernel %s, block (%u, %u, %u): ", kernel_name,
+            blockIdx.x, blockIdx.y, blockIdx.z);
     print_place(at);
-    fprintf(stderr, "\n  %s ", kind_of(now, writes));
+    fprintf(stderr, "\n  a%s ", kind_of(now, writes));
     print_thread(now);
-    print_code(now);
-    fprintf(stderr, "  after a%s %s ", strchr("aeiou", kind_of(before, wrote)[0]) ? "n" : "", kind_of(before, wrote));
+    fprintf(stderr, ", code 0x%x\n  after a%s ", now.code, kind_of(before, wrote));
     launch other;
     if (before.interval >= block_first) {
         print_thread(before);
-        fprintf(stderr, before.bits & PENDING ? " that is not awaited" : " with no barrier of the two between");
+        fprintf(stderr, before.bits & PENDING ? " that is not awaited"
+                                              : " with no barrier of the two between");
     } else if (before.interval >= launch_first) {
-        const auto next = std::upper_bound(blocks.begin(), blocks.end(), before.interval,
-                                           [](uint32_t i, const started_block &b) { return i < b.first; });
+        const auto next =
+            std::upper_bound(blocks.begin(), blocks.end(), before.interval,
+                             [](uint32_t i, const started_block &b) { return i < b.first; });
         const uint3 index = next[-1].index;
         fprintf(stderr, "in another block (%u, %u, %u) ", index.x, index.y, index.z);
         print_thread(before);
     } else if (find_unfinished(before.interval, &other)) {
-        fprintf(stderr, "by kernel %s, which may still run: this thread did not await it", other.name);
+        fprintf(stderr, "by kernel %s, which may still run: this thread did not await it",
+                other.name);
     }
-    print_code(before);
+    fprintf(stderr, ", code 0x%x\n", before.code);
     char program[4096] = "";
     if (readlink("/proc/self/exe", program, sizeof program - 1) > 0)
         fprintf(stderr, "  addr2line -Cfipe %s 0x%x 0x%x\n", program, now.code, before.code);
@@ -214,15 +217,11 @@ static inline bool may_race(const record &before, uint32_t bits)
 
 static void judge(uintptr_t at, const record &now, bool writes, const record &before, bool wrote)
 {
-    /* A block's shared memory is not the last one's; and what is neither shared nor the device's is the emulator's own. */
-    if (is_shared(at) ? before.interval >= block_first : fake_owner(reinterpret_cast<void *>(at), 1) >= 0)
+    /* A block's shared memory is not the last block's. What is neither shared nor the device's is the
+     * emulator's own. */
+    if (is_shared(at) ? before.interval >= block_first
+                      : fake_owner(reinterpret_cast<void *>(at), 1) >= 0)
         die_of_race(at, now, writes, before, wrote);
-}
-
-static void judge_atomic(uintptr_t at, const record &now, bool writes, const cell *c)
-{
-    if (c->earlier_atomic >= launch_first && c->earlier_atomic < block_first && !(now.bits & ATOMIC))
-        judge(at, now, writes, {c->earlier_atomic, ATOMIC, 0}, true);
 }
 
 static inline void remember_read(cell *c, const record &now)
@@ -236,20 +235,21 @@ static inline void remember_read(cell *c, const record &now)
         }
         if (both & THREAD)
             c->reads[both & THREAD & ~31u ? 2 : 1] = *last;
-    } else if (last->interval < block_first && last->interval > c->earlier_read.interval) {
-        c->earlier_read = *last;
+    } else if (last->interval < block_first && last->interval > c->earlier.interval) {
+        c->earlier = *last;
     }
     *last = now;
 }
 
-static inline void touch_word(uintptr_t at, uint32_t bytes, bool writes, uint32_t kind, uint32_t code)
+static inline void touch_word(uintptr_t at, uint32_t bytes, bool writes, uint32_t kind,
+                              uint32_t code)
 {
     cell *c = cell_of(at);
     const record now = {interval, thread_bits | bytes | kind, code};
     if (may_race(c->write, now.bits))
         judge(at, now, writes, c->write, true);
-    if (c->earlier_atomic)
-        judge_atomic(at, now, writes, c);
+    if ((writes || c->earlier.bits & ATOMIC) && may_race(c->earlier, now.bits))
+        judge(at, now, writes, c->earlier, c->earlier.bits & ATOMIC);
     if (!writes) {
         remember_read(c, now);
         return;
@@ -258,10 +258,8 @@ static inline void touch_word(uintptr_t at, uint32_t bytes, bool writes, uint32_
         if (may_race(read, now.bits))
             judge(at, now, writes, read, false);
     }
-    if (may_race(c->earlier_read, now.bits))
-        judge(at, now, writes, c->earlier_read, false);
     if (c->write.bits & ATOMIC && c->write.interval < block_first)
-        c->earlier_atomic = c->write.interval;
+        c->earlier = c->write;
     c->write = now;
 }
 
@@ -283,14 +281,17 @@ static inline bool is_watched(uintptr_t at)
 
 static inline uint32_t code_at(const void *code)
 {
-    return uint32_t(uintptr_t(code) - uintptr_t(&__executable_start) - 1); /* in the call, not behind it */
+    /* In the call, not behind it. */
+    return uint32_t(uintptr_t(code) - uintptr_t(&__executable_start) - 1);
 }
 
 static inline void touch(const void *p, size_t bytes, bool writes, uint32_t kind, const void *code)
 {
     const uintptr_t at = reinterpret_cast<uintptr_t>(p);
     if (is_watched(at))
-        each_word(at, bytes, [=](uintptr_t word, uint32_t mask) { touch_word(word, mask, writes, kind, code_at(code)); });
+        each_word(at, bytes, [=](uintptr_t word, uint32_t mask) {
+            touch_word(word, mask, writes, kind, code_at(code));
+        });
 }
 
 /* What the emulator tells */
@@ -346,7 +347,8 @@ static void warp_barrier(int warp, unsigned mask)
         for (int i = 0; i < 32; i++)
             joined[i] = std::max(joined[i], w.known[lane][i]);
         if (++w.own[lane] == 0) {
-            fprintf(stderr, "cuda_on_cpu: kernel %s: too many __syncwarp between barriers\n", kernel_name);
+            fprintf(stderr, "cuda_on_cpu: kernel %s: too many __syncwarp between barriers\n",
+                    kernel_name);
             abort();
         }
     }
@@ -359,7 +361,8 @@ static void warp_barrier(int warp, unsigned mask)
     set_thread_bits();
 }
 
-static void begin_copy(const void *to, size_t to_bytes, const void *from, size_t from_bytes, const void *code)
+static void begin_copy(const void *to, size_t to_bytes, const void *from, size_t from_bytes,
+                       const void *code)
 {
     touch(from, from_bytes, false, 0, code);
     touch(to, to_bytes, true, PENDING, code);
@@ -380,7 +383,9 @@ static void over(cudaStream_t stream, uint32_t mark)
     if (of_stream == launches.end())
         return;
     std::vector<launch> &all = of_stream->second;
-    all.erase(std::remove_if(all.begin(), all.end(), [mark](const launch &l) { return l.last <= mark; }), all.end());
+    all.erase(
+        std::remove_if(all.begin(), all.end(), [mark](const launch &l) { return l.last <= mark; }),
+        all.end());
     if (all.empty())
         launches.erase(of_stream);
 }
@@ -414,7 +419,8 @@ static const fake_race_watcher watcher = {
 
 __attribute__((constructor)) static void watch()
 {
-    regions = static_cast<cell **>(reserve((size_t(1) << (address_bits - region_bits)) * sizeof *regions));
+    regions = static_cast<cell **>(
+        reserve((size_t(1) << (address_bits - region_bits)) * sizeof *regions));
     fake_race_watch = &watcher;
 }
 
@@ -422,22 +428,22 @@ __attribute__((constructor)) static void watch()
 
 extern "C" {
 
-#define ACCESSES(bytes)                                                \
-    void __tsan_read##bytes(void *at)                                         \
-    {                                                                          \
-        touch(at, bytes, false, 0, __builtin_return_address(0));               \
-    }                                                                          \
-    void __tsan_write##bytes(void *at)                                        \
-    {                                                                          \
-        touch(at, bytes, true, 0, __builtin_return_address(0));                \
-    }                                                                          \
-    void __tsan_unaligned_read##bytes(void *at)                               \
-    {                                                                          \
-        touch(at, bytes, false, 0, __builtin_return_address(0));               \
-    }                                                                          \
-    void __tsan_unaligned_write##bytes(void *at)                              \
-    {                                                                          \
-        touch(at, bytes, true, 0, __builtin_return_address(0));                \
+#define ACCESSES(bytes)                                          \
+    void __tsan_read##bytes(void *at)                            \
+    {                                                            \
+        touch(at, bytes, false, 0, __builtin_return_address(0)); \
+    }                                                            \
+    void __tsan_write##bytes(void *at)                           \
+    {                                                            \
+        touch(at, bytes, true, 0, __builtin_return_address(0));  \
+    }                                                            \
+    void __tsan_unaligned_read##bytes(void *at)                  \
+    {                                                            \
+        touch(at, bytes, false, 0, __builtin_return_address(0)); \
+    }                                                            \
+    void __tsan_unaligned_write##bytes(void *at)                 \
+    {                                                            \
+        touch(at, bytes, true, 0, __builtin_return_address(0));  \
     }
 ACCESSES(1)
 ACCESSES(2)

@@ -23,7 +23,8 @@ enum { WORDS = 256 };
 static int set_up(void **)
 {
     fake_cuda_reset();
-    return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) || cudaMalloc(&memory, WORDS * sizeof *memory) ||
+    return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) ||
+           cudaMalloc(&memory, WORDS * sizeof *memory) ||
            cudaMemsetAsync(memory, 0, WORDS * sizeof *memory, stream);
 }
 
@@ -34,27 +35,26 @@ static int tear_down(void **)
     return !fake_cuda_all_freed();
 }
 
-
 /* test_KERNEL: as `blocks` blocks of 64 threads, KERNEL(memory, right) ends the program unless it is right, in whatever
  * order threads run; when in the usual one, with this in the message. */
-#define TEST_KERNEL(kernel, blocks, text)                                                       \
-    static void run_##kernel(int right)                                                         \
-    {                                                                                           \
-        FR_LAUNCH(kernel, blocks, 64, 64 * sizeof(int), stream, memory, right);                 \
-        assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);                           \
-    }                                                                                           \
-    static void kernel##_wrongly(void)                                                          \
-    {                                                                                           \
-        run_##kernel(0);                                                                        \
-    }                                                                                           \
-    static void test_##kernel(void **)                                                          \
-    {                                                                                           \
-        assert_true(dies_saying(kernel##_wrongly, text));                                       \
-        for (int order = FAKE_CUDA_FORWARD; order <= FAKE_CUDA_SHUFFLED; order++) {             \
-            fake_cuda_set_order(fake_cuda_order(order), 17);                                    \
+#define TEST_KERNEL(kernel, blocks, text)                                                         \
+    static void run_##kernel(int right)                                                           \
+    {                                                                                             \
+        FR_LAUNCH(kernel, blocks, 64, 64 * sizeof(int), stream, memory, right);                   \
+        assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);                             \
+    }                                                                                             \
+    static void kernel##_wrongly(void)                                                            \
+    {                                                                                             \
+        run_##kernel(0);                                                                          \
+    }                                                                                             \
+    static void test_##kernel(void **)                                                            \
+    {                                                                                             \
+        assert_true(dies_saying(kernel##_wrongly, text));                                         \
+        for (int order = FAKE_CUDA_FORWARD; order <= FAKE_CUDA_SHUFFLED; order++) {               \
+            fake_cuda_set_order(fake_cuda_order(order), 17);                                      \
             assert_true(dies_saying(kernel##_wrongly, "cuda_on_cpu: a race in kernel " #kernel)); \
-            run_##kernel(1);                                                                    \
-        }                                                                                       \
+            run_##kernel(1);                                                                      \
+        }                                                                                         \
     }
 
 /* Threads of a block */
@@ -88,7 +88,8 @@ FR_KERNEL(64) void two_writes(int *x, int right)
     FR_AWAIT_PREVIOUS();
     x[right ? threadIdx.x : 5] = 1;
 }
-TEST_KERNEL(two_writes, 1, "byte 20 of 1024 of an allocation of global memory\n  write by thread ")
+TEST_KERNEL(two_writes, 1,
+            "byte 20 of 1024 of an allocation of global memory\n  a write by thread ")
 
 /* Halves of words: each thread's own, unless it reads the next one's. */
 FR_KERNEL(64) void halves(int *x, int right)
@@ -305,7 +306,8 @@ FR_KERNEL(64) void copy_from_what_is_written(int *x, int right)
     __pipeline_commit();
     __pipeline_wait_prior(0);
 }
-TEST_KERNEL(copy_from_what_is_written, 1, "of an allocation of global memory\n  write by thread 32 ")
+TEST_KERNEL(copy_from_what_is_written, 1,
+            "of an allocation of global memory\n  a write by thread 32 ")
 
 /* Kernels that start before the last one is over */
 
@@ -341,9 +343,11 @@ FR_KERNEL(64) void await_never(const int *x, int *out)
 
 #define WRITE(first) FR_LAUNCH(write_words, 1, 32, 0, stream, memory + (first))
 #define READ(first, out) FR_LAUNCH(read_words, 1, 32, 0, stream, memory + (first), memory + (out))
-#define READ_EARLY(first, out) FR_LAUNCH(read_early, 1, 32, 0, stream, memory + (first), memory + (out))
+#define READ_EARLY(first, out) \
+    FR_LAUNCH(read_early, 1, 32, 0, stream, memory + (first), memory + (out))
 #define WRITE_EARLY(first) FR_LAUNCH(write_early, 1, 32, 0, stream, memory + (first))
-#define AWAIT_NEVER(first, out) FR_LAUNCH(await_never, 1, 32, 0, stream, memory + (first), memory + (out))
+#define AWAIT_NEVER(first, out) \
+    FR_LAUNCH(await_never, 1, 32, 0, stream, memory + (first), memory + (out))
 #define SYNCHRONIZE() cudaStreamSynchronize(stream)
 
 static void read_what_was_written(void)
@@ -396,13 +400,19 @@ static void read_behind_an_event(void)
 
 static void test_early_kernels(void **)
 {
-    assert_true(dies_saying(read_what_was_written, "a race in kernel read_early, block (0, 0, 0): byte 0 of 1024 of"));
-    assert_true(dies_saying(read_what_was_written, "after a write by kernel write_words, which may still run"));
-    assert_true(dies_saying(write_what_was_read, "after a read by kernel read_words, which may still run"));
-    assert_true(dies_saying(write_what_was_written, "after a write by kernel write_words, which may still run"));
-    assert_true(dies_saying(read_what_the_one_before_wrote, "by kernel write_words, which may still run"));
+    assert_true(dies_saying(read_what_was_written,
+                            "a race in kernel read_early, block (0, 0, 0): byte 0 of 1024 of"));
+    assert_true(dies_saying(read_what_was_written,
+                            "after a write by kernel write_words, which may still run"));
+    assert_true(
+        dies_saying(write_what_was_read, "after a read by kernel read_words, which may still run"));
+    assert_true(dies_saying(write_what_was_written,
+                            "after a write by kernel write_words, which may still run"));
+    assert_true(
+        dies_saying(read_what_the_one_before_wrote, "by kernel write_words, which may still run"));
     assert_true(dies_saying(read_and_await_never, "a race in kernel await_never"));
-    assert_true(dies_saying(read_behind_an_event, "after a write by kernel write_words, which may still run"));
+    assert_true(dies_saying(read_behind_an_event,
+                            "after a write by kernel write_words, which may still run"));
 }
 
 /* The same where it is no race: all before is over, was not written, or is awaited. */
@@ -417,7 +427,9 @@ static void test_early_kernels_that_may(void **)
     SYNCHRONIZE();
     READ_EARLY(0, 64);
     READ_EARLY(0, 64);
-    assert_int_equal(cudaMemcpyAsync(memory + 192, zeros, sizeof zeros, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    assert_int_equal(
+        cudaMemcpyAsync(memory + 192, zeros, sizeof zeros, cudaMemcpyHostToDevice, stream),
+        cudaSuccess);
     WRITE_EARLY(0);
     assert_int_equal(cudaMemsetAsync(memory + 192, 0, sizeof zeros, stream), cudaSuccess);
     READ_EARLY(0, 64);
@@ -441,8 +453,10 @@ static void multiply(void)
     cublasLtCreate(&handle);
     cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     cublasLtMatrixLayoutCreate(&square, CUDA_R_32F, 4, 4, 4);
-    assert_int_equal(cublasLtMatmul(handle, product, &one, memory, square, memory + 64, square, &zero, memory + 128, square,
-                                    memory + 128, square, NULL, NULL, 0, stream), CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(cublasLtMatmul(handle, product, &one, memory, square, memory + 64, square,
+                                    &zero, memory + 128, square, memory + 128, square, NULL, NULL,
+                                    0, stream),
+                     CUBLAS_STATUS_SUCCESS);
     cublasLtMatrixLayoutDestroy(square);
     cublasLtMatmulDescDestroy(product);
     cublasLtDestroy(handle);
@@ -464,8 +478,10 @@ static void write_a_factor_early(void)
 
 static void test_products(void **)
 {
-    assert_true(dies_saying(read_a_product_early, "after a write by kernel cublasLtMatmul, which may still run"));
-    assert_true(dies_saying(write_a_factor_early, "after a read by kernel cublasLtMatmul, which may still run"));
+    assert_true(dies_saying(read_a_product_early,
+                            "after a write by kernel cublasLtMatmul, which may still run"));
+    assert_true(dies_saying(write_a_factor_early,
+                            "after a read by kernel cublasLtMatmul, which may still run"));
     WRITE(192);
     multiply();
     READ_EARLY(192, 0);
