@@ -29,8 +29,8 @@
 
 #include "cuda_runtime.h"
 
-/* Called under the kernel lock; begin_kernel() to end_kernel() by one thread of the operating system. mark() takes that
- * lock, and over() needs none. */
+/* What the emulator tells. Called under the kernel lock; begin_kernel() to end_kernel() by one thread of the
+ * operating system. mark() takes that lock, and over() needs none. */
 struct fake_race_watcher {
     void (*begin_kernel)(const char *name, cudaStream_t stream, const void *shared,
                          size_t shared_bytes);
@@ -38,18 +38,17 @@ struct fake_race_watcher {
     void (*begin_block)();
     void (*barrier)(); /* all threads of the block have met */
     void (*warp_barrier)(int warp, unsigned mask);
-    void (*become)(
-        int thread,
-        bool awaited); /* which thread goes on, and whether it has awaited the previous kernel */
+    /* Which thread goes on, and whether it has awaited the previous kernel. */
+    void (*become)(int thread, bool awaited);
     void (*begin_copy)(const void *to, size_t to_bytes, const void *from, size_t from_bytes,
                        const void *code);
     void (*end_copy)(const void *to, size_t bytes, const void *code);
     /* A kernel of a library, which awaits all before it, and then what it touches. */
     void (*library_kernel)(const char *name, cudaStream_t stream);
     void (*library_touch)(const void *at, size_t bytes, bool writes);
-    /* Kernels that have run so far, in all streams; and: the stream's first `kernels` of them are over. */
+    /* A point in time; and: what the stream had run until then is over. */
     uint32_t (*mark)();
-    void (*over)(cudaStream_t stream, uint32_t kernels);
+    void (*over)(cudaStream_t stream, uint32_t mark);
 };
 extern const fake_race_watcher *fake_race_watch; /* NULL: nobody does (grid.cpp) */
 

@@ -1,9 +1,9 @@
 /* streams.cpp: streams and events: work waits in queues until somebody waits for it. */
 #include "streams.h"
 
-#include "races.h"
-
 #include <time.h>
+
+#include "races.h"
 
 std::set<cudaStream_t> &fake_streams = *new std::set<cudaStream_t>;
 static cudaStream_t default_streams[FAKE_CUDA_MAX_DEVICES];
@@ -233,7 +233,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 struct event_state {
     cudaStream_t stream;
     uint64_t recorded, done; /* how often; done follows when the stream gets there */
-    uint32_t kernels; /* that ran before (races.h) */
+    uint32_t mark; /* of races.h, when it was done */
     bool captured;
     bool timed;
     double ms;
@@ -300,9 +300,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     table_guard guard(fake_table_lock);
     const uint64_t number = e->recorded + 1;
     cudaError_t error = fake_push(stream, "cudaEventRecord", [e, number](work_run *) {
-        const uint32_t kernels = fake_race_watch ? fake_race_watch->mark() : 0;
+        const uint32_t mark = fake_race_watch ? fake_race_watch->mark() : 0;
         table_guard inner(fake_table_lock);
-        e->kernels = kernels;
+        e->mark = mark;
         e->done = number;
         e->ms = now_ms();
         return true;
@@ -320,7 +320,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 static void seen(const event_state *e)
 {
     if (fake_race_watch && e->stream)
-        fake_race_watch->over(e->stream, e->kernels);
+        fake_race_watch->over(e->stream, e->mark);
 }
 
 static bool is_done(const event_state *e, uint64_t number)

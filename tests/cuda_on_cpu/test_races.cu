@@ -436,6 +436,13 @@ static void test_early_kernels_that_may(void **)
     cudaEventRecord(event, stream);
     assert_int_equal(cudaEventSynchronize(event), cudaSuccess);
     READ_EARLY(64, 0);
+    cudaEventRecord(event, stream);
+    while (cudaEventQuery(event) == cudaErrorNotReady)
+        continue;
+    READ_EARLY(0, 64);
+    while (cudaStreamQuery(stream) == cudaErrorNotReady)
+        continue;
+    READ_EARLY(64, 0);
     SYNCHRONIZE();
     AWAIT_NEVER(0, 64);
     SYNCHRONIZE();
