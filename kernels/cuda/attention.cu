@@ -167,7 +167,8 @@ static __device__ void weigh(const fr_cuda_attention_args *a, pair *p, float *sc
         x[j] = exp2f(x[j] - highest);
         total += x[j];
     }
-    total = warp_sum(total); /* and all lanes have read their scores */
+    total = warp_sum(total);
+    __syncwarp(); /* all lanes have read their scores */
     __half2 *high = (__half2 *)scores, *low = high + CHUNK / 2;
     for (int j = 0; j < CHUNK / 64; j++) {
         __half2 h = __floats2half2_rn(x[2 * j], x[2 * j + 1]);

@@ -6,6 +6,7 @@
 
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
+#include "races.h"
 #include "runtime.h"
 
 static const uint64_t algo_magic = 0x6c6f7265; /* marks what the heuristic filled in */
@@ -354,6 +355,27 @@ static float dot(const operand &a, const operand &b, uint64_t row, uint64_t col,
     return sum;
 }
 
+static void touch(const operand &o, bool writes)
+{
+    const size_t size = value_bytes(o.layout.type);
+    for (uint64_t row = 0; row < op_rows(o); row++)
+        for (uint64_t col = 0; col < op_cols(o); col++)
+            fake_race_watch->library_touch(static_cast<const char *>(o.data) + offset(o, row, col) * size,
+                                           size, writes);
+}
+
+static void watch_races(cudaStream_t stream, const operand &a, const operand &b, const operand *c, const operand &d)
+{
+    if (!fake_race_watch)
+        return;
+    fake_race_watch->library_kernel("cublasLtMatmul", stream);
+    touch(a, false);
+    touch(b, false);
+    if (c)
+        touch(*c, false);
+    touch(d, true);
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
@@ -380,8 +402,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     const uint64_t parts = algo ? algo->data[1] : choose_parts(od);
     const float scale = *static_cast<const float *>(alpha),
                 keep = *static_cast<const float *>(beta);
-    const cudaError_t error = fake_push(stream, "cublasLtMatmul", [=](work_run *) {
+    const cudaError_t error = fake_push(stream, "cublasLtMatmul", [=](work_run *run) {
         std::lock_guard<std::mutex> kernel(fake_kernel_lock);
+        watch_races(run->stream, oa, ob, keep != 0 ? &oc : nullptr, od);
         if (needed)
             memset(workspace, 0xff, needed);
         for (uint64_t row = 0; row < op_rows(od); row++) {

@@ -38,7 +38,8 @@
     fake_cuda_launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 #define FR_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(fake_cuda_dynamic_shared())
 
-/* A grid runs when the one before is over; that every thread awaits that is checked all the same. */
+/* A grid runs when the one before is over; that every thread awaits that is checked all the same, and what
+ * it touches before then where races are watched (races.h). */
 #define FR_AWAIT_PREVIOUS() fake_cuda_await_previous()
 void fake_cuda_await_previous();
 #define FR_START_NEXT()

@@ -70,19 +70,14 @@ static inline int __all_sync(unsigned mask, int predicate)
     return __ballot_sync(mask, predicate) == mask;
 }
 
-/* Kernels run one after another and threads switch at barriers only: plain additions are atomic. */
 static inline int atomicAdd(int *at, int value)
 {
-    int old = *at;
-    *at = int(unsigned(old) + unsigned(value));
-    return old;
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 
 static inline unsigned atomicAdd(unsigned *at, unsigned value)
 {
-    unsigned old = *at;
-    *at = old + value;
-    return old;
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 
 template <typename T> static inline T __ldg(const T *at)

@@ -1,7 +1,6 @@
 /* fibre.cpp: see fibre.h. */
 #include "fibre.h"
 
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -9,8 +8,8 @@
 
 #include "sanitizers.h"
 
-#define STACK_BYTES (256 * 1024)
 #define GUARD_BYTES 4096
+#define STACK_BYTES (FIBRE_BYTES - GUARD_BYTES)
 /* Stacks begin at different places of a page: at the same one, all would share a few lines of cache. */
 #define COLOUR_BYTES 192
 #define COLOURS 64
@@ -99,18 +98,32 @@ static void fibre_main()
     abort();
 }
 
+uintptr_t fibre_stacks;
+
+static void reserve_stacks()
+{
+    void *memory = mmap(nullptr, fibre_stacks_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK,
+                        -1, 0);
+    if (memory == MAP_FAILED) {
+        perror("cuda_on_cpu: stacks of fibres");
+        abort();
+    }
+    fibre_stacks = reinterpret_cast<uintptr_t>(memory);
+}
+
 fibre *fibre_new(void (*body)())
 {
-    void *memory = mmap(nullptr, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, GUARD_BYTES, PROT_NONE) != 0) {
+    static unsigned n_fibres;
+    if (n_fibres == 0)
+        reserve_stacks();
+    char *memory = reinterpret_cast<char *>(fibre_stacks) + size_t(n_fibres) * FIBRE_BYTES;
+    if (n_fibres == FIBRES_MAX || mprotect(memory + GUARD_BYTES, STACK_BYTES, PROT_READ | PROT_WRITE) != 0) {
         perror("cuda_on_cpu: stack of a fibre");
         abort();
     }
-    static unsigned n_fibres;
     const size_t bytes = STACK_BYTES - n_fibres++ % COLOURS * COLOUR_BYTES;
     fibre *f = new fibre();
-    f->stack = static_cast<char *>(memory) + GUARD_BYTES;
+    f->stack = memory + GUARD_BYTES;
     f->body = body;
     sanitizer_new(&f->sanitizer, f->stack, bytes);
     machine_new(&f->context, f->stack, bytes, fibre_main);

@@ -15,12 +15,14 @@
 #include <string>
 
 #include "fibre.h"
+#include "races.h"
 #include "runtime.h"
 
 #define MAX_THREADS 1024
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
+const fake_race_watcher *fake_race_watch;
 
 enum thread_state { FRESH, READY, AT_BARRIER, AT_WARP, RETURNED };
 static const char *const state_names[] = {"not started", "ready", "at __syncthreads",
@@ -117,6 +119,8 @@ static void become(cuda_thread *t)
 {
     self = t;
     threadIdx = t->index;
+    if (fake_race_watch)
+        fake_race_watch->become(int(t - threads), t->awaited);
 }
 
 static cuda_thread *lane_of_running_warp(int at)
@@ -140,8 +144,8 @@ static void run_threads()
     for (;;) {
         while (cuda_thread *t = take_fresh()) {
             t->state = READY;
+            t->awaited = false;
             become(t);
-            self->awaited = false;
             kernel->body();
             n_returned++;
             self->state = RETURNED;
@@ -215,6 +219,8 @@ static void run_warp(int warp)
 static void run_block()
 {
     fake_block_number++;
+    if (fake_race_watch)
+        fake_race_watch->begin_block();
     for (int i = 0; i < n_threads; i++)
         threads[i].state = FRESH;
     for (bool again = true; again;) {
@@ -223,6 +229,8 @@ static void run_block()
             run_warp(warp_order[w]);
         }
         /* Every thread has returned or waits here: the barrier opens. */
+        if (fake_race_watch)
+            fake_race_watch->barrier();
         again = false;
         for (int i = 0; i < n_threads; i++) {
             if (threads[i].state == AT_BARRIER) {
@@ -241,6 +249,8 @@ void fake_cuda_await_previous()
         die("a thread awaits the previous kernel twice");
     self->awaited = true;
     n_awaited++;
+    if (fake_race_watch)
+        fake_race_watch->become(fake_thread(), true);
 }
 
 void *fake_cuda_dynamic_shared()
@@ -281,6 +291,10 @@ static bool is_complete(const cuda_thread *lanes, const warp_meeting *meeting, u
     return true;
 }
 
+static void combine_nothing(void *const *, unsigned)
+{
+}
+
 void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg)
 {
     const int lane = self->lane;
@@ -297,6 +311,8 @@ void fake_cuda_warp(unsigned mask, fake_cuda_combine combine, void *arg)
         return;
     }
     combine(meeting->args, mask);
+    if (fake_race_watch && combine == combine_nothing)
+        fake_race_watch->warp_barrier(running_warp, mask);
     meeting->arrived &= ~mask;
     for (int i = 0; i < 32; i++)
         if (mask >> i & 1)
@@ -312,10 +328,6 @@ void fake_cuda_combine_shuffle(void *const args[32], unsigned mask)
         if (mask >> s->source & 1)
             s->result = static_cast<fake_cuda_shuffle *>(args[s->source])->value;
     }
-}
-
-static void combine_nothing(void *const *, unsigned)
-{
 }
 
 void __syncwarp(unsigned mask)
@@ -360,7 +372,7 @@ static void prepare_threads(const fake_cuda_kernel &k)
     fill_order(warp_order, n_warps, &random);
 }
 
-static void run_grid(const fake_cuda_kernel &k)
+static void run_grid(const fake_cuda_kernel &k, cudaStream_t stream)
 {
     kernel = &k;
     n_awaited = n_returned = 0;
@@ -368,6 +380,8 @@ static void run_grid(const fake_cuda_kernel &k)
     /* Not malloc, which a test may let fail (fault_alloc.h): a GPU's shared memory is just there. */
     const std::align_val_t alignment{128};
     dynamic_shared = k.shared_bytes ? operator new(k.shared_bytes, alignment) : nullptr;
+    if (fake_race_watch)
+        fake_race_watch->begin_kernel(k.name, stream, dynamic_shared, k.shared_bytes);
     const unsigned blocks = k.grid.x * k.grid.y * k.grid.z;
     for (unsigned i = 0; i < blocks; i++) {
         const unsigned at = order_kind == FAKE_CUDA_FORWARD ? i : blocks - 1 - i;
@@ -376,6 +390,8 @@ static void run_grid(const fake_cuda_kernel &k)
             memset(dynamic_shared, 0xff, k.shared_bytes);
         run_block();
     }
+    if (fake_race_watch)
+        fake_race_watch->end_kernel();
     operator delete(dynamic_shared, alignment);
     if (n_awaited > 0 && n_awaited < n_returned)
         die("%ld of %ld threads do not await the previous kernel", n_returned - n_awaited, n_returned);
@@ -411,12 +427,12 @@ static void note_kernels()
     fclose(out);
 }
 
-static bool run_kernel(const fake_cuda_kernel &k)
+static bool run_kernel(const fake_cuda_kernel &k, cudaStream_t stream)
 {
     std::lock_guard<std::mutex> guard(fake_kernel_lock);
     static const int noted = atexit(note_kernels);
     (void)noted;
-    run_grid(k);
+    run_grid(k, stream);
     table_guard table(fake_table_lock);
     fake_counts.kernels_run++;
     return true;
@@ -442,7 +458,7 @@ void fake_cuda_push_kernel(fake_cuda_kernel k, cudaStream_t stream)
         return;
     }
     const char *name = k.name;
-    if (fake_push(stream, name, [k](work_run *) { return run_kernel(k); }) != cudaSuccess)
+    if (fake_push(stream, name, [k](work_run *run) { return run_kernel(k, run->stream); }) != cudaSuccess)
         return;
     table_guard guard(fake_table_lock);
     fake_counts.launches++;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "races.h"
 #include "runtime.h"
 #include "sanitizers.h"
 
@@ -66,6 +67,17 @@ int fake_owner(const void *p, size_t bytes)
         return -1;
     const size_t at = reinterpret_cast<uintptr_t>(p) - a->first;
     return bytes <= a->second.bytes - at ? a->second.device : -2;
+}
+
+bool fake_allocation_of(uintptr_t at, uintptr_t *start, size_t *bytes)
+{
+    table_guard guard(fake_table_lock);
+    const auto a = find(reinterpret_cast<void *>(at));
+    if (a == allocations.end())
+        return false;
+    *start = a->first;
+    *bytes = a->second.bytes;
+    return true;
 }
 
 bool fake_is_pinned(const void *p)
@@ -233,13 +245,15 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     if (status == cudaStreamCaptureStatusNone && fake_owner(src, 0) == -1 && !fake_is_pinned(src)) {
         const char *from = static_cast<const char *>(src);
         auto kept = std::make_shared<std::vector<char>>(from, from + bytes);
-        return fake_push(stream, "cudaMemcpyAsync", [=](work_run *) {
+        return fake_push(stream, "cudaMemcpyAsync", [=](work_run *run) {
             copy_now(dst, kept->data(), kept->size());
+            fake_race_all_over(run->stream);
             return true;
         });
     }
-    return fake_push(stream, "cudaMemcpyAsync", [=](work_run *) {
+    return fake_push(stream, "cudaMemcpyAsync", [=](work_run *run) {
         copy_now(dst, src, bytes);
+        fake_race_all_over(run->stream);
         return true;
     });
 }
@@ -265,7 +279,8 @@ static cudaError_t push_memset(const char *call, void *dst, int value, size_t by
     if (error != cudaSuccess || bytes == 0)
         return error;
     const int device = fake_owner(dst, bytes);
-    return fake_push(stream, call, [=](work_run *) {
+    return fake_push(stream, call, [=](work_run *run) {
+        fake_race_all_over(run->stream);
         std::lock_guard<std::mutex> kernel(fake_kernel_lock);
         device_access access(device);
         memset(dst, value, bytes);

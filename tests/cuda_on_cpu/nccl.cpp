@@ -10,6 +10,7 @@
 #include <chrono>
 
 #include "nccl_group.h"
+#include "races.h"
 
 struct ncclComm {
     std::shared_ptr<nccl_rank> rank;
@@ -213,7 +214,12 @@ static ncclResult_t push(const std::shared_ptr<nccl_rank> &r, transfers calls, c
         t.captured = r->n_captured;
     const auto held = std::make_shared<held_rank>(r);
     const cudaError_t error = fake_push(
-        stream, "NCCL", [held, calls](work_run *run) { return nccl_run(held->rank, calls, run); });
+        stream, "NCCL", [held, calls](work_run *run) {
+            const bool done = nccl_run(held->rank, calls, run);
+            if (done)
+                fake_race_all_over(run->stream);
+            return done;
+        });
     return error == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "races.h"
 #include "runtime.h"
 
 struct async_copy {
@@ -43,6 +44,8 @@ void __pipeline_memcpy_async(void *shared, const void *global, size_t bytes, siz
     }
     thread_copies &t = mine();
     t.copies.push_back({shared, global, bytes, zero_bytes, t.n_batches});
+    if (fake_race_watch)
+        fake_race_watch->begin_copy(shared, bytes, global, bytes - zero_bytes, __builtin_return_address(0));
     memset(shared, 0xff, bytes);
 }
 
@@ -60,6 +63,8 @@ void __pipeline_wait_prior(size_t n)
             break;
         memcpy(c.to, c.from, c.bytes - c.zero_bytes);
         memset(static_cast<char *>(c.to) + c.bytes - c.zero_bytes, 0, c.zero_bytes);
+        if (fake_race_watch)
+            fake_race_watch->end_copy(c.to, c.bytes, __builtin_return_address(0));
         done++;
     }
     t.copies.erase(t.copies.begin(), t.copies.begin() + long(done));

@@ -20,6 +20,7 @@
  * called again, with the same `state`; when may_wait it returns false only after waiting a while. */
 struct work_run {
     bool may_wait;
+    cudaStream_t stream; /* that runs it */
     std::shared_ptr<void> state; /* of this execution; a graph's work runs many times */
 };
 typedef std::function<bool(work_run *)> work;
@@ -70,6 +71,8 @@ struct device_access {
  * allocation but does not lie in it. */
 int fake_owner(const void *p, size_t bytes);
 bool fake_is_pinned(const void *p);
+/* The allocation that `at` lies in, if any. */
+bool fake_allocation_of(uintptr_t at, uintptr_t *start, size_t *bytes);
 size_t fake_device_bytes(int device); /* allocated now */
 
 /* streams.cpp */

@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#include "races.h"
+
 std::set<cudaStream_t> &fake_streams = *new std::set<cudaStream_t>;
 static cudaStream_t default_streams[FAKE_CUDA_MAX_DEVICES];
 /* Who runs work of a device. Recursive: work that waits for an event runs other work. */
@@ -38,7 +40,7 @@ int fake_stream_device(cudaStream_t handle)
 void fake_enqueue(cudaStream_t stream, std::shared_ptr<const work> what)
 {
     table_guard guard(fake_table_lock);
-    stream->queue.push_back({std::move(what), {false, nullptr}, ++tickets});
+    stream->queue.push_back({std::move(what), {false, stream, nullptr}, ++tickets});
 }
 
 /* Whose turn it is when `stream` is to go on. The default stream and those that are not
@@ -87,13 +89,22 @@ static bool has_work(cudaStream_t s)
     return !s->queue.empty();
 }
 
+void fake_race_all_over(cudaStream_t stream)
+{
+    if (fake_race_watch)
+        fake_race_watch->over(stream, UINT32_MAX);
+}
+
 static void drain(cudaStream_t s)
 {
-    if (!has_work(s))
+    if (!has_work(s)) {
+        fake_race_all_over(s);
         return;
+    }
     device_access access(s->device); /* once, not for each piece */
     while (has_work(s))
         step(s, true);
+    fake_race_all_over(s);
 }
 
 void fake_drain_device(int device, bool non_blocking_too)
@@ -211,7 +222,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     if (error != cudaSuccess)
         return error;
     try_step(s);
-    return fake_error(has_work(s) ? cudaErrorNotReady : cudaSuccess);
+    if (has_work(s))
+        return fake_error(cudaErrorNotReady);
+    fake_race_all_over(s);
+    return cudaSuccess;
 }
 
 /* Events */
@@ -219,6 +233,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 struct event_state {
     cudaStream_t stream;
     uint64_t recorded, done; /* how often; done follows when the stream gets there */
+    uint32_t mark; /* of races.h, when it was done */
     bool captured;
     bool timed;
     double ms;
@@ -285,7 +300,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     table_guard guard(fake_table_lock);
     const uint64_t number = e->recorded + 1;
     cudaError_t error = fake_push(stream, "cudaEventRecord", [e, number](work_run *) {
+        const uint32_t mark = fake_race_watch ? fake_race_watch->mark() : 0;
         table_guard inner(fake_table_lock);
+        e->mark = mark;
         e->done = number;
         e->ms = now_ms();
         return true;
@@ -297,6 +314,13 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (!e->captured)
         e->recorded = number;
     return cudaSuccess;
+}
+
+/* The host has seen it done. */
+static void seen(const event_state *e)
+{
+    if (fake_race_watch && e->stream)
+        fake_race_watch->over(e->stream, e->mark);
 }
 
 static bool is_done(const event_state *e, uint64_t number)
@@ -324,6 +348,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
         return error;
     while (!is_done(e.get(), e->recorded))
         step(e->stream, true);
+    seen(e.get());
     return cudaSuccess;
 }
 
@@ -336,7 +361,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
         return error;
     if (!is_done(e.get(), e->recorded))
         try_step(e->stream);
-    return fake_error(is_done(e.get(), e->recorded) ? cudaSuccess : cudaErrorNotReady);
+    if (!is_done(e.get(), e->recorded))
+        return fake_error(cudaErrorNotReady);
+    seen(e.get());
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)

@@ -200,6 +200,7 @@ static void test_large_vocabulary(void **state)
     suite_random r = {21};
     check_random(&r, ROW_KINDS, 49152, 0, NULL);
     check_random(&r, 3, 152064, 0, NULL);
+    check_random(&r, 1, (1 << 20) + 3000, 0, NULL); /* more chunks than threads that add up what they gave */
 }
 
 /* The first of equal columns wins, in whichever chunks, groups and threads they lie; the same for
