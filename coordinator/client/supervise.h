@@ -42,8 +42,8 @@ fr_status fr_supervisor_start(fr_supervisor *s, int member);
 fr_status fr_supervisor_tick(fr_supervisor *s);
 /* What the coordinator knows of a member's group: whether it is alive, and how many seconds ago it was last heard of
  * (INFINITY: never). One that was heard of since its last start, and then is not alive for silent_ms by one note after
- * the other, is ended, so that it starts again: mpirun can outlive its ranks, and a rank can hang. May wait some seconds
- * for that end. */
+ * the other, is ended, so that it starts again: mpirun can outlive its ranks, and a rank can hang. May wait some
+ * seconds for that end. */
 fr_status fr_supervisor_note(fr_supervisor *s, const char *name, int alive, double heard_s, int silent_ms);
 /* The coordinator does not answer: nothing is known of anyone. */
 void fr_supervisor_note_nothing(fr_supervisor *s);

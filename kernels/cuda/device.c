@@ -32,8 +32,8 @@ static fr_status no_gpu(cudaError_t e, int n)
     (void)cudaDriverGetVersion(&known);
     (void)cudaRuntimeGetVersion(&wanted);
     if (e == cudaSuccess && n > 0)
-        return fr_fail(FR_EUNSUPPORTED, "%s: its GPUs (%d) lack compute capability %d, or %d KiB of shared memory for a "
-                       "block", cannot, n, OLDEST, FR_ATTENTION_SHARED >> 10);
+        return fr_fail(FR_EUNSUPPORTED, "%s: its GPUs (%d) lack compute capability %d, or %d KiB of shared memory for "
+                       "a block", cannot, n, OLDEST, FR_ATTENTION_SHARED >> 10);
     if (e == cudaSuccess || e == cudaErrorNoDevice || known == 0)
         return fr_fail(FR_EUNSUPPORTED, "%s: it has no GPU, or no driver for one", cannot);
     if (e == cudaErrorInsufficientDriver)

@@ -22,7 +22,8 @@
 #define MODEL FORERUN_SOURCE_DIR "/deploy/models/tiny/tiny-draft.gguf"
 
 /* LONG: that the leader embeds it for all. ROUGH: tokens of the rough head. */
-enum { ROUGH = 300, PROMPT = 20, LONG = 66, PROMPTS = 2, DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED + PROMPTS };
+enum { ROUGH = 300, PROMPT = 20, LONG = 66, PROMPTS = 2 };
+enum { DECODED = 6, VERIFIED = 4, ANSWERS = DECODED + 2 * VERIFIED + PROMPTS };
 
 /* What the model answered; the bits count. */
 typedef struct outcome {
