@@ -375,7 +375,7 @@ static fr_status nccl_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     nccl_comm *m = of(c);
     FR_TRY(before(&m->over));
-    FR_TRY(fr_comm_over_check(&m->over, "all_reduce_sum", n * sizeof *x));
+    FR_TRY(fr_comm_over_check(&m->over, "all_reduce_sum", n, sizeof *x));
     if (n == 0)
         return FR_OK;
     m->n_calls++;
@@ -420,11 +420,11 @@ static fr_status nccl_gather(fr_comm *c, const void *mine, size_t bytes, void *o
 {
     nccl_comm *m = of(c);
     const fr_comm_over *o = &m->over;
-    const size_t all = (size_t)c->size * bytes;
     FR_TRY(before(&m->over));
-    FR_TRY(fr_comm_over_check(o, "gather", bytes));
+    FR_TRY(fr_comm_over_check(o, "gather", bytes, 1));
     if (bytes == 0)
         return FR_OK;
+    const size_t all = (size_t)c->size * bytes;
     FR_TRY(make_room(m, (all + sizeof *m->parts - 1) / sizeof *m->parts));
     FR_TRY(move(m, launch_gather, mine, m->parts, bytes));
     FR_TRY(c->rank == 0 ? o->ops->download(o->dev, out, m->parts, all) : o->ops->sync(o->dev));
@@ -435,7 +435,7 @@ static fr_status nccl_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     nccl_comm *m = of(c);
     FR_TRY(before(&m->over));
-    FR_TRY(fr_comm_over_check(&m->over, "broadcast", bytes));
+    FR_TRY(fr_comm_over_check(&m->over, "broadcast", bytes, 1));
     return bytes > 0 ? move(m, launch_broadcast, data, data, bytes) : FR_OK;
 }
 

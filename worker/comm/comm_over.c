@@ -19,10 +19,10 @@ void fr_comm_over_init(fr_comm_over *o, const fr_comm_ops *table, fr_comm *host,
     o->dev = dev;
 }
 
-fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t bytes)
+fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t n, size_t each)
 {
-    if (bytes > (size_t)INT_MAX / (size_t)o->base.size)
-        return fr_fail(FR_ELIMIT, "%s: a message of %zu bytes is too large", call, bytes);
+    if (n > (size_t)INT_MAX / each / (size_t)o->base.size)
+        return fr_fail(FR_ELIMIT, "%s: a message of %zu times %zu bytes is too large", call, n, each);
     return FR_OK;
 }
 

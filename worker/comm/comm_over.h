@@ -16,8 +16,8 @@ typedef struct fr_comm_over {
 
 /* Takes the host communicator's place in the group. */
 void fr_comm_over_init(fr_comm_over *o, const fr_comm_ops *table, fr_comm *host, const fr_ops *ops, fr_device *dev);
-/* FR_ELIMIT when `bytes` of each rank are more than a message may have. */
-fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t bytes);
+/* FR_ELIMIT when n values of `each` bytes from each rank are more than a message may have. */
+fr_status fr_comm_over_check(const fr_comm_over *o, const char *call, size_t n, size_t each);
 
 /* For the tables: passed on. */
 fr_status fr_comm_over_all_gather(fr_comm *c, const void *mine, size_t bytes, void *out, int wait_ms);

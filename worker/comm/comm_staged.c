@@ -1,4 +1,4 @@
-/* comm_staged.c: device memory through host memory: down, the host communicator's sum, up. Every call waits for the
+/* comm_staged.c: device memory through host memory: down, the host communicator's call, up. Every call waits for the
  * device, and so is slow beside NCCL; but it needs nothing that the host communicator and the backend do not have,
  * and it gives the same bits as the host communicator. */
 #include "comm_device.h"
@@ -14,9 +14,8 @@ typedef struct staged_comm {
     fr_buf copy; /* of what goes through; grown, never shrunk; its length stays 0 */
 } staged_comm;
 
-static fr_status copy_down(staged_comm *s, const char *call, const void *from, size_t bytes)
+static fr_status copy_down(staged_comm *s, const void *from, size_t bytes)
 {
-    FR_TRY(fr_comm_over_check(&s->over, call, bytes));
     FR_TRY(fr_buf_reserve(&s->copy, bytes));
     return s->over.ops->download(s->over.dev, s->copy.data, from, bytes);
 }
@@ -27,7 +26,8 @@ static fr_status staged_all_reduce_sum(fr_comm *c, float *x, size_t n)
     fr_comm *host = s->over.host;
     if (n == 0)
         return FR_OK;
-    FR_TRY(copy_down(s, "all_reduce_sum", x, n * sizeof *x));
+    FR_TRY(fr_comm_over_check(&s->over, "all_reduce_sum", n, sizeof *x));
+    FR_TRY(copy_down(s, x, n * sizeof *x));
     FR_TRY(host->ops->all_reduce_sum(host, (float *)s->copy.data, n));
     return s->over.ops->upload(s->over.dev, x, s->copy.data, n * sizeof *x);
 }
@@ -36,7 +36,8 @@ static fr_status staged_gather(fr_comm *c, const void *mine, size_t bytes, void 
 {
     staged_comm *s = (staged_comm *)c;
     fr_comm *host = s->over.host;
-    FR_TRY(copy_down(s, "gather", mine, bytes));
+    FR_TRY(fr_comm_over_check(&s->over, "gather", bytes, 1));
+    FR_TRY(copy_down(s, mine, bytes));
     return host->ops->gather(host, s->copy.data, bytes, out);
 }
 
@@ -44,10 +45,8 @@ static fr_status staged_broadcast(fr_comm *c, void *data, size_t bytes)
 {
     staged_comm *s = (staged_comm *)c;
     fr_comm *host = s->over.host;
-    FR_TRY(fr_comm_over_check(&s->over, "broadcast", bytes));
-    FR_TRY(fr_buf_reserve(&s->copy, bytes));
-    if (c->rank == 0)
-        FR_TRY(s->over.ops->download(s->over.dev, s->copy.data, data, bytes));
+    FR_TRY(fr_comm_over_check(&s->over, "broadcast", bytes, 1));
+    FR_TRY(c->rank == 0 ? copy_down(s, data, bytes) : fr_buf_reserve(&s->copy, bytes));
     FR_TRY(host->ops->broadcast(host, s->copy.data, bytes));
     if (c->rank == 0)
         return FR_OK;

@@ -215,7 +215,6 @@ static fr_status gather_answers(fr_forward *f, const int *places, int n, int n_p
     const fr_model *m = f->model;
     const size_t each = fr_answer_bytes(f->queries, n), bytes = (size_t)(n_parts * n) * each;
     const int n_slices = n_parts * f->comm->size;
-    f->gathered.len = 0;
     if (f->comm->rank == 0)
         FR_TRY(fr_buf_reserve(&f->gathered, bytes * (size_t)f->comm->size));
     if (m->ops->host_memory)

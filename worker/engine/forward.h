@@ -32,7 +32,7 @@ typedef struct fr_forward {
                                     * and about its recent tokens */
     fr_recent_head recent;         /* beside the rough head */
     float *recent_logits;          /* [FR_HEAD_ROWS, FR_RECENT] */
-    fr_buf gathered;               /* leader: all ranks' answers */
+    fr_buf gathered;               /* leader: all ranks' answers; its length stays 0 */
     fr_row_answer *slices;         /* [n_ranks, 2], leader: of one query */
     void (*progress)(void *ctx);   /* called after every layer; NULL: not */
     void *progress_ctx;
