@@ -196,6 +196,13 @@ static void test_programs(void **state)
     fr_argv_free(&a);
 }
 
+static void make_empty_file(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fclose(f);
+}
+
 static void test_model_lookup(void **state)
 {
     (void)state;
@@ -205,9 +212,7 @@ static void test_model_lookup(void **state)
     strcpy(c.models_dir, "/tmp/forerun-models-XXXXXX");
     assert_non_null(mkdtemp(c.models_dir));
     snprintf(want, sizeof want, "%s/some-model.gguf", c.models_dir);
-    FILE *f = fopen(want, "w");
-    assert_non_null(f);
-    fclose(f);
+    make_empty_file(want);
     assert_int_equal(fr_client_config_model(&c, "some-model", out, sizeof out), FR_OK);
     assert_string_equal(out, want);
     assert_int_equal(fr_client_config_model(&c, "some-model.gguf", out, sizeof out), FR_OK);
@@ -226,15 +231,11 @@ static void test_model_lookup(void **state)
     assert_string_equal(out, want);
     char file[PATH_MAX + 64];
     snprintf(file, sizeof file, "%s.gguf", want);
-    f = fopen(file, "w");
-    assert_non_null(f);
-    fclose(f);
+    make_empty_file(file);
     assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_OK);
     assert_string_equal(out, file);
     unlink(file);
-    f = fopen(config, "w");
-    assert_non_null(f);
-    fclose(f);
+    make_empty_file(config);
     assert_int_equal(fr_client_config_model(&c, "other-model", out, sizeof out), FR_OK);
     assert_string_equal(out, want);
     unlink(config);
