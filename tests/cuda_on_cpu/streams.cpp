@@ -89,6 +89,13 @@ static bool has_work(cudaStream_t s)
     return !s->queue.empty();
 }
 
+/* Stays so while the device's run lock is held. */
+static bool is_alive(cudaStream_t s)
+{
+    table_guard guard(fake_table_lock);
+    return fake_streams.count(s) > 0;
+}
+
 void fake_race_all_over(cudaStream_t stream)
 {
     if (fake_race_watch)
@@ -109,15 +116,18 @@ static void drain(cudaStream_t s)
 
 void fake_drain_device(int device, bool non_blocking_too)
 {
-    std::vector<cudaStream_t> streams; /* of this device only: another's thread may destroy its own meanwhile */
+    std::vector<cudaStream_t> streams;
     {
         table_guard guard(fake_table_lock);
         for (cudaStream_t s : fake_streams)
             if (s->device == device && (non_blocking_too || !s->non_blocking))
                 streams.push_back(s);
     }
-    for (cudaStream_t s : streams)
-        drain(s);
+    for (cudaStream_t s : streams) {
+        std::lock_guard<std::recursive_mutex> run(run_locks[device]);
+        if (is_alive(s)) /* another thread may have destroyed its own meanwhile */
+            drain(s);
+    }
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned int flags)
@@ -161,7 +171,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     if (!stream)
         return fake_misuse(cudaErrorInvalidResourceHandle, "cudaStreamDestroy", "default stream");
     drain(s);
-    std::lock_guard<std::recursive_mutex> run(run_locks[s->device]); /* no other thread is at it (fake_poke_of) */
+    std::lock_guard<std::recursive_mutex> run(run_locks[s->device]); /* no other thread is at it (is_alive) */
     table_guard guard(fake_table_lock);
     fake_streams.erase(s);
     fake_counts.streams--;
@@ -206,12 +216,8 @@ void fake_poke_of(int device, cudaStream_t stream)
     std::unique_lock<std::recursive_mutex> run(run_locks[device], std::try_to_lock);
     if (!run.owns_lock())
         return;
-    {
-        table_guard guard(fake_table_lock);
-        if (!fake_streams.count(stream))
-            return;
-    }
-    step(stream, false);
+    if (is_alive(stream))
+        step(stream, false);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)

@@ -1,9 +1,11 @@
 /* test_host.c: the host side of the CUDA on the CPU: memory and copies, what waits for what, captures
  * and graphs, counts and knobs. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -325,6 +327,32 @@ static void test_properties(void **state)
     cudaGetLastError();
 }
 
+enum { TURNS = 3000 };
+
+static void *come_and_go(void *unused)
+{
+    for (int i = 0; i < TURNS; i++) {
+        cudaStream_t s = NULL;
+        if (cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking) != cudaSuccess || cudaStreamDestroy(s) != cudaSuccess)
+            abort();
+    }
+    return unused;
+}
+
+/* cudaFree waits for all of a device, of which other threads may destroy streams of their own meanwhile. */
+static void test_streams_of_another_thread(void **state)
+{
+    (void)state;
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, come_and_go, NULL), 0);
+    for (int i = 0; i < TURNS; i++) {
+        void *p = NULL;
+        assert_int_equal(cudaMalloc(&p, 1), cudaSuccess);
+        assert_int_equal(cudaFree(p), cudaSuccess);
+    }
+    pthread_join(other, NULL);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -339,6 +367,7 @@ int main(void)
         TEST(test_graphs_run_when_launched),
         TEST(test_what_a_capture_forbids),
         TEST(test_misused_captures),
+        TEST(test_streams_of_another_thread),
         TEST(test_counts),
         TEST(test_knobs),
         TEST(test_properties),
