@@ -10,7 +10,7 @@
  *   c[0], c[1]  row `row`, tokens 2t and 2t + 1; c[2], c[3]: row + 8
  * Which columns are called k = 0 .. 15 is the caller's choice, if it is the same in a and b.
  *
- * Without tensor cores (the CPU build of the tests) the same is done by shuffles, k in order. */
+ * tests/cuda_on_cpu has its own version of FR_MMA: plain loops, k in order. */
 #ifndef FR_CUDA_MMA_CUH
 #define FR_CUDA_MMA_CUH
 
@@ -57,70 +57,29 @@ static __device__ __forceinline__ uint32_t round_pair(int type, float low, float
     return pair;
 }
 
-#ifdef __CUDA_ARCH__
-#define MMA(instruction, sums, c, a, b)                                                     \
+#ifndef FR_CUDA_ON_CPU
+/* sums: the constraint of a sum's register, "f" or "r". */
+#define FR_MMA(instruction, sums, c, a, b)                                                  \
     asm volatile("mma.sync.aligned." instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
                  "{%0,%1,%2,%3};"                                                           \
                  : "+" sums(c[0]), "+" sums(c[1]), "+" sums(c[2]), "+" sums(c[3])           \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#else
-static __device__ __forceinline__ uint64_t from_lane(uint32_t low, uint32_t high, int lane)
-{
-    return __shfl_sync(0xffffffffu, (unsigned long long)high << 32 | low, lane);
-}
-
-/* step: sum + the products of one word of a with one of b. */
-template <typename Sum, typename Step>
-static __device__ void mma_by_shuffles(Sum c[4], const uint32_t a[4], const uint32_t b[2],
-                                       Step step)
-{
-    const int lane = threadIdx.x % 32, row = lane / 4 * 4, token = lane % 4 * 8;
-    for (int side = 0; side < 2; side++)
-        for (int word = 0; word < 4; word++) {
-            const uint64_t rows = from_lane(a[2 * side], a[2 * side + 1], row + word);
-            const uint32_t b0 = __shfl_sync(0xffffffffu, b[side], token + word),
-                           b1 = __shfl_sync(0xffffffffu, b[side], token + 4 + word);
-            c[0] = step((uint32_t)rows, b0, c[0]);
-            c[1] = step((uint32_t)rows, b1, c[1]);
-            c[2] = step((uint32_t)(rows >> 32), b0, c[2]);
-            c[3] = step((uint32_t)(rows >> 32), b1, c[3]);
-        }
-}
-
-template <int TYPE> static __device__ float multiply_pairs(uint32_t a, uint32_t b, float sum)
-{
-    sum = fmaf(low_value(TYPE, a), low_value(TYPE, b), sum);
-    return fmaf(high_value(TYPE, a), high_value(TYPE, b), sum);
-}
-
-static __device__ __forceinline__ int multiply_bytes(uint32_t a, uint32_t b, int sum)
-{
-    return __dp4a((int)a, (int)b, sum);
-}
 #endif
 
 /* k = 16 columns of BF16 or F16. */
 template <int TYPE>
 static __device__ __forceinline__ void mma_16(float c[4], const uint32_t a[4], const uint32_t b[2])
 {
-#ifdef __CUDA_ARCH__
     if (TYPE == MMA_BF16)
-        MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "f", c, a, b);
+        FR_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "f", c, a, b);
     else
-        MMA("m16n8k16.row.col.f32.f16.f16.f32", "f", c, a, b);
-#else
-    mma_by_shuffles(c, a, b, multiply_pairs<TYPE>);
-#endif
+        FR_MMA("m16n8k16.row.col.f32.f16.f16.f32", "f", c, a, b);
 }
 
 /* k = 32 columns of signed bytes. */
 static __device__ __forceinline__ void mma_32(int c[4], const uint32_t a[4], const uint32_t b[2])
 {
-#ifdef __CUDA_ARCH__
-    MMA("m16n8k32.row.col.s32.s8.s8.s32", "r", c, a, b);
-#else
-    mma_by_shuffles(c, a, b, multiply_bytes);
-#endif
+    FR_MMA("m16n8k32.row.col.s32.s8.s8.s32", "r", c, a, b);
 }
 
 #endif

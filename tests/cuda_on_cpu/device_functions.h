@@ -70,6 +70,12 @@ static inline int __all_sync(unsigned mask, int predicate)
     return __ballot_sync(mask, predicate) == mask;
 }
 
+/* The PTX instruction mma.sync.aligned.`instruction`, by all lanes of the warp: c += a * b, with the registers of
+ * kernels/cuda/mma.cuh. Of m16n8k16 with BF16 or F16 and float sums, and m16n8k32 with signed bytes. */
+void fake_cuda_mma(const char *instruction, float c[4], const unsigned a[4], const unsigned b[2]);
+void fake_cuda_mma(const char *instruction, int c[4], const unsigned a[4], const unsigned b[2]);
+#define FR_MMA(instruction, sums, c, a, b) fake_cuda_mma(instruction, c, a, b)
+
 static inline int atomicAdd(int *at, int value)
 {
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
