@@ -100,14 +100,20 @@ fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID])
 
 int fr_cuda_starts_early;
 
+/* What CUDA does on "the current GPU" shall be this one: a thread may have several. The queue sees to its own calls. */
+static fr_status use_gpu(const fr_device *dev)
+{
+    return fr_cuda_status(cudaSetDevice(dev->gpu), "device %d", dev->gpu);
+}
+
 static fr_status open_stream(fr_device *dev)
 {
     int major = 0;
-    FR_TRY_CUDA(cudaSetDevice(dev->gpu), "device %d", dev->gpu);
+    FR_TRY(use_gpu(dev));
     FR_TRY_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, dev->gpu), "device %d", dev->gpu);
     fr_cuda_starts_early = major >= STARTS_EARLY;
     FR_TRY_CUDA(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking), "a stream on device %d", dev->gpu);
-    return fr_cuda_queue_open(dev->stream, &dev->queue);
+    return fr_cuda_queue_open(dev->gpu, dev->stream, &dev->queue);
 }
 
 fr_status fr_cuda_open(const fr_device_options *options, fr_device **out)
@@ -145,6 +151,7 @@ void fr_cuda_close(fr_device **pdev)
 
 fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
 {
+    FR_TRY(use_gpu(dev));
     return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
 }
 
@@ -159,6 +166,7 @@ fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
     void *mem = NULL;
     size_t left = 0, total = 0;
+    FR_TRY(use_gpu(dev));
     cudaError_t e = cudaMalloc(&mem, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &total) == cudaSuccess) {
         (void)cudaGetLastError();

@@ -28,6 +28,7 @@ typedef struct staged {
 } staged;
 
 struct fr_cuda_queue {
+    int gpu;
     cudaStream_t stream;
     fr_cuda_command_list commands;
     fr_cuda_graphs *graphs;
@@ -55,9 +56,16 @@ static void free_blocks(fr_cuda_queue *q)
     q->block_bytes = 0;
 }
 
+/* CUDA launches and allocates on the GPU that the thread used last, and a thread may have several. */
+static fr_status use_gpu(const fr_cuda_queue *q)
+{
+    return fr_cuda_status(cudaSetDevice(q->gpu), "device %d", q->gpu);
+}
+
 static fr_status make_blocks(fr_cuda_queue *q, size_t bytes)
 {
     void *mem = NULL;
+    FR_TRY(use_gpu(q));
     for (int b = 0; b < BLOCKS; b++) {
         FR_TRY_CUDA(cudaMallocHost(&mem, bytes), "pinned memory of %zu bytes", bytes);
         q->pinned[b] = mem;
@@ -68,11 +76,12 @@ static fr_status make_blocks(fr_cuda_queue *q, size_t bytes)
     return FR_OK;
 }
 
-fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out)
+fr_status fr_cuda_queue_open(int gpu, cudaStream_t stream, fr_cuda_queue **out)
 {
     fr_cuda_queue *q = calloc(1, sizeof *q);
     if (!q)
         return fr_no_memory();
+    q->gpu = gpu;
     q->stream = stream;
     fr_status st = fr_cuda_graphs_open(stream, &q->graphs);
     if (st == FR_OK)
@@ -228,6 +237,7 @@ static fr_status send_block(fr_cuda_queue *q)
 
 static fr_status start(fr_cuda_queue *q)
 {
+    FR_TRY(use_gpu(q));
     FR_TRY_CUDA(cudaEventRecord(q->begun, q->stream), "an event");
     FR_TRY(send_block(q));
     FR_TRY(start_commands(q));

@@ -20,8 +20,8 @@
 
 typedef struct fr_cuda_queue fr_cuda_queue;
 
-/* On the current GPU's stream, which stays the caller's. */
-fr_status fr_cuda_queue_open(cudaStream_t stream, fr_cuda_queue **out);
+/* On a stream of that GPU, which stays the caller's. */
+fr_status fr_cuda_queue_open(int gpu, cudaStream_t stream, fr_cuda_queue **out);
 /* Waits for the stream. NULL is fine. */
 void fr_cuda_queue_close(fr_cuda_queue **q);
 

@@ -236,18 +236,58 @@ static void test_named_gpu(void **state)
     assert_true(fake_cuda_all_freed());
 }
 
-/* Kernels of a pass that appends n tokens and asks about all of them. */
-static int kernels_of_a_pass(int seq, int n)
+/* Appends n tokens and asks about all of them; the last one's answer. */
+static int32_t run_pass(fr_session *s, int seq, int n)
 {
     const int32_t tokens[8] = {11, 48, 85, 122, 159, 196, 233, 270};
     const fr_row_query greedy = {0};
     int row = 0, answer = 0;
-    const int before = fake_cuda_count().kernels_run;
-    fr_pass_begin(session);
-    assert_int_equal(fr_pass_append(session, seq, tokens, n, &row), FR_OK);
+    fr_pass_begin(s);
+    assert_int_equal(fr_pass_append(s, seq, tokens, n, &row), FR_OK);
     for (int i = 0; i < n; i++)
-        assert_int_equal(fr_pass_ask(session, row + i, &greedy, &answer), FR_OK);
-    assert_int_equal(fr_pass_run(session), FR_OK);
+        assert_int_equal(fr_pass_ask(s, row + i, &greedy, &answer), FR_OK);
+    assert_int_equal(fr_pass_run(s), FR_OK);
+    return fr_pass_answer(s, answer)->winner;
+}
+
+/* Two models of one thread, each on a GPU of its own, as a target and its draft are measured: either computes on its
+ * own, whichever was opened or used last. */
+static void test_two_gpus_of_a_thread(void **state)
+{
+    (void)state;
+    enum { PASSES = 3 }; /* from the second on by a graph */
+    fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 512, .kv_positions = 512,
+                            .gpus = {.n = 1}};
+    fr_session *on[2] = {NULL};
+    int seq[2] = {-1, -1};
+    int32_t answers[2][PASSES];
+    double gb_s = 0;
+    fake_cuda_reset();
+    fake_cuda_set_devices(2);
+    assert_int_equal(fr_comm_self_open(&self), FR_OK);
+    for (int gpu = 0; gpu < 2; gpu++) {
+        o.gpus.numbers[0] = gpu;
+        assert_int_equal(fr_session_open(TARGET, self, &o, &on[gpu]), FR_OK);
+        assert_int_equal(fr_seq_new(on[gpu], &seq[gpu]), FR_OK);
+    }
+    for (int i = 0; i < PASSES; i++)
+        for (int gpu = 0; gpu < 2; gpu++)
+            answers[gpu][i] = run_pass(on[gpu], seq[gpu], 3 + i);
+    assert_memory_equal(answers[0], answers[1], sizeof answers[0]);
+    fake_cuda_fail_on(1, "cudaMalloc", 1, cudaErrorMemoryAllocation); /* which nobody asks from here on */
+    assert_int_equal(fr_session_read_gb_s(on[0], &gb_s), FR_OK);
+    for (int gpu = 0; gpu < 2; gpu++)
+        fr_session_close(&on[gpu]);
+    self->ops->close(&self);
+    fake_cuda_reset();
+    assert_true(fake_cuda_all_freed());
+}
+
+/* Kernels of a pass that appends n tokens and asks about all of them. */
+static int kernels_of_a_pass(int seq, int n)
+{
+    const int before = fake_cuda_count().kernels_run;
+    (void)run_pass(session, seq, n);
     return fake_cuda_count().kernels_run - before;
 }
 
@@ -294,6 +334,7 @@ int main(void)
                                        cmocka_unit_test(test_least_memory_with_a_rough_head),
                                        cmocka_unit_test(test_least_memory_of_a_draft), cmocka_unit_test(test_no_gpu),
                                        cmocka_unit_test(test_named_gpu),
+                                       cmocka_unit_test(test_two_gpus_of_a_thread),
                                        cmocka_unit_test(test_kernels_of_a_pass),
                                        cmocka_unit_test(test_batch_dependent)};
     return cmocka_run_group_tests(tests, NULL, NULL);
