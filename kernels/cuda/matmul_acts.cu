@@ -5,9 +5,9 @@
 
 template <int COLS> static __device__ __forceinline__ void quantise_x(const fr_cuda_prepare_args &args)
 {
-    const int part = blockIdx.x * WARPS + (int)threadIdx.x / 32;
+    const int part = blockIdx.y * WARPS + (int)threadIdx.x / 32;
     if (part < args.stride / COLS)
-        quantise_part<COLS>(args, gridDim.y / TILE_TOKENS, blockIdx.y, part);
+        quantise_part<COLS>(args, gridDim.x / TILE_TOKENS, blockIdx.x, part);
 }
 
 FR_KERNEL(WARPS * 32) void quantise(const fr_cuda_prepare_args args)

@@ -114,10 +114,10 @@ static __device__ __forceinline__ void quantise_part(const fr_cuda_prepare_args 
         quantise_block(args, tiles, token, part);
 }
 
-/* A warp a part, WARPS of them a block; y counts tokens up to whole tiles. */
+/* A warp a part, WARPS of them a block; x counts tokens up to whole tiles: a grid's second dimension ends at 65,535. */
 static inline dim3 quantise_grid(const fr_cuda_prepare_args &args, int cols)
 {
-    return dim3(blocks_of(args.stride / cols, WARPS), blocks_of(args.n, TILE_TOKENS) * TILE_TOKENS);
+    return dim3(blocks_of(args.n, TILE_TOKENS) * TILE_TOKENS, blocks_of(args.stride / cols, WARPS));
 }
 
 #endif

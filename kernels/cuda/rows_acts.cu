@@ -39,13 +39,13 @@ FR_KERNEL(NORM_ACTS_THREADS) void norm_quantise_super(fr_cuda_norm_acts_args a)
 template <int COLS> static __device__ __forceinline__ void silu_and_quantise(const fr_cuda_silu_acts_args &a)
 {
     enum { MINE = COLS / WARP };
-    const int part = blockIdx.x * WARPS + (int)threadIdx.x / WARP, token = blockIdx.y;
+    const int part = blockIdx.y * WARPS + (int)threadIdx.x / WARP, token = blockIdx.x;
     if (part >= a.acts.stride / COLS)
         return;
     const int first = part * COLS + (int)(threadIdx.x % WARP) * MINE;
     for (int col = first; token < a.acts.n && col < first + MINE && col < a.acts.cols; col++)
         silu_mul_value(a.silu, (int64_t)token * a.acts.cols + col);
-    quantise_part<COLS>(a.acts, gridDim.y / TILE_TOKENS, token, part);
+    quantise_part<COLS>(a.acts, gridDim.x / TILE_TOKENS, token, part);
 }
 
 FR_KERNEL(WARPS * 32) void silu_quantise(fr_cuda_silu_acts_args a)

@@ -367,11 +367,39 @@ static void test_cublas(void **state)
     fr_cublas_close(&lt); /* NULL is fine */
 }
 
-/* What is made for cuBLASLt, of more tokens than a grid has places in its second dimension. */
+/* More tokens than a grid has places in its second dimension. */
+enum { MANY_TOKENS = 65536 + 2 };
+
+/* A token of one column: its scale tells its value. */
+static void test_quantising_many_tokens(void **state)
+{
+    (void)state;
+    enum { STRIDE = 64, TILE = 8, TILES = (MANY_TOKENS + TILE - 1) / TILE };
+    const size_t codes_bytes = FR_CUDA_ACTS_CODES(TILES, STRIDE);
+    const size_t bytes = codes_bytes + TILES * TILE * (STRIDE / 32) * 2 * sizeof(float);
+    float *x = suite_alloc(MANY_TOKENS * sizeof *x);
+    for (int i = 0; i < MANY_TOKENS; i++)
+        x[i] = 127.0f * (float)(i % 100);
+    float *x_there = device_copy(x, MANY_TOKENS * sizeof *x);
+    uint8_t *acts_there = device_new(bytes);
+    const fr_cuda_prepare_args args = {.x = x_there, .out = acts_there, .n = MANY_TOKENS, .cols = 1, .stride = STRIDE};
+    fr_cuda_matmul_quantise(NULL, &args);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    uint8_t *acts = fetch(acts_there, bytes);
+    const float *scales = (const float *)(void *)(acts + codes_bytes); /* [TILES, STRIDE / 32, TILE, 2] */
+    for (int i = 0; i < MANY_TOKENS; i++)
+        assert_true(scales[(i / TILE * (STRIDE / 32) * TILE + i % TILE) * 2] == (float)(i % 100));
+    free(acts);
+    cudaFree(acts_there);
+    cudaFree(x_there);
+    free(x);
+}
+
+/* What is made for cuBLASLt. */
 static void test_preparations_of_many_tokens(void **state)
 {
     (void)state;
-    enum { N = 65536 + 2, STRIDE = 32 };
+    enum { N = MANY_TOKENS, STRIDE = 32 };
     float *x = suite_alloc(N * sizeof *x), *scales = suite_alloc(2 * N * sizeof *scales);
     for (int i = 0; i < N; i++) {
         x[i] = (float)(i % 100);
@@ -480,6 +508,7 @@ int main(void)
         cmocka_unit_test(test_products_share),
         cmocka_unit_test(test_activations_beyond_f16),
         cmocka_unit_test(test_cublas),
+        cmocka_unit_test(test_quantising_many_tokens),
         cmocka_unit_test(test_preparations_of_many_tokens),
         cmocka_unit_test(test_cublas_without_algorithm),
         cmocka_unit_test(test_cublas_fails_to_open),
