@@ -65,10 +65,12 @@ for program in forerun-worker forerun-coordinator; do
 done
 code 0 "$T/bin/forerun" solve --backend cpu_ref --threads 1 --gpus 2,0 --draft-gpu 1 "$(question 1)"
 NOTHING="warning: computing on the CPU: a choice of GPUs means nothing there"
-grep -q "$NOTHING" "$T/err.log" || fail "the CPU is not told of: $(cat "$T/err.log")"
+[ "$(grep -c "$NOTHING" "$T/err.log")" = 1 ] || fail "the CPU is not told of once: $(cat "$T/err.log")"
 grep -q -e "--gpus 2,0" "$T/forerun-worker.args" || fail "the group is told $(cat "$T/forerun-worker.args")"
 grep -q -e "--draft-gpu 1" "$T/forerun-coordinator.args" ||
     fail "the coordinator is told $(cat "$T/forerun-coordinator.args")"
+code 0 "$F" solve --backend cpu_ref --threads 1 --draft-gpu 1 "$(question 1)"
+[ "$(grep -c "^forerun: $NOTHING" "$T/err.log")" = 1 ] || fail "the draft's CPU is not told of once: $(cat "$T/err.log")"
 code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --backend cpu_ref --threads 1 --runs 1 --context 64 \
     --gpus 1 --draft-gpu 0
 [ "$(grep -c "$NOTHING" "$T/err.log")" = 2 ] || fail "not told of both models: $(cat "$T/err.log")"

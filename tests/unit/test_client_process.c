@@ -188,12 +188,13 @@ static void test_first_error(void **state)
         {"forerun-worker: error: /x/y.gguf: too short\n\n-----\nmpirun: rank 1 ended\n",
          "/x/y.gguf: too short"},
         {"forerun-coordinator: listening\nforerun-coordinator: job 19 runs, policy token\n", ""},
-        {"forerun-worker: warning: slow\nforerun-worker: warning: no word from x\n"
-         "forerun-worker: registered\nmpirun noise\n",
-         "no word from x"},
-        {"forerun-worker: warning: computing on the CPU: this machine cannot run backend cuda\n"
+        {"forerun-worker: warning: slow\nforerun-worker: warning: ends: rank 1: no word from x\n"
+         "mpirun noise\nforerun-worker: warning: message ignored: y\n",
+         "rank 1: no word from x"},
+        {"forerun-worker: warning: threads run where the system puts them: no such file\n"
          "mpirun: rank 1 was killed\n",
          "mpirun: rank 1 was killed"},
+        {"forerun-worker: warning: threads run where the system puts them: x: ends: y\n", ""},
         {"forerun-worker: rank 0: model loaded\n\n------\nmpirun noticed that rank 1 was killed\n"
          "------\nType 'mpirun --help' for usage.\n",
          "mpirun noticed that rank 1 was killed"},
