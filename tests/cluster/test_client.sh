@@ -80,6 +80,21 @@ grep -q "$NOTHING" "$T/named.log" || fail "the coordinator does not tell of the 
 stop named
 all_gone
 
+say "a job that waits"
+start_coordinator waits tcp://127.0.0.1:0
+start_target alone 1
+wait_for 20 "its target" serves target
+code 0 "$F" submit --connect "$EP" --policy step "$(question 1)"
+told() { "$F" "$@" --connect "$EP" | grep "queued: waiting for a draft group"; }
+for command in "status" "status 1" "list"; do
+    # shellcheck disable=SC2086
+    wait_for 10 "$command to tell why the job waits" told $command
+done
+"$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
+stop waits
+stop alone
+all_gone
+
 # A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens
 # whatever the embedded target was taught; the plain backend is slow.
 long=(solve --json --raw --policy target --temperature 100 --seed 29 --backend cpu_ref --threads 1 --ranks 2
