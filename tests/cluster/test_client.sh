@@ -91,6 +91,14 @@ for command in "status" "status 1" "list"; do
     wait_for 10 "$command to tell why the job waits" told $command
 done
 "$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
+for command in "watch 1" "solve --policy step x"; do
+    # shellcheck disable=SC2086
+    "$F" $command --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
+    client=$!
+    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [12]: waiting for a draft group$" "$T/err.log"
+    kill -INT $client
+    wait $client
+done
 stop waits
 stop alone
 all_gone
