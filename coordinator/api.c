@@ -1,6 +1,7 @@
 /* api.c: what clients ask: submit, watch, status, list, cancel, stop. Every reply carries the
  * request's tag. What a reply tells is durable: queries flush first, and Submitted and the Ok of a
- * cancelled job wait for the turn's flush. */
+ * cancelled job wait for the turn's flush. While the store cannot be written, queries tell what it
+ * holds, and how far the live jobs are. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +111,13 @@ static fr_status job_list_infos(job_list *l)
 
 /* ---- requests */
 
+/* Before the store is read. A disk that takes nothing is told of by the turn's own flush. */
+static void flush_if_possible(fr_core *core)
+{
+    if (fr_core_flush(core) != FR_OK)
+        fr_log(FR_LOG_DEBUG, "a query is answered without what waits for the store: %s", fr_cause());
+}
+
 static fr_status on_submit(fr_core *core, const fr_client *from, const fr_msg_submit *m, double now)
 {
     uint64_t id = 0;
@@ -131,7 +139,7 @@ static fr_status nothing(void *ctx, const fr_job_record *r)
 static fr_status on_watch(fr_core *core, const fr_client *from, const fr_msg_watch *m)
 {
     if (!fr_jobs_find(core->jobs, m->job)) {
-        FR_TRY(fr_store_flush(core->store));
+        flush_if_possible(core);
         FR_TRY(fr_store_job(core->store, m->job, nothing, NULL));
     }
     return fr_watchers_add(core->watchers, from, m->job, m->from_step);
@@ -228,8 +236,12 @@ static fr_status on_status(fr_core *core, const fr_client *from, const fr_msg_st
     one_job o = {core, from, now};
     if (m->job == 0)
         return on_cluster_status(core, from, now);
-    FR_TRY(fr_store_flush(core->store));
-    return fr_stored_info(core->store, m->job, reply_one_job, &o);
+    flush_if_possible(core);
+    fr_status st = fr_stored_info(core->store, m->job, reply_one_job, &o);
+    if (st != FR_ENOTFOUND || !fr_jobs_find(core->jobs, m->job))
+        return st;
+    const fr_msg_job_info not_stored_yet = {.job = m->job};
+    return reply_one_job(&o, &not_stored_yet);
 }
 
 static fr_status on_list(fr_core *core, const fr_client *from, const fr_msg_list_query *m)
@@ -243,7 +255,7 @@ static fr_status on_list(fr_core *core, const fr_client *from, const fr_msg_list
         filter = state;
     }
     uint32_t limit = m->limit == 0 ? LIST_LIMIT : m->limit < LIST_MOST ? m->limit : LIST_MOST;
-    FR_TRY(fr_store_flush(core->store));
+    flush_if_possible(core);
     FR_TRY_GOTO(st, fr_store_jobs(core->store, filter, limit, job_list_add, &jobs), done);
     FR_TRY_GOTO(st, job_list_infos(&jobs), done);
     fr_msg reply = {.kind = FR_MSG_LIST_REPLY, .body.list_reply = {jobs.infos, jobs.n}};
@@ -268,7 +280,7 @@ static fr_status on_cancel(fr_core *core, const fr_client *from, const fr_msg_ca
     if (job) {
         fr_job_end(job, FR_JOB_CANCELLED, FR_ECANCELLED, "cancelled by a client");
     } else {
-        FR_TRY(fr_store_flush(core->store));
+        FR_TRY(fr_core_flush(core));
         FR_TRY(fr_store_job(core->store, m->job, refuse_finished, NULL));
     }
     fr_ack ack = {FR_MSG_OK, *from, m->job};

@@ -20,7 +20,7 @@ static int uses_draft(const fr_policy_ops *ops)
 
 int fr_job_over(const fr_job *job)
 {
-    return job->record.state != FR_JOB_QUEUED && job->record.state != FR_JOB_RUNNING;
+    return fr_record_over(&job->record);
 }
 
 double fr_job_seconds(const fr_job *job)

@@ -1,7 +1,7 @@
 /* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3.
  * send calls, start jobs, send their first calls, 4. make everything durable, 5. tell clients what
- * is durable now. While the store cannot be written, 4 is tried again every second, 5 waits, and no
- * job starts. */
+ * is durable now. While the store cannot be written, 4 is tried again every second, then 5 tells what
+ * was durable before, and no job starts. */
 #include "loop.h"
 
 #include <math.h>
@@ -241,20 +241,24 @@ static void send_acks(fr_core *core)
     core->n_acks = 0;
 }
 
+fr_status fr_core_flush(fr_core *core)
+{
+    FR_TRY(fr_store_flush(core->store));
+    send_acks(core);
+    return FR_OK;
+}
+
 static void make_durable(fr_coordinator *c, double now)
 {
     fr_core *core = &c->core;
-    if (fr_store_flush(core->store) != FR_OK) {
-        if (isinf(c->retry_flush_at))
-            fr_log(FR_LOG_ERROR, "%s; clients wait until it can be written", fr_cause());
-        c->retry_flush_at = now + FLUSH_RETRY_S;
-        return;
-    }
-    if (!isinf(c->retry_flush_at))
+    const int was_well = isinf(c->retry_flush_at);
+    const int is_well = fr_core_flush(core) == FR_OK;
+    if (was_well && !is_well)
+        fr_log(FR_LOG_ERROR, "%s; clients wait until it can be written", fr_cause());
+    if (!was_well && is_well)
         fr_log(FR_LOG_INFO, "the store is written again");
-    c->retry_flush_at = INFINITY;
-    send_acks(core);
-    fr_watchers_pump(core->watchers, now);
+    c->retry_flush_at = is_well ? (double)INFINITY : now + FLUSH_RETRY_S;
+    fr_watchers_pump(core->watchers, !is_well, now);
 }
 
 static void turn(fr_coordinator *c)

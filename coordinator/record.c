@@ -26,6 +26,11 @@ fr_status fr_job_state_parse(const char *name, fr_job_state *out)
                    name);
 }
 
+int fr_record_over(const fr_job_record *r)
+{
+    return r->state != FR_JOB_QUEUED && r->state != FR_JOB_RUNNING;
+}
+
 fr_status fr_text_set(const char **text, const char *value)
 {
     char *copy = strdup(value ? value : "");

@@ -41,6 +41,8 @@ typedef struct fr_job_record {
     int batch_dependent; /* 1: a group that the text depends on computed so (registry.h) */
 } fr_job_record;
 
+int fr_record_over(const fr_job_record *r); /* in a final state */
+
 /* Deep copies; *out is zeroed first and frees with the matching _free. NULL texts become "". */
 fr_status fr_spec_copy(const fr_msg_job_spec *spec, fr_msg_job_spec *out);
 void fr_spec_free(fr_msg_job_spec *spec);

@@ -500,6 +500,7 @@ fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_stor
     FR_TRY(statement(s, STEPS, &stmt));
     sqlite3_bind_int64(stmt, 1, (sqlite3_int64)job);
     sqlite3_bind_int64(stmt, 2, from_index);
+    sqlite3_bind_int64(stmt, 3, fr_store_queue_trims(&s->queue, job));
     while (st == FR_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         fr_store_step step;
         st = read_step(s, stmt, &step);

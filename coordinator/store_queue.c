@@ -83,6 +83,15 @@ fr_status fr_store_queue_trim(fr_store_queue *q, uint64_t job, uint32_t from_ind
     return FR_OK;
 }
 
+uint32_t fr_store_queue_trims(const fr_store_queue *q, uint64_t job)
+{
+    uint32_t from = UINT32_MAX;
+    for (const fr_store_op *op = q->first; op; op = op->next)
+        if (op->kind == FR_STORE_TRIM_STEPS && op->job == job && op->step.index < from)
+            from = op->step.index;
+    return from;
+}
+
 void fr_store_queue_clear(fr_store_queue *q)
 {
     for (fr_store_op *op = q->first; op;) {

@@ -29,6 +29,8 @@ typedef struct fr_store_queue { /* zero-initialise */
 fr_status fr_store_queue_job(fr_store_queue *q, fr_store_op_kind kind, const fr_job_record *r);
 fr_status fr_store_queue_step(fr_store_queue *q, uint64_t job, const fr_store_step *step);
 fr_status fr_store_queue_trim(fr_store_queue *q, uint64_t job, uint32_t from_index);
+/* From this index on the job's stored steps are to be removed, as far as the queue says; UINT32_MAX: none are. */
+uint32_t fr_store_queue_trims(const fr_store_queue *q, uint64_t job);
 void fr_store_queue_clear(fr_store_queue *q);
 
 #endif

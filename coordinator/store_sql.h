@@ -61,7 +61,7 @@ static const char *const statement_text[N_STATEMENTS] = {
     [OPEN_JOBS] = "SELECT " JOB_COLUMNS
                   " FROM jobs WHERE state IN ('queued','running') ORDER BY id",
     [STEPS] = "SELECT step, ids, origin, accepted, score, drafted, kept, seconds, passes, text"
-              " FROM steps WHERE job=?1 AND step>=?2 ORDER BY step",
+              " FROM steps WHERE job=?1 AND step>=?2 AND step<?3 ORDER BY step",
 };
 /* clang-format on */
 

@@ -198,19 +198,38 @@ static fr_status send_done(void *ctx, const fr_msg_job_info *info)
 
 /* ---- pumping */
 
+static fr_status note_end(void *ctx, const fr_job_record *r)
+{
+    *(int *)ctx = fr_record_over(r);
+    return FR_OK;
+}
+
+/* Whether the store knows that the job is over, or of the job at all. */
+static fr_status end_is_stored(fr_store *store, uint64_t job, int *out)
+{
+    *out = 0;
+    fr_status st = fr_store_job(store, job, note_end, out);
+    return st == FR_ENOTFOUND ? FR_OK : st;
+}
+
 /* Sends one watcher what is new. *over_out: it has seen the end. */
-static fr_status serve(fr_watchers *w, watcher *one, const fr_job *job, double now, int *over_out)
+static fr_status serve(fr_watchers *w, watcher *one, const fr_job *job, int held, double now, int *over_out)
 {
     if (job) {
         if (one->next < job->n_records)
             FR_TRY(send_steps(w, one));
-        int fresh = job->policy && one->tail_version != job->tail_version;
+        /* The tail follows the last step, which may not be stored. */
+        int fresh = job->policy && !held && one->tail_version != job->tail_version;
         return fresh && now >= one->progress_at ? send_progress(w, one, job, now) : FR_OK;
     }
     stepper s = {w, one};
+    int is_over = 1;
     FR_TRY(send_steps(w, one));
-    FR_TRY(fr_stored_info(w->store, one->job, send_done, &s));
-    *over_out = 1;
+    if (held)
+        FR_TRY(end_is_stored(w->store, one->job, &is_over));
+    if (is_over)
+        FR_TRY(fr_stored_info(w->store, one->job, send_done, &s));
+    *over_out = is_over;
     return FR_OK;
 }
 
@@ -232,7 +251,7 @@ static int keep(watcher *one, fr_status st, double now)
     return 0;
 }
 
-void fr_watchers_pump(fr_watchers *w, double now)
+void fr_watchers_pump(fr_watchers *w, int held, double now)
 {
     const fr_job *job = fr_jobs_first(w->jobs);
     int kept = 0;
@@ -244,7 +263,7 @@ void fr_watchers_pump(fr_watchers *w, double now)
                (job->record.id < one->job || (job->record.id == one->job && fr_job_over(job))))
             job = job->next;
         const fr_job *live = job && job->record.id == one->job ? job : NULL;
-        fr_status st = serve(w, one, live, now, &over);
+        fr_status st = serve(w, one, live, held, now, &over);
         if (over || !keep(one, st, now))
             continue;
         if (one->busy_since > 0)

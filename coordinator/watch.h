@@ -25,8 +25,9 @@ void fr_watchers_free(fr_watchers **w);
 /* FR_ELIMIT when there are too many. */
 fr_status fr_watchers_add(fr_watchers *w, const fr_client *client, uint64_t job,
                           uint32_t from_step);
-/* Sends what is new; only after a flush that left nothing pending. */
-void fr_watchers_pump(fr_watchers *w, double now);
+/* Sends what is new. held: the last flush failed, so only what was stored before it counts: its steps, and the ends of
+ * jobs whose end is stored. */
+void fr_watchers_pump(fr_watchers *w, int held, double now);
 /* When there is something to send without a message coming in. */
 double fr_watchers_deadline(const fr_watchers *w);
 /* Tells all that the coordinator leaves, and forgets them. */

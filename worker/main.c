@@ -5,7 +5,7 @@
  *
  * Every error is one line, printed by rank 0 alone: so the command line is judged after the ranks
  * know each other. With --leader every rank has a command line of its own, and judges that first.
- * A follower that ends while it serves says why, as a warning. */
+ * A follower that ends while it serves says why, in a warning that is marked so (FR_LOG_ENDS). */
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
@@ -423,7 +423,7 @@ int main(int argc, char **argv)
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
-        fr_log(level, "rank %d: %s", rank, fr_cause());
+        fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);

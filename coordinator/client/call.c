@@ -7,6 +7,7 @@
 #include "check.h"
 #include "clock.h"
 #include "interrupt.h"
+#include "log.h"
 
 #define TICK_MS 200
 #define SILENCE_S 3.0  /* then the subscription is renewed: the coordinator may be a new process */
@@ -101,10 +102,13 @@ typedef struct following {
     uint64_t job, watch_tag;
     uint32_t next_step; /* steps before it were seen */
     double heard_s, asked_s;
+    int begun;          /* something of the chain was seen */
+    char waits_for[64]; /* as told last */
 } following;
 
 /* Renews the subscription. The status query is there for its answer: a sign of life from a
- * coordinator whose job is silent for good reasons (a long prompt). */
+ * coordinator whose job is silent for good reasons (a long prompt), and what a job that has not begun
+ * waits for. */
 static fr_status subscribe(following *w)
 {
     fr_msg watch = {.kind = FR_MSG_WATCH};
@@ -121,8 +125,23 @@ static fr_status on_step(following *w, const fr_msg_step *step)
 {
     if (step->job != w->job || step->index < w->next_step)
         return FR_OK;
+    w->begun = 1;
     w->next_step = step->index + 1; /* rejected steps are counted too */
     return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
+}
+
+/* Each reason once, and none amid a chain. */
+static void tell_waiting(following *w, const fr_msg_status_reply *s)
+{
+    for (size_t i = 0; i < s->n_jobs && !w->begun; i++) {
+        const fr_msg_job_info *job = &s->jobs[i];
+        if (job->job != w->job || strcmp(job->state, "queued") != 0 ||
+            strncmp(job->cause, w->waits_for, sizeof w->waits_for - 1) == 0)
+            continue;
+        snprintf(w->waits_for, sizeof w->waits_for, "%s", job->cause);
+        if (w->waits_for[0])
+            fr_log(FR_LOG_INFO, "job %llu: %s", (unsigned long long)w->job, w->waits_for);
+    }
 }
 
 static fr_status on_message(following *w, const fr_msg *m, int *done)
@@ -131,8 +150,12 @@ static fr_status on_message(following *w, const fr_msg *m, int *done)
     case FR_MSG_STEP:
         return on_step(w, &m->body.step);
     case FR_MSG_PROGRESS:
+        w->begun |= m->body.progress.job == w->job;
         if (m->body.progress.job == w->job && w->f->progress)
             return w->f->progress(w->f->ctx, &m->body.progress);
+        return FR_OK;
+    case FR_MSG_STATUS_REPLY:
+        tell_waiting(w, &m->body.status_reply);
         return FR_OK;
     case FR_MSG_DONE:
         *done = m->body.done.job.job == w->job;
@@ -143,7 +166,7 @@ static fr_status on_message(following *w, const fr_msg *m, int *done)
         return fr_fail(m->body.error.status ? (fr_status)m->body.error.status : FR_EPROTO, "%s",
                        m->body.error.cause);
     default:
-        return FR_OK; /* replies to the signs of life */
+        return FR_OK;
     }
 }
 

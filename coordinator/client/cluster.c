@@ -201,12 +201,18 @@ fr_status fr_cluster_wait_ready(fr_call *call, int want_draft, int timeout_ms,
     }
 }
 
-/* The worker's log goes with the cluster, and nobody else reads it. */
+/* The logs go with the cluster, and nobody else reads them. What target and draft both warn of (such as that there is
+ * no GPU) is told once. */
 static void pass_on_warnings(const fr_cluster *c)
 {
-    char log[PATH_MAX];
-    file_in(c, "worker.log", log);
-    fr_log_warnings(log);
+    static const char *const logs[] = {"worker.log", "coordinator.log"};
+    fr_buf told = {0};
+    for (size_t i = 0; i < sizeof logs / sizeof *logs; i++) {
+        char log[PATH_MAX];
+        file_in(c, logs[i], log);
+        fr_log_warnings(log, &told);
+    }
+    fr_buf_free(&told);
 }
 
 fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_options *options,

@@ -118,6 +118,7 @@ static fr_status split_policies(benching *b)
         if (!fr_policy_find(name))
             return fr_fail(FR_EINVAL, "--policies: '%.64s' is unknown; there are %s", name,
                            fr_policy_names());
+        FR_TRY(fr_place_check_policy(&b->o->place, name));
         for (int i = 0; i < b->n_policies; i++)
             if (strcmp(b->policies[i].name, name) == 0)
                 return fr_fail(FR_EINVAL, "--policies: '%.64s' is there twice", name);

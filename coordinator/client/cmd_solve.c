@@ -128,23 +128,20 @@ static fr_status solve(solving *s, const fr_buf *problem)
     return st;
 }
 
-static int wants_draft(const solve_options *o)
-{
-    const char *policy = o->job.policy ? o->job.policy : fr_default_policy(&o->place);
-    return strcmp(policy, "target") != 0;
-}
-
 static fr_status run_solve(const solve_options *o)
 {
     fr_client_config config;
     fr_buf problem = {0};
     solving s = {.o = o};
+    const char *policy = o->job.policy ? o->job.policy : fr_default_policy(&o->place);
+    const int wants_draft = strcmp(policy, "target") != 0;
     fr_status st;
+    FR_TRY_GOTO(st, fr_place_check_policy(&o->place, policy), out);
     FR_TRY_GOTO(st, fr_read_problem(o->problem, &problem), out);
     FR_TRY_GOTO(st, fr_client_config_read(&config), out);
     FR_TRY_GOTO(st, fr_show_open(o->json, config.colours, &s.show), out);
     fr_interrupt_arm();
-    FR_TRY_GOTO(st, fr_place_open(&config, &o->place, wants_draft(o), &s.place), out);
+    FR_TRY_GOTO(st, fr_place_open(&config, &o->place, wants_draft, &s.place), out);
     st = solve(&s, &problem);
 out:
     fr_show_close(&s.show);

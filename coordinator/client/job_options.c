@@ -10,6 +10,7 @@
 #include "check.h"
 #include "draft_weights.h"
 #include "gpu_list.h"
+#include "policy.h"
 #include "ui.h"
 
 /* Far beyond any context; keeps a mistaken `-` from eating the machine. */
@@ -269,6 +270,15 @@ fr_status fr_place_models(const fr_client_config *c, const fr_place_options *o, 
 const char *fr_default_policy(const fr_place_options *o)
 {
     return !o->connect && o->target && !o->draft ? "target" : "token";
+}
+
+fr_status fr_place_check_policy(const fr_place_options *o, const char *policy)
+{
+    const fr_policy_ops *ops = fr_policy_find(policy);
+    const int has_draft = o->connect || o->draft || !o->target; /* a cluster's own, the given one, the embedded one */
+    if (has_draft || !ops || !ops->needs_draft)
+        return FR_OK;
+    return fr_fail(FR_EINVAL, "policy %s: needs a --draft to go with the --target", policy);
 }
 
 /* A running cluster: is it there, and is its target the embedded one, which wants no prompt

@@ -38,6 +38,9 @@ fr_status fr_place_models(const fr_client_config *c, const fr_place_options *o, 
 /* The policy that holds when none was named: exact speculation where there may be a draft model,
  * else the plain target. */
 const char *fr_default_policy(const fr_place_options *o);
+/* FR_EINVAL for a policy that cannot begin without a draft model, of a private cluster that will have none: its job
+ * would wait for ever. */
+fr_status fr_place_check_policy(const fr_place_options *o, const char *policy);
 
 /* A cluster to work with: the named one (checked to be there), or a private one. */
 typedef struct fr_place {

@@ -185,10 +185,11 @@ static fr_status fill_job(cJSON *o, const char *event, int with_text, const fr_m
     FR_TRY(fr_json_u64(o, "seed", j->spec.sampling.seed));
     FR_TRY(fr_json_text(o, "stop", j->stop));
     FR_TRY(fr_json_bool(o, "batch_dependent", j->batch_dependent));
-    if (j->status == FR_OK)
-        return FR_OK;
-    FR_TRY(fr_json_text(o, "status", fr_status_text((fr_status)j->status)));
-    return fr_json_text(o, "cause", j->cause);
+    if (j->status != FR_OK)
+        FR_TRY(fr_json_text(o, "status", fr_status_text((fr_status)j->status)));
+    if (j->status != FR_OK || j->cause[0]) /* of its end, or of its waiting */
+        FR_TRY(fr_json_text(o, "cause", j->cause));
+    return FR_OK;
 }
 
 fr_status fr_json_job(const char *event, const fr_msg_job_info *job, cJSON **out)

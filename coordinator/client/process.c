@@ -121,37 +121,39 @@ void fr_process_stop(fr_process *p, int grace_ms)
     fr_process_wait(p, 5000);
 }
 
-static int is_ours(const char *line)
+/* What one of our programs tells in this line, behind its name; NULL: it is not theirs. */
+static const char *our_message(const char *line)
 {
-    return strncmp(line, "forerun-", 8) == 0;
+    const char *colon = strncmp(line, "forerun-", 8) == 0 ? strstr(line, ": ") : NULL;
+    return colon ? colon + 2 : NULL;
 }
 
-/* What one of our programs warns of; NULL: it does not. */
+/* What follows the mark that the message begins with; NULL: it does not, or there is no message. */
+static const char *behind(const char *mark, const char *message)
+{
+    return message && strncmp(message, mark, strlen(mark)) == 0 ? message + strlen(mark) : NULL;
+}
+
 static const char *warning_in(const char *line)
 {
-    const char *warning = is_ours(line) ? strstr(line, ": warning: ") : NULL;
-    return warning ? warning + 11 : NULL;
+    return behind("warning: ", our_message(line));
 }
 
-/* What a worker tells as it starts is no reason for its end. */
-static int is_of_start(const char *warning)
-{
-    return strncmp(warning, "computing on the CPU", 20) == 0;
-}
-
-/* How well a line of a log tells why its program ended. What our programs merely tell (no "error: ",
- * no "warning: ") is no reason; mpirun and the run-time libraries talk too, and begin with theirs.
- * *text_out is the line without what stands before the reason: "forerun-worker: error: X" gives X. */
-typedef enum { LINE_NOTHING, LINE_FOREIGN, LINE_WARNING, LINE_ERROR } line_kind;
+/* How well a line of a log tells why its program ended. Of what our programs tell, a warning too, only
+ * errors and what is marked so are reasons; mpirun and the run-time libraries talk too, and begin with
+ * theirs. *text_out is the line without what stands before the reason: "forerun-worker: error: X"
+ * gives X. */
+typedef enum { LINE_NOTHING, LINE_FOREIGN, LINE_END, LINE_ERROR } line_kind;
 
 static line_kind judge_line(const char *line, const char **text_out)
 {
-    const char *error = strstr(line, "error: "), *warning = warning_in(line);
-    *text_out = error ? error + 7 : warning ? warning : line;
+    const char *error = strstr(line, "error: "), *message = our_message(line), *warning = warning_in(line);
+    const char *end = behind(FR_LOG_ENDS, warning ? warning : message);
+    *text_out = error ? error + 7 : end ? end : line;
     if (error)
         return LINE_ERROR;
-    if (is_ours(line))
-        return warning && !is_of_start(warning) ? LINE_WARNING : LINE_NOTHING;
+    if (message)
+        return end ? LINE_END : LINE_NOTHING;
     int rule = line[strcspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] == 0;
     return rule ? LINE_NOTHING : LINE_FOREIGN;
 }
@@ -175,8 +177,7 @@ static void find_reason(FILE *f, char *best, size_t cap)
             kind = LINE_ERROR;
             text = colon ? colon + 2 : before;
         }
-        /* The first error and the first foreign line, but the last warning. */
-        if (kind > best_kind || (kind == LINE_WARNING && best_kind == LINE_WARNING)) {
+        if (kind > best_kind) { /* the first of its kind */
             snprintf(best, cap, "%s", text);
             best_kind = kind;
         }
@@ -210,7 +211,19 @@ fr_status fr_process_why(const fr_process *p, const char *log_path, long from, f
                          strsignal(signal));
 }
 
-void fr_log_warnings(const char *log_path)
+/* Whether it is not among the lines told before; then it is now. */
+static int is_new(const char *warning, fr_buf *told)
+{
+    const size_t n = strlen(warning);
+    const char *line = told->len ? (const char *)told->data : "";
+    for (; *line; line += strcspn(line, "\n") + 1)
+        if (strncmp(line, warning, n) == 0 && line[n] == '\n')
+            return 0;
+    fr_buf_printf(told, "%s\n", warning); /* without memory for it, it may be told again */
+    return 1;
+}
+
+void fr_log_warnings(const char *log_path, fr_buf *told)
 {
     char line[1024];
     FILE *f = fopen(log_path, "re");
@@ -218,8 +231,9 @@ void fr_log_warnings(const char *log_path)
         return;
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\r\n")] = 0;
-        if (warning_in(line))
-            fr_log(FR_LOG_WARN, "%s", warning_in(line));
+        const char *warning = warning_in(line);
+        if (warning && is_new(warning, told))
+            fr_log(FR_LOG_WARN, "%s", warning);
     }
     fclose(f);
 }

@@ -31,14 +31,15 @@ int fr_process_wait(fr_process *p, int timeout_ms);
 void fr_process_stop(fr_process *p, int grace_ms);
 
 /* Why a child ended, by its log: the first line that tells an error ("...: error: X" gives "X"),
- * else the last warning of one of Forerun's programs, else the first line of another one (mpirun
- * ends with hints); "" when there is none or the log is unreadable. Appended to out. from: bytes of
- * the log to skip. */
+ * else the first that one of Forerun's programs marked as the reason (FR_LOG_ENDS of log.h), else the
+ * first line of another program (mpirun ends with hints); "" when there is none or the log is
+ * unreadable. Appended to out. from: bytes of the log to skip. */
 fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 /* The same for a child that ended: the signal that killed it, or what its log says, or the signal
  * that its exit code stands for. */
 fr_status fr_process_why(const fr_process *p, const char *log_path, long from, fr_buf *out);
-/* Logs again what our program that writes this log has warned of so far. */
-void fr_log_warnings(const char *log_path);
+/* Logs again what our program that writes this log has warned of so far, but for what `told` has,
+ * which it adds to: warnings, one a line. */
+void fr_log_warnings(const char *log_path, fr_buf *told);
 
 #endif

@@ -4,6 +4,10 @@
 
 typedef enum { FR_LOG_ERROR, FR_LOG_WARN, FR_LOG_INFO, FR_LOG_DEBUG } fr_log_level;
 
+/* Begins a message, of any level, that tells why its program ends; an error tells that without it. Who started the
+ * program takes no other message for the reason. */
+#define FR_LOG_ENDS "ends: "
+
 /* Sets the line prefix (copied, cut at 63 bytes) and the least important level written. Call once, before threads. */
 void fr_log_open(const char *prefix, fr_log_level level);
 

@@ -81,6 +81,11 @@ bad "--draft-gpu: '-1'" "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --d
 bad "--draft-gpu first: not a number from 0 to 1023" "$BIN/forerun-coordinator" --draft-gpu first
 bad --text "$F" model vocab "$TINY_TARGET"
 bad backend "$F" solve --backend nonsense x
+for policy in step draft; do # in a cluster that never has a draft model
+    bad "policy $policy: needs a --draft" "$F" solve --target "$TINY_TARGET" --policy $policy x
+    bad "policy $policy: needs a --draft" "$F" bench --target "$TINY_TARGET" --policies target,$policy \
+        --data "$ROOT/deploy/models/tiny/dev.jsonl"
+done
 bad "ranks work" "$F" solve --ranks 17 x
 # Told before any rank starts: no mpirun is found here.
 mkdir "$T/no-mpirun"

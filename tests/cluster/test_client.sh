@@ -65,10 +65,12 @@ for program in forerun-worker forerun-coordinator; do
 done
 code 0 "$T/bin/forerun" solve --backend cpu_ref --threads 1 --gpus 2,0 --draft-gpu 1 "$(question 1)"
 NOTHING="warning: computing on the CPU: a choice of GPUs means nothing there"
-grep -q "$NOTHING" "$T/err.log" || fail "the CPU is not told of: $(cat "$T/err.log")"
+[ "$(grep -c "$NOTHING" "$T/err.log")" = 1 ] || fail "the CPU is not told of once: $(cat "$T/err.log")"
 grep -q -e "--gpus 2,0" "$T/forerun-worker.args" || fail "the group is told $(cat "$T/forerun-worker.args")"
 grep -q -e "--draft-gpu 1" "$T/forerun-coordinator.args" ||
     fail "the coordinator is told $(cat "$T/forerun-coordinator.args")"
+code 0 "$F" solve --backend cpu_ref --threads 1 --draft-gpu 1 "$(question 1)"
+[ "$(grep -c "^forerun: $NOTHING" "$T/err.log")" = 1 ] || fail "the draft's CPU is not told of once: $(cat "$T/err.log")"
 code 0 "$F" model perf "$TINY_TARGET" --draft "$TINY_DRAFT" --backend cpu_ref --threads 1 --runs 1 --context 64 \
     --gpus 1 --draft-gpu 0
 [ "$(grep -c "$NOTHING" "$T/err.log")" = 2 ] || fail "not told of both models: $(cat "$T/err.log")"
@@ -76,6 +78,29 @@ start_coordinator named tcp://127.0.0.1:0 --draft "$TINY_DRAFT" --draft-backend 
 wait_for 20 "its draft" serves draft
 grep -q "$NOTHING" "$T/named.log" || fail "the coordinator does not tell of the CPU: $(cat "$T/named.log")"
 stop named
+all_gone
+
+say "a job that waits"
+start_coordinator waits tcp://127.0.0.1:0
+start_target alone 1
+wait_for 20 "its target" serves target
+code 0 "$F" submit --connect "$EP" --policy step "$(question 1)"
+told() { "$F" "$@" --connect "$EP" | grep "queued: waiting for a draft group"; }
+for command in "status" "status 1" "list"; do
+    # shellcheck disable=SC2086
+    wait_for 10 "$command to tell why the job waits" told $command
+done
+"$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
+for command in "watch 1" "solve --policy step x"; do
+    # shellcheck disable=SC2086
+    "$F" $command --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
+    client=$!
+    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [12]: waiting for a draft group$" "$T/err.log"
+    kill -INT $client
+    wait $client
+done
+stop waits
+stop alone
 all_gone
 
 # A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens

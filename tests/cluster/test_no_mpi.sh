@@ -38,7 +38,7 @@ wait_for 30 "the leader to end" ended rank0
 wait_for 30 "the other rank to end" ended rank2
 kill $SOLVE 2>/dev/null
 grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not name the rank"
-grep -q "rank 2: " "$T/rank2.log" || fail "the other rank does not tell why it ends"
+grep -q "warning: ends: rank 2: " "$T/rank2.log" || fail "the other rank does not tell why it ends"
 unset "SESSION[rank0]" "SESSION[rank2]"
 say "a killed rank ends its group, and is named"
 

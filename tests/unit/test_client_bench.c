@@ -20,19 +20,27 @@
 #include "fault_alloc.h"
 #include "link.h"
 
-static char path[] = "/tmp/forerun-bench-XXXXXX";
+static char dir[] = "/tmp/forerun-bench-XXXXXX";
+static char path[64];
+static char missing[64];      /* in a folder that is not there */
+static char cannot_write[96]; /* what is told of it */
 
-static int make_file(void **state)
+static int make_dir(void **state)
 {
     (void)state;
-    int fd = mkstemp(path);
-    return fd < 0 ? -1 : close(fd);
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(path, sizeof path, "%s/x", dir);
+    snprintf(missing, sizeof missing, "%s/missing/x", dir);
+    snprintf(cannot_write, sizeof cannot_write, "%s: cannot be written: ", missing);
+    return 0;
 }
 
-static int remove_file(void **state)
+static int remove_dir(void **state)
 {
     (void)state;
-    return unlink(path);
+    unlink(path);
+    return rmdir(dir);
 }
 
 static void write_data(const char *text)
@@ -85,7 +93,7 @@ static void test_bad(void **state)
             fail_msg("case %zu: %s", i, fr_cause());
     }
     fr_problems p = {0};
-    assert_int_equal(fr_problems_read("/nonexistent.jsonl", 0, &p), FR_ENOTFOUND);
+    assert_int_equal(fr_problems_read(missing, 0, &p), FR_ENOTFOUND);
 }
 
 static void test_no_memory(void **state)
@@ -163,7 +171,7 @@ static void test_report(void **state)
     fclose(f);
     assert_non_null(strstr(page, "d&lt;&amp;&gt;.jsonl"));
     assert_non_null(strstr(page, "</html>"));
-    assert_int_equal(fr_bench_html(&r, "/nonexistent/x.html"), FR_EIO);
+    assert_int_equal(fr_bench_html(&r, missing), FR_EIO);
 }
 
 /* The clock of the program under test (linked with --wrap): it runs fast once a submission came. */
@@ -184,7 +192,7 @@ static int is_there(const char *file)
 static void test_outputs(void **state)
 {
     (void)state;
-    char fresh[64];
+    char fresh[sizeof path + 4];
     write_data("old");
     assert_int_equal(fr_bench_check_output(path), FR_OK);
     FILE *f = fopen(path, "r");
@@ -194,8 +202,8 @@ static void test_outputs(void **state)
     snprintf(fresh, sizeof fresh, "%s.new", path);
     assert_int_equal(fr_bench_check_output(fresh), FR_OK);
     assert_false(is_there(fresh));
-    assert_int_equal(fr_bench_check_output("/nonexistent/x.json"), FR_EINVAL);
-    assert_non_null(strstr(fr_cause(), "/nonexistent/x.json: "));
+    assert_int_equal(fr_bench_check_output(missing), FR_EINVAL);
+    assert_non_null(strstr(fr_cause(), cannot_write));
     assert_int_equal(fr_bench_check_output("/"), FR_EINVAL);
 }
 
@@ -247,8 +255,8 @@ static void test_refused(void **state)
     } cases[] = {
         {"--policies", "target,foo", "'foo' is unknown; there are target, "},
         {"--policies", "target,token,target", "'target' is there twice"},
-        {"--json", "/nonexistent/x.json", "/nonexistent/x.json: "},
-        {"--html", "/nonexistent/x.html", "/nonexistent/x.html: "},
+        {"--json", missing, cannot_write},
+        {"--html", missing, cannot_write},
     };
     write_data(good);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -283,5 +291,5 @@ int main(void)
         cmocka_unit_test(test_outputs),    cmocka_unit_test(test_refused),
         cmocka_unit_test(test_unanswered),
     };
-    return cmocka_run_group_tests_name("client_bench", tests, make_file, remove_file);
+    return cmocka_run_group_tests_name("client_bench", tests, make_dir, remove_dir);
 }

@@ -21,6 +21,7 @@
 
 static char dir[] = "/tmp/forerun-process-XXXXXX";
 static char log_path[64];
+static char missing[64]; /* in a folder that is not there */
 
 static int make_dir(void **state)
 {
@@ -29,13 +30,19 @@ static int make_dir(void **state)
     if (!mkdtemp(dir))
         return -1;
     snprintf(log_path, sizeof log_path, "%s/x.log", dir);
+    snprintf(missing, sizeof missing, "%s/missing/x", dir);
     return 0;
 }
 
 static int remove_dir(void **state)
 {
     (void)state;
-    unlink(log_path);
+    static const char *const logs[] = {"x", "first", "group"};
+    char path[64];
+    for (size_t i = 0; i < sizeof logs / sizeof *logs; i++) {
+        snprintf(path, sizeof path, "%s/%s.log", dir, logs[i]);
+        unlink(path);
+    }
     return rmdir(dir);
 }
 
@@ -93,12 +100,12 @@ static void test_not_there(void **state)
 {
     (void)state;
     fr_process p;
-    char *argv[] = {(char *)"/nonexistent/program", NULL};
+    char *argv[] = {missing, NULL};
     assert_int_equal(fr_process_start(&p, "x", argv, log_path), FR_ENOTFOUND);
     assert_int_equal(p.pid, 0);
-    assert_non_null(strstr(fr_cause(), "/nonexistent/program"));
+    assert_non_null(strstr(fr_cause(), missing));
     fr_process_stop(&p, 10); /* fine */
-    assert_int_equal(fr_process_start(&p, "x", shell("true"), "/nonexistent/x.log"), FR_EIO);
+    assert_int_equal(fr_process_start(&p, "x", shell("true"), missing), FR_EIO);
 }
 
 static void test_stop(void **state)
@@ -181,12 +188,13 @@ static void test_first_error(void **state)
         {"forerun-worker: error: /x/y.gguf: too short\n\n-----\nmpirun: rank 1 ended\n",
          "/x/y.gguf: too short"},
         {"forerun-coordinator: listening\nforerun-coordinator: job 19 runs, policy token\n", ""},
-        {"forerun-worker: warning: slow\nforerun-worker: warning: no word from x\n"
-         "forerun-worker: registered\nmpirun noise\n",
-         "no word from x"},
-        {"forerun-worker: warning: computing on the CPU: this machine cannot run backend cuda\n"
+        {"forerun-worker: warning: slow\nforerun-worker: warning: ends: rank 1: no word from x\n"
+         "mpirun noise\nforerun-worker: warning: message ignored: y\n",
+         "rank 1: no word from x"},
+        {"forerun-worker: warning: threads run where the system puts them: no such file\n"
          "mpirun: rank 1 was killed\n",
          "mpirun: rank 1 was killed"},
+        {"forerun-worker: warning: threads run where the system puts them: x: ends: y\n", ""},
         {"forerun-worker: rank 0: model loaded\n\n------\nmpirun noticed that rank 1 was killed\n"
          "------\nType 'mpirun --help' for usage.\n",
          "mpirun noticed that rank 1 was killed"},
@@ -204,7 +212,7 @@ static void test_first_error(void **state)
         fr_buf_free(&out);
     }
     fr_buf out = {0};
-    assert_int_equal(fr_log_first_error("/nonexistent/x", 0, &out), FR_OK);
+    assert_int_equal(fr_log_first_error(missing, 0, &out), FR_OK);
     assert_int_equal(out.len, 0);
 }
 

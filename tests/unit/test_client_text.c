@@ -165,6 +165,27 @@ static void test_summary(void **state)
     cJSON_Delete(o);
 }
 
+/* Why a job waits is in every view of it. */
+static void test_waiting(void **state)
+{
+    (void)state;
+    fr_msg_job_info job = sample_job();
+    job.state = "queued";
+    job.cause = "waiting for a draft group";
+    cJSON *o = NULL;
+    assert_int_equal(fr_json_job_brief(&job, &o), FR_OK);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(o, "cause")), job.cause);
+    assert_null(cJSON_GetObjectItem(o, "status"));
+    cJSON_Delete(o);
+    fr_table t = {0};
+    fr_buf out = {0};
+    assert_int_equal(fr_table_jobs(&t, &job, 1), FR_OK);
+    assert_int_equal(fr_table_format(&t, &out), FR_OK);
+    assert_non_null(strstr((char *)out.data, "queued: waiting for a draft group  token "));
+    fr_table_free(&t);
+    fr_buf_free(&out);
+}
+
 /* Every allocation of our own that fails is told as such. */
 static void test_no_memory(void **state)
 {
@@ -195,7 +216,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_escape),  cmocka_unit_test(test_is_utf8),
         cmocka_unit_test(test_table),   cmocka_unit_test(test_json),
-        cmocka_unit_test(test_summary), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_summary), cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("client_text", tests, NULL, NULL);
 }

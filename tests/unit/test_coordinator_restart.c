@@ -113,6 +113,89 @@ static void restart_refuses_another_model(void **state)
     unlink(path);
 }
 
+/* The disk of this process takes no more, until it is as before. */
+static void fill_disk(struct rlimit *before)
+{
+    getrlimit(RLIMIT_FSIZE, before);
+    struct rlimit none = *before;
+    none.rlim_cur = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+}
+
+static void assert_begins_with(const fr_buf *whole, fr_bytes part)
+{
+    assert_true(part.len > 0 && part.len < whole->len);
+    assert_memory_equal(whole->data, part.data, part.len);
+}
+
+/* While the disk takes no more, what it holds of jobs is read, and no end is told that it does not hold. */
+static void full_disk_is_read(void **state)
+{
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
+    fixture f = {.tokenizer = fake_tokenizer()};
+    fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
+    unlink(path);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    f.target = engine(&f, "target", "t", 5);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    fr_msg m;
+    const uint64_t stored = submit(f.client, "target", 1);
+    hear_kind(f.client, FR_MSG_DONE, &m);
+    fr_msg_free(&m);
+    const uint64_t begun = submit(f.client, "target", 1);
+    hear_kind(f.client, FR_MSG_STEP, &m);
+    fr_msg_free(&m);
+    struct rlimit before;
+    fill_disk(&before);
+    fr_link *other = NULL; /* the client above hears how the second job gets on */
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &other), FR_OK);
+    for (uint32_t running = 1; running > 0; fr_msg_free(&m)) {
+        m = status_of(other, 0);
+        running = m.body.status_reply.running;
+        fr_sleep_ms(10);
+    }
+
+    m = status_of(other, stored);
+    assert_string_equal(m.body.status_reply.jobs[0].state, "done");
+    assert_text(&f.expected, m.body.status_reply.jobs[0].text.data, m.body.status_reply.jobs[0].text.len);
+    fr_msg_free(&m);
+    m = status_of(other, begun);
+    assert_string_equal(m.body.status_reply.jobs[0].state, "running");
+    assert_begins_with(&f.expected, m.body.status_reply.jobs[0].text);
+    fr_msg_free(&m);
+    fr_msg list = {.kind = FR_MSG_LIST_QUERY, .body.list_query.state = ""};
+    tell(other, &list);
+    hear_kind(other, FR_MSG_LIST_REPLY, &m);
+    assert_int_equal(m.body.list_reply.n_jobs, 2);
+    fr_msg_free(&m);
+    watch(other, stored, 0);
+    follow_to(other, &f.expected);
+    watch(other, begun, 0);
+    hear_kind(other, FR_MSG_STEP, &m);
+    assert_begins_with(&f.expected, m.body.step.text);
+    fr_msg_free(&m);
+
+    m = submit_msg("target", 0);
+    tell(other, &m); /* nothing is heard of it yet, but that it is there */
+    m = status_of(other, begun + 1);
+    assert_string_equal(m.body.status_reply.jobs[0].state, "queued");
+    fr_msg_free(&m);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    hear_kind(f.client, FR_MSG_DONE, &m);
+    assert_done(&m, &f.expected);
+    fr_msg_free(&m);
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&other, 0);
+    fr_link_close(&f.client, 0);
+    fr_buf_free(&f.expected);
+    fr_tokenizer_free(&f.tokenizer);
+    unlink(path);
+}
+
 /* A disk that takes no more for a while: what is submitted then waits, and runs afterwards. */
 static void full_disk_loses_no_job(void **state)
 {
@@ -127,12 +210,8 @@ static void full_disk_loses_no_job(void **state)
     f.target = engine(&f, "target", "t", 0);
     assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
     await_groups(f.client, 1);
-    struct rlimit before, none;
-    getrlimit(RLIMIT_FSIZE, &before);
-    none = before;
-    none.rlim_cur = 0;
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    struct rlimit before;
+    fill_disk(&before);
     fr_msg m = submit_msg("target", 0), reply;
     int n = 0, held = 0;
     while (!held && n < MOST) { /* the first ones find it full when they start */
@@ -169,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(restart_continues),
         cmocka_unit_test(restart_refuses_another_model),
+        cmocka_unit_test(full_disk_is_read),
         cmocka_unit_test(full_disk_loses_no_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

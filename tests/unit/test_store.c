@@ -206,6 +206,9 @@ static void keeps_what_it_is_given(void **state)
     assert_int_equal(fr_store_steps(s, 1, 3, same_step, &next), FR_OK);
     assert_int_equal(next, 5);
     assert_int_equal(fr_store_trim_steps(s, 1, 2), FR_OK);
+    next = 0;
+    assert_int_equal(fr_store_steps(s, 1, 0, same_step, &next), FR_OK);
+    assert_int_equal(next, 2); /* nobody reads what is to go */
     r.state = FR_JOB_FAILED;
     r.cause = "because";
     assert_int_equal(fr_store_set_job(s, &r), FR_OK);
@@ -438,6 +441,9 @@ static void waits_for_a_full_disk(void **state)
     assert_int_equal(fr_store_flush(s), FR_EIO);
     assert_int_equal(fr_store_flush(s), FR_EIO);
     assert_int_equal(fr_store_pending(s), 3);
+    int n = 0;
+    assert_int_equal(fr_store_job(s, 1, same_record, &n), FR_OK); /* reading needs no room */
+    assert_int_equal(n, 1);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(fr_store_flush(s), FR_OK);
     assert_int_equal(fr_store_pending(s), 0);

@@ -88,7 +88,7 @@ static void slow_ones_lag_without_gaps(void **state)
     double now = 100;
     for (int i = 0; i < 3; i++, now += 0.1) {
         f->room = 2;
-        fr_watchers_pump(f->w, now);
+        fr_watchers_pump(f->w, 0, now);
     }
     assert_int_equal(f->n_steps, N_STEPS);
     assert_int_equal(f->n_done, 1);
@@ -101,11 +101,11 @@ static void those_that_never_read_are_dropped(void **state)
     fixture *f = *state;
     add(f, 1);
     f->room = 1;
-    fr_watchers_pump(f->w, 100);
+    fr_watchers_pump(f->w, 0, 100);
     assert_true(fr_watchers_deadline(f->w) > 100 && fr_watchers_deadline(f->w) < 101);
-    fr_watchers_pump(f->w, 125);
+    fr_watchers_pump(f->w, 0, 125);
     assert_int_equal(fr_watchers_count(f->w), 1);
-    fr_watchers_pump(f->w, 131);
+    fr_watchers_pump(f->w, 0, 131);
     assert_int_equal(fr_watchers_count(f->w), 0);
 }
 
@@ -114,7 +114,7 @@ static void those_that_are_gone_are_dropped_at_once(void **state)
     fixture *f = *state;
     add(f, 1);
     f->beyond = FR_EPEER;
-    fr_watchers_pump(f->w, 100);
+    fr_watchers_pump(f->w, 0, 100);
     assert_int_equal(fr_watchers_count(f->w), 0);
 }
 
@@ -123,11 +123,11 @@ static void asking_again_begins_anew(void **state)
     fixture *f = *state;
     add(f, 1);
     f->room = N_STEPS;
-    fr_watchers_pump(f->w, 100); /* all but the end */
+    fr_watchers_pump(f->w, 0, 100); /* all but the end */
     add(f, 1);
     assert_int_equal(fr_watchers_count(f->w), 1);
     f->room = 100;
-    fr_watchers_pump(f->w, 100.2);
+    fr_watchers_pump(f->w, 0, 100.2);
     assert_int_equal(f->n_steps, 2 * N_STEPS);
     assert_int_equal(f->n_done, 1);
 }
