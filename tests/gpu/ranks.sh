@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# ranks.sh BACKEND [--share-gpu]: two tensor-parallel ranks, which no MPI started, with a GPU each, so that their sums go
-# over NCCL, or with one between them, and then through host memory. The text of policy `token` is that of `target`,
+# ranks.sh BACKEND [OPTIONS]: two tensor-parallel ranks, which no MPI started, with a GPU each, so that their sums go
+# over NCCL, or (--share-gpu --gpus 0) with one between them, and then through host memory. The text of policy `token` is that of `target`,
 # greedy and at temperature 0.7. Prints a digest of the texts: sums are the same to the bit either way, and so are they.
 # Two steps of tests/gpu/run; FORERUN_BIN names the programs.
 LIMIT=120
@@ -10,7 +10,7 @@ backend=$1
 PORT=$(free_port)
 start_coordinator coordinator tcp://127.0.0.1:0 --draft "$TINY_DRAFT" --draft-backend "$backend"
 for r in 0 1; do
-    start rank$r "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --rank $r --ranks 2 ${2:+"$2"} \
+    start rank$r "$BIN/forerun-worker" --leader "tcp://127.0.0.1:$PORT" --rank $r --ranks 2 "${@:2}" \
         --backend "$backend" --model "$TINY_TARGET" --connect "$EP" --role target --name target
 done
 wait_for 60 "a target" serves target
