@@ -19,7 +19,7 @@
  *
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began.
  * What was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
- * the host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when
+ * the host waits, which gives the group up when NCCL knows of an error, when the host communicator does, or when
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort,
  * which lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the
  * cause names those not heard of.
@@ -144,7 +144,7 @@ static fr_status look_for_errors(nccl_comm *m)
     }
     if (state != ncclSuccess && state != ncclInProgress)
         return give_up_for(m, state, "a collective failed");
-    if (host->ops->alarmed && host->ops->alarmed(host))
+    if (host->ops->look && host->ops->look(host) != FR_OK)
         return give_up(m, "");
     return FR_OK;
 }
@@ -469,6 +469,7 @@ static const fr_comm_ops nccl_ops = {
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
     .give_up = nccl_give_up,
+    .look = fr_comm_over_look,
     .close = nccl_close,
 };
 

@@ -8,17 +8,17 @@
 
 #include "clock.h"
 
-/* Every rank calls and hears the others; only then is a rank alarmed by another. Ends the group. */
+/* Every rank calls and hears the others; until one does no rank sees anything. */
 void check_roll_call(fr_comm *c)
 {
     char why[FR_COMM_WHY] = "";
     bool *heard = must_alloc((size_t)c->size * sizeof *heard);
-    CHECK(!c->ops->alarmed(c), "alarmed before any call");
+    OK(c->ops->look(c));
     OK(c->ops->agree(c, FR_OK)); /* all have looked */
     if (c->rank == c->size - 1)
         snprintf(why, sizeof why, "rank %d noticed", c->rank);
     else
-        while (!c->ops->alarmed(c))
+        while (c->ops->look(c) == FR_OK)
             fr_sleep_ms(1);
     OK(c->ops->roll_call(c, 10000, why, heard));
     for (int r = 0; r < c->size; r++)
@@ -66,8 +66,8 @@ void check_hung(void)
 }
 
 static const char *const moments[N_MOMENTS] = {"in-a-pass",    "in-a-small-sum", "in-a-large-sum",
-                                               "in-a-command", "between-passes", "late", "late-for-a-sum",
-                                               "stopped-in-a-sum", "stopped-idle"};
+                                               "in-a-command", "between-passes", "leader-idle", "late",
+                                               "late-for-a-sum", "stopped-in-a-sum", "stopped-idle"};
 
 enum { PATIENCE_MS = 200 };
 
@@ -96,6 +96,14 @@ static fr_status wait_for_others(fr_comm *c)
     return c->rank == 0 ? c->ops->gather(c, &mine, 1, all) : c->ops->command_wait(c, &data, &bytes);
 }
 
+static fr_status look_until_it_ends(fr_comm *c)
+{
+    fr_status st = FR_OK;
+    while ((st = c->ops->look(c)) == FR_OK)
+        fr_sleep_ms(10);
+    return st;
+}
+
 /* A vector and a command of MOST floats. */
 static fr_status wait_with(fr_comm *c, moment when, float *x)
 {
@@ -113,7 +121,9 @@ static fr_status wait_with(fr_comm *c, moment when, float *x)
         st = sum(c, x, when == IN_A_SMALL_SUM ? 100 : MOST);
     } else if (when == IN_A_COMMAND && c->rank == 0) {
         st = c->ops->command_send(c, x, MOST * sizeof *x);
-    } else if (when == IN_A_COMMAND) {
+    } else if (when == LEADER_IDLE && c->rank == 0) {
+        st = look_until_it_ends(c);
+    } else if (when == IN_A_COMMAND || when == LEADER_IDLE) {
         st = wait_for_others(c);
     }
     return st == FR_OK ? wait_for_others(c) : st;

@@ -46,14 +46,16 @@ void check_no_mpi(void);
 /* ---- giving_up.c */
 
 /* How a rank that waits learns that another gave up: in a gather, in a sum that goes in one message or in pieces, in a
- * command too large to leave before its receiver takes it, idle, or, when it waits for too long, by its own clock: as
- * long as the call says or the communicator has patience, or until it is to stop. */
+ * command too large to leave before its receiver takes it, idle (the followers all the time, the leader when it looks),
+ * or, when it waits for too long, by its own clock: as long as the call says or the communicator has patience, or until
+ * it is to stop. */
 typedef enum {
     IN_A_PASS,
     IN_A_SMALL_SUM,
     IN_A_LARGE_SUM,
     IN_A_COMMAND,
     BETWEEN_PASSES,
+    LEADER_IDLE,
     LATE,
     LATE_FOR_A_SUM,
     STOPPED_IN_A_SUM,
