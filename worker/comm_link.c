@@ -192,9 +192,9 @@ static fr_status link_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_
     return fr_ranks_roll_call(of(c)->ranks, wait_ms, why, heard_out);
 }
 
-static bool link_alarmed(fr_comm *c)
+static fr_status link_look(fr_comm *c)
 {
-    return fr_ranks_alarmed(of(c)->ranks);
+    return fr_ranks_look(of(c)->ranks);
 }
 
 static void link_close(fr_comm **c)
@@ -219,7 +219,7 @@ static const fr_comm_ops link_ops = {
     .command_wait = link_command_wait,
     .give_up = link_give_up,
     .roll_call = link_roll_call,
-    .alarmed = link_alarmed,
+    .look = link_look,
     .close = link_close,
 };
 

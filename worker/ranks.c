@@ -78,10 +78,10 @@ static void say_why(fr_ranks *g, const char *why)
             send_word(g, r, FR_RANKS_ROLL, why, strlen(why));
 }
 
-/* Gives up with the cause of the last error. */
+/* Gives up with the cause of the last error, which stays the last: to tell it may fail. */
 static fr_status give_up(fr_ranks *g, fr_status st)
 {
-    char why[FR_COMM_WHY];
+    char why[512];
     snprintf(why, sizeof why, "%s", fr_cause());
     say_why(g, why);
     return fr_fail(st, "%s", why);
@@ -205,13 +205,18 @@ static bool rolled(const fr_ranks *g)
     return any;
 }
 
+static const char *why_of(const fr_ranks *g)
+{
+    return g->why[0] ? g->why : "a rank gave the group up";
+}
+
 /* Only the rank that is waited for counts as gone: another may have done all that was asked of it. */
 static fr_status await_word(fr_ranks *g, int from, fr_comm_wait *wait)
 {
     const peer *p = &g->peers[from];
     while (p->n_words == 0) {
         if (rolled(g) || p->gone)
-            return fr_fail(FR_EPEER, "%s", g->why[0] ? g->why : "a rank gave the group up");
+            return fr_fail(FR_EPEER, "%s", why_of(g));
         const fr_status over = fr_comm_wait_check(wait);
         if (over == FR_ECANCELLED)
             return fr_fail(over, "rank %d: stopped while it waited for rank %d", g->rank, from);
@@ -261,15 +266,16 @@ fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, const atomic_
 
 void fr_ranks_give_up(fr_ranks *g)
 {
-    say_why(g, fr_cause());
+    give_up(g, FR_EPEER);
 }
 
-bool fr_ranks_alarmed(fr_ranks *g)
+fr_status fr_ranks_look(fr_ranks *g)
 {
-    bool alarmed = listen_once(g, 0) != FR_OK || rolled(g);
+    FR_TRY(listen_once(g, 0));
+    bool any = rolled(g);
     for (int r = 0; r < g->size; r++)
-        alarmed = alarmed || g->peers[r].gone;
-    return alarmed;
+        any = any || g->peers[r].gone;
+    return any ? fr_fail(FR_EPEER, "%s", why_of(g)) : FR_OK;
 }
 
 /* Who has called the roll, or will not. */

@@ -51,9 +51,9 @@ fr_status fr_ranks_receive(fr_ranks *g, int from, fr_ranks_kind kind, size_t byt
 /* The same without a deadline, and of any size. */
 fr_status fr_ranks_idle(fr_ranks *g, int from, fr_ranks_kind kind, const atomic_int *stop, fr_msg *word_out);
 
-/* As comm.h says of giving up and of roll calls. */
+/* As comm.h says of giving up, of roll calls and of looking. */
 void fr_ranks_give_up(fr_ranks *g);
 fr_status fr_ranks_roll_call(fr_ranks *g, int wait_ms, char *why, bool *heard_out);
-bool fr_ranks_alarmed(fr_ranks *g);
+fr_status fr_ranks_look(fr_ranks *g);
 
 #endif

@@ -1,6 +1,6 @@
 /* serve.c: see serve.h. One loop: 1. what time asks for: registering, heartbeats, giving up; 2.
  * messages; 3. one pass (batch.c) over the live requests (requests.c). Without requests it sleeps
- * in 2.
+ * in 2, and looks in 1, at every heartbeat at the latest, whether its ranks are still there.
  *
  * A group is registered while the coordinator knows it. A coordinator that was restarted answers
  * the next heartbeat with FR_ENOTFOUND, and the group registers again; a new welcome begins a new
@@ -136,6 +136,8 @@ static fr_status give_up(const serve *s)
 static fr_status keep_time(serve *s)
 {
     double now = fr_now_s(), patience = s->options->give_up_ms / 1000.0;
+    if (s->requests.n == 0)
+        FR_TRY(fr_session_check_group(s->session)); /* a pass notices by itself */
     if (patience > 0 && s->requests.n == 0) {
         if (now - s->last_heard >= patience)
             return give_up(s);

@@ -4,7 +4,7 @@
  * verification of all jobs share a pass.
  *
  * Idle, it sleeps on its socket. It returns when told to shut down, when *stop becomes non-zero, or
- * on an error of the group (which it reports to the coordinator first). */
+ * on an error of the group, also an idle one's (which it reports to the coordinator first). */
 #ifndef FR_SERVE_H
 #define FR_SERVE_H
 

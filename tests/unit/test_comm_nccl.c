@@ -421,6 +421,34 @@ static void test_stalled_after_the_sums(void **state)
         rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
 }
 
+/* Rank 2 ends between passes. The leader sees it when it looks, as it does while there is nothing to do, and rank 1,
+ * which waits for a command, hears it from there. */
+static fr_status idle_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
+{
+    const void *data = NULL;
+    size_t bytes = 0;
+    fr_status st = sum_once(c, dev);
+    if (st == FR_OK && r->options.rank == 2)
+        r->comm->ops->close(&r->comm);
+    if (st != FR_OK || r->options.rank == 2)
+        return st;
+    if (r->options.rank == 1)
+        return c->ops->command_wait(c, &data, &bytes);
+    while ((st = c->ops->look(c)) == FR_OK)
+        fr_sleep_ms(1);
+    return st;
+}
+
+static void test_gone_between_passes(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = idle_without_2};
+    rank_thread ranks[3];
+    gpu_ranks_run(ranks, 3, act, &p);
+    rank_thread_ended(&ranks[0], FR_EPEER, "rank 0: rank 2 is gone; no word from rank 2");
+    rank_thread_ended(&ranks[1], FR_EPEER, "rank 0: rank 2 is gone");
+}
+
 /* Rank 2 does not come to the sum, and the others are told to end. */
 static fr_status stop_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
 {
@@ -534,6 +562,7 @@ int main(void)
         cmocka_unit_test_setup(test_failing_init, set_up),
         cmocka_unit_test_setup(test_failing_proof, set_up),
         cmocka_unit_test_setup(test_stalled_after_the_sums, set_up),
+        cmocka_unit_test_setup(test_gone_between_passes, set_up),
         cmocka_unit_test_setup(test_stopped, set_up),
         cmocka_unit_test_setup(test_closed_with_a_sum_pending, set_up),
         cmocka_unit_test_setup(test_choice, set_up),

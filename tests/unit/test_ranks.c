@@ -129,6 +129,31 @@ static void test_gone_in_a_sum(void **state)
     }
 }
 
+/* A leader that has nothing to do looks; then it does as a session does. */
+static fr_status one_leaves_an_idle_group(rank_thread *m)
+{
+    fr_status st = FR_OK;
+    if (m->options.rank == 1)
+        m->comm->ops->close(&m->comm);
+    if (m->options.rank == 2)
+        return wait_for_command(m);
+    while (m->options.rank == 0 && (st = m->comm->ops->look(m->comm)) == FR_OK)
+        fr_sleep_ms(1);
+    if (m->options.rank == 0)
+        m->comm->ops->give_up(m->comm);
+    return st;
+}
+
+static void test_gone_while_idle(void **state)
+{
+    (void)state;
+    rank_thread m[3];
+    rank_threads_set_up(m, 3, 3, one_leaves_an_idle_group);
+    rank_threads_run(m, 3);
+    rank_thread_ended(&m[0], FR_EPEER, "rank 0: rank 1 is gone");
+    rank_thread_ended(&m[2], FR_EPEER, "rank 0: rank 1 is gone");
+}
+
 static fr_status leader_leaves(rank_thread *m)
 {
     if (m->options.rank != 0)
@@ -385,7 +410,7 @@ static fr_status roll_of_follower(rank_thread *m)
         return FR_OK;
     if (m->options.rank == 1)
         snprintf(why, sizeof why, "rank 1 noticed");
-    while (m->options.rank != 1 && !m->comm->ops->alarmed(m->comm))
+    while (m->options.rank != 1 && m->comm->ops->look(m->comm) == FR_OK)
         fr_sleep_ms(1);
     fr_status st = m->comm->ops->roll_call(m->comm, SHORT_MS, why, m->heard);
     return st == FR_OK ? fr_fail(FR_EPEER, "%s", why) : st;
@@ -411,7 +436,8 @@ int main(void)
         cmocka_unit_test(test_apart),         cmocka_unit_test(test_sizes_apart),
         cmocka_unit_test(test_another_count), cmocka_unit_test(test_doubled),
         cmocka_unit_test(test_whole),         cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_gone_in_a_sum), cmocka_unit_test(test_leader_gone),
+        cmocka_unit_test(test_gone_in_a_sum), cmocka_unit_test(test_gone_while_idle),
+        cmocka_unit_test(test_leader_gone),
         cmocka_unit_test(test_impatient),     cmocka_unit_test(test_idle),
         cmocka_unit_test(test_stopped),       cmocka_unit_test(test_stopped_in_good_order),
         cmocka_unit_test(test_roll_call),     cmocka_unit_test(test_roll_call_of_follower),

@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "plan.h"
+#include "rank_facts.h"
 #include "rank_threads.h"
 #include "session.h"
 
@@ -133,6 +134,25 @@ static void test_another_checkpoint(void **state)
     const start s = {path, options()};
     refused(&s, "rank 2 has another model (fr-retrained-");
     unlink(path);
+}
+
+/* Ranks without a GPU share none. */
+static void test_a_gpu_for_two(void **state)
+{
+    (void)state;
+    fr_rank_facts ranks[3] = {{.backend = "any"}, {.backend = "any"}, {.backend = "any"}};
+    bool shared = true;
+    assert_int_equal(fr_rank_facts_compare(ranks, 3, &shared), FR_OK);
+    assert_false(shared);
+    for (int r = 0; r < 3; r++)
+        ranks[r].device[0] = r == 1 ? 1 : 2;
+    assert_int_equal(fr_rank_facts_compare(ranks, 3, &shared), FR_EINVAL);
+    assert_string_equal(fr_cause(), "ranks 0 and 2 have the same GPU: start fewer, name more GPUs (--gpus), or let them "
+                                    "share (--share-gpu)");
+    for (int r = 0; r < 3; r++)
+        ranks[r].share_gpu = true;
+    assert_int_equal(fr_rank_facts_compare(ranks, 3, &shared), FR_OK);
+    assert_true(shared);
 }
 
 /* ---- plans */
@@ -283,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_options_that_may_differ),
         cmocka_unit_test(test_another_model),
         cmocka_unit_test(test_another_checkpoint),
+        cmocka_unit_test(test_a_gpu_for_two),
         cmocka_unit_test(test_plans_that_do_not_fit),
         cmocka_unit_test(test_a_follower_does_not_write_where_it_has_no_room),
         cmocka_unit_test(test_bytes_that_are_no_plan),

@@ -62,12 +62,14 @@ typedef struct fr_comm_ops {
      * The others end with that cause what they wait for. From then on the group can only be closed. No collective; does
      * nothing when the group was given up already. NULL in a group of one rank. */
     void (*give_up)(fr_comm *c);
-    /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when alarmed()
-     * says that another rank has given up. Sets heard_out [size] for those that called within wait_ms, this one
-     * included. why [FR_COMM_WHY]: what this rank noticed; when that is "", it becomes what another one did. Both are
-     * NULL in a group of one rank, and in communicators over another. */
+    /* The same with more to say and to learn. Every rank calls it once: when it notices a failure, or when look() tells
+     * of one. Sets heard_out [size] for those that called within wait_ms, this one included. why [FR_COMM_WHY]: what
+     * this rank noticed; when that is "", it becomes what another one did. NULL in a group of one rank, and in
+     * communicators over another. */
     fr_status (*roll_call)(fr_comm *c, int wait_ms, char *why, bool *heard_out);
-    bool (*alarmed)(fr_comm *c);
+    /* Whether this rank could go on, as far as it knows without waiting: FR_EPEER, with the cause, when another one has
+     * given up, or is gone where that can be seen. No collective. NULL in a group of one rank. */
+    fr_status (*look)(fr_comm *c);
     void (*close)(fr_comm **c);
 } fr_comm_ops;
 

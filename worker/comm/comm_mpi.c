@@ -147,7 +147,7 @@ static const fr_comm_ops mpi_ops = {
     .command_wait = fr_mpi_command_wait,
     .give_up = fr_mpi_give_up,
     .roll_call = fr_mpi_roll_call,
-    .alarmed = fr_mpi_alarmed,
+    .look = fr_mpi_look,
     .close = mpi_close,
 };
 

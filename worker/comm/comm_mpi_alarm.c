@@ -40,25 +40,25 @@ static fr_status hear(fr_mpi_comm *m, int *found_out)
     return FR_OK;
 }
 
-bool fr_mpi_alarmed(fr_comm *c)
+static bool alarmed(fr_mpi_comm *m)
 {
-    fr_mpi_comm *m = fr_mpi_of(c);
     int found = 0;
     if (!m->heard) /* the group is not formed yet */
         return false;
     return hear(m, &found) != FR_OK || memchr(m->heard, true, (size_t)m->base.size) != NULL;
 }
 
-fr_status fr_mpi_look_for_alarm(fr_mpi_comm *m)
+fr_status fr_mpi_look(fr_comm *c)
 {
-    if (!m->rolled && !m->unfinished && !fr_mpi_alarmed(&m->base))
+    fr_mpi_comm *m = fr_mpi_of(c);
+    if (!m->rolled && !m->unfinished && !alarmed(m))
         return FR_OK;
     return fr_fail(FR_EPEER, "%s", m->heard_why[0] ? m->heard_why : "a rank gave the group up");
 }
 
 fr_status fr_mpi_check_group(fr_mpi_comm *m)
 {
-    return m->rolled || m->unfinished ? fr_mpi_look_for_alarm(m) : FR_OK;
+    return m->rolled || m->unfinished ? fr_mpi_look(&m->base) : FR_OK;
 }
 
 fr_status fr_mpi_await(fr_mpi_comm *m, int n, MPI_Request *requests, int wait_ms, const char *what)
@@ -69,7 +69,7 @@ fr_status fr_mpi_await(fr_mpi_comm *m, int n, MPI_Request *requests, int wait_ms
     fr_status st = fr_mpi_check(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
     for (unsigned round = 1; st == FR_OK && !done; round++) {
         if (round % ROUNDS == 0)
-            st = fr_mpi_look_for_alarm(m);
+            st = fr_mpi_look(&m->base);
         if (round % ROUNDS == 0 && m->yield)
             sched_yield();
         const fr_status over = st == FR_OK && round % ROUNDS == 0 ? fr_comm_wait_check(&wait) : FR_OK;

@@ -22,7 +22,7 @@ fr_status fr_mpi_command_send(fr_comm *c, const void *data, size_t bytes)
     fr_mpi_comm *m = fr_mpi_of(c);
     if (m->base.rank != 0)
         return fr_fail(FR_EINVAL, "command_send: rank %d is not the leader", m->base.rank);
-    FR_TRY(fr_mpi_look_for_alarm(m));
+    FR_TRY(fr_mpi_look(c));
     FR_TRY(fr_mpi_check_bytes(m, bytes, "command_send"));
     m->n_commands++;
     const int n_followers = m->base.size - 1;
@@ -55,7 +55,7 @@ static fr_status await_command(fr_mpi_comm *m, MPI_Status *status_out)
     FR_TRY(probe(m, SPIN_NS, &found, status_out));
     uint64_t rung = found ? 0 : fr_doorbell_wait(m->bell, m->key, 0);
     while (!found) {
-        FR_TRY(fr_mpi_look_for_alarm(m));
+        FR_TRY(fr_mpi_look(&m->base));
         if (fr_comm_wait_check(&wait) != FR_OK)
             return fr_fail(FR_ECANCELLED, "rank %d: stopped while it waited for a command", m->base.rank);
         FR_TRY(probe(m, rung > m->n_commands ? RUNG_SPIN_NS : 0, &found, status_out));

@@ -57,8 +57,6 @@ int fr_mpi_usable_cores(void);
 
 /* ---- comm_mpi_alarm.c */
 
-/* FR_EPEER, with the cause, when any rank has given the group up. */
-fr_status fr_mpi_look_for_alarm(fr_mpi_comm *m);
 /* Before a collective: what an abandoned one may still write to is not to be used again. */
 fr_status fr_mpi_check_group(fr_mpi_comm *m);
 /* Until all n requests are done, or else abandoned: FR_EPEER, since a rank has given up or not all were there after
@@ -87,6 +85,6 @@ fr_status fr_mpi_command_wait(fr_comm *c, const void **data_out, size_t *bytes_o
 /* comm_mpi_alarm.c */
 void fr_mpi_give_up(fr_comm *c);
 fr_status fr_mpi_roll_call(fr_comm *c, int wait_ms, char *why, bool *heard_out);
-bool fr_mpi_alarmed(fr_comm *c);
+fr_status fr_mpi_look(fr_comm *c);
 
 #endif

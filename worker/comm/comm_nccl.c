@@ -19,7 +19,7 @@
  *
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began.
  * What was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
- * the host waits, which gives the group up when NCCL knows of an error, when another rank gave up (alarmed), or when
+ * the host waits, which gives the group up when NCCL knows of an error, when the host communicator does, or when
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort,
  * which lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the
  * cause names those not heard of.
@@ -37,6 +37,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "comm_exchange.h"
 #include "comm_nccl_late.h"
 #include "comm_over.h"
 #include "comm_prove.h"
@@ -45,7 +46,6 @@
 
 enum {
     SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
-    PIECE = 64,            /* floats: pieces of large sums are multiples, so that kernels find them aligned */
 };
 
 typedef struct nccl_comm {
@@ -144,7 +144,7 @@ static fr_status look_for_errors(nccl_comm *m)
     }
     if (state != ncclSuccess && state != ncclInProgress)
         return give_up_for(m, state, "a collective failed");
-    if (host->ops->alarmed && host->ops->alarmed(host))
+    if (host->ops->look && host->ops->look(host) != FR_OK)
         return give_up(m, "");
     return FR_OK;
 }
@@ -209,9 +209,7 @@ static void nccl_give_up(fr_comm *c)
 /* What a launch needs; copied into recorded passes. */
 typedef struct sum_args {
     nccl_comm *m;
-    float *x;
-    size_t n;
-    float *parts;
+    fr_comm_exchange e;
 } sum_args;
 
 static void note(nccl_comm *m, ncclResult_t rc)
@@ -230,86 +228,42 @@ static void launch_all_reduce(void *stream, const void *args)
 {
     const sum_args *a = args;
     if (may_launch(a->m))
-        note(a->m, ncclAllReduce(a->x, a->x, a->n, ncclFloat, ncclSum, a->m->nccl, stream));
+        note(a->m, ncclAllReduce(a->e.x, a->e.x, a->e.n, ncclFloat, ncclSum, a->m->nccl, stream));
 }
 
 static void launch_all_gather(void *stream, const void *args)
 {
     const sum_args *a = args;
     if (may_launch(a->m))
-        note(a->m, ncclAllGather(a->x, a->parts, a->n, ncclFloat, a->m->nccl, stream));
+        note(a->m, ncclAllGather(a->e.x, a->e.parts, a->e.n, ncclFloat, a->m->nccl, stream));
 }
 
-/* Large sums: every rank adds one piece. All are `size` long, the last ones shorter or empty. */
-typedef struct pieces {
-    size_t n, size;
-} pieces;
-
-static pieces cut(const nccl_comm *m, size_t n)
-{
-    const size_t ranks = (size_t)m->over.base.size;
-    return (pieces){n, (n + ranks * PIECE - 1) / (ranks * PIECE) * PIECE};
-}
-
-static size_t piece_at(pieces p, int rank)
-{
-    const size_t at = p.size * (size_t)rank;
-    return at < p.n ? at : p.n;
-}
-
-static size_t piece_len(pieces p, int rank)
-{
-    return piece_at(p, rank + 1) - piece_at(p, rank);
-}
-
-/* What goes to a rank and what comes from it; a part of 0 values does neither. */
-typedef struct transfer {
-    const float *send;
-    size_t n_send;
-    float *receive;
-    size_t n_receive;
-} transfer;
-
-/* In one group, from and to every rank, itself included. */
-static void exchange(const sum_args *a, void *stream, transfer (*with)(const sum_args *a, pieces p, int rank))
+/* In one group, from and to every other rank. */
+static void exchange(const sum_args *a, void *stream, fr_comm_transfer (*with)(const fr_comm_exchange *e, int rank))
 {
     nccl_comm *m = a->m;
-    const pieces p = cut(m, a->n);
     if (!may_launch(m))
         return;
     ncclResult_t rc = ncclGroupStart();
     for (int r = 0; r < m->over.base.size && rc == ncclSuccess; r++) {
-        const transfer t = with(a, p, r);
-        if (t.n_send > 0)
+        const fr_comm_transfer t = with(&a->e, r);
+        if (r != m->over.base.rank && t.n_send > 0)
             rc = ncclSend(t.send, t.n_send, ncclFloat, r, m->nccl, stream);
-        if (t.n_receive > 0 && rc == ncclSuccess)
+        if (r != m->over.base.rank && t.n_receive > 0 && rc == ncclSuccess)
             rc = ncclRecv(t.receive, t.n_receive, ncclFloat, r, m->nccl, stream);
     }
     const ncclResult_t end = ncclGroupEnd();
     note(m, rc != ncclSuccess ? rc : end);
 }
 
-/* The rank's part of each piece goes to its owner, its own piece comes from everyone, rank r's to parts + r * size. */
-static transfer scattered(const sum_args *a, pieces p, int rank)
-{
-    return (transfer){a->x + piece_at(p, rank), piece_len(p, rank), a->parts + (size_t)rank * p.size,
-                      piece_len(p, a->m->over.base.rank)};
-}
-
-/* The other way: the rank's added piece, at parts, goes to everyone. */
-static transfer collected(const sum_args *a, pieces p, int rank)
-{
-    return (transfer){a->parts, piece_len(p, a->m->over.base.rank), a->x + piece_at(p, rank), piece_len(p, rank)};
-}
-
 static void launch_scatter(void *stream, const void *args)
 {
-    exchange(args, stream, scattered);
+    exchange(args, stream, fr_comm_scatter);
 }
 
 static void launch_collect(void *stream, const void *args)
 {
-    exchange(args, stream, collected);
+    exchange(args, stream, fr_comm_collect);
 }
 
 /* Room for n floats of scratch. */
@@ -329,59 +283,48 @@ static fr_status make_room(nccl_comm *m, size_t n)
     return FR_OK;
 }
 
-static fr_status enqueue(nccl_comm *m, void (*launch)(void *, const void *), float *x, size_t n)
+static fr_status enqueue(nccl_comm *m, void (*launch)(void *, const void *), const fr_comm_exchange *e)
 {
-    const sum_args args = {.m = m, .x = x, .n = n, .parts = m->parts};
+    const sum_args args = {.m = m, .e = *e};
     return m->over.ops->enqueue(m->over.dev, launch, &args, sizeof args);
 }
 
-static fr_status add(nccl_comm *m, float *x, const float *y, size_t n)
+static fr_status add(void *ctx, float *x, const float *y, size_t n)
 {
-    return n > 0 ? m->over.ops->add(m->over.dev, x, y, 1, (int)n) : FR_OK;
+    const fr_comm_over *o = ctx;
+    return n > 0 ? o->ops->add(o->dev, x, y, 1, (int)n) : FR_OK;
 }
 
-/* x := ((r0 + r1) + r2)... of the parts, where this rank's part is x itself: what comes before it is summed up in part
- * 0, then x joins, then what comes after. A sum of two does not depend on which is first. */
-static fr_status add_all(nccl_comm *m, float *x, size_t n)
+static fr_status sum_whole(nccl_comm *m, const fr_comm_exchange *e)
 {
-    const int rank = m->over.base.rank;
-    for (int r = 1; r < rank; r++)
-        FR_TRY(add(m, m->parts, m->parts + (size_t)r * n, n));
-    if (rank > 0)
-        FR_TRY(add(m, x, m->parts, n));
-    for (int r = rank + 1; r < m->over.base.size; r++)
-        FR_TRY(add(m, x, m->parts + (size_t)r * n, n));
-    return FR_OK;
+    FR_TRY(enqueue(m, launch_all_gather, e));
+    return fr_comm_add_in_rank_order(e, e->x, e->n, add, &m->over);
 }
 
-static fr_status sum_small(nccl_comm *m, float *x, size_t n)
+static fr_status sum_pieces(nccl_comm *m, const fr_comm_exchange *e)
 {
-    FR_TRY(make_room(m, (size_t)m->over.base.size * n));
-    FR_TRY(enqueue(m, launch_all_gather, x, n));
-    return add_all(m, x, n);
-}
-
-static fr_status sum_large(nccl_comm *m, float *x, size_t n)
-{
-    const pieces p = cut(m, n);
-    FR_TRY(make_room(m, (size_t)m->over.base.size * p.size));
-    FR_TRY(enqueue(m, launch_scatter, x, n));
-    for (int r = 1; r < m->over.base.size; r++)
-        FR_TRY(add(m, m->parts, m->parts + (size_t)r * p.size, piece_len(p, m->over.base.rank)));
-    return enqueue(m, launch_collect, x, n);
+    FR_TRY(enqueue(m, launch_scatter, e));
+    FR_TRY(fr_comm_add_in_rank_order(e, e->x + fr_comm_piece_at(e, e->rank), fr_comm_piece_len(e, e->rank), add,
+                                     &m->over));
+    return enqueue(m, launch_collect, e);
 }
 
 static fr_status nccl_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
     nccl_comm *m = of(c);
+    const bool in_pieces = n > SMALL_SUM && c->size > 2;
     FR_TRY(before(&m->over));
     FR_TRY(fr_comm_over_check(&m->over, "all_reduce_sum", n, sizeof *x));
     if (n == 0)
         return FR_OK;
     m->n_calls++;
+    fr_comm_exchange e = fr_comm_exchange_begin(c, x, n, in_pieces);
     if (!m->in_rank_order)
-        return enqueue(m, launch_all_reduce, x, n);
-    return n <= SMALL_SUM || c->size == 2 ? sum_small(m, x, n) : sum_large(m, x, n);
+        return enqueue(m, launch_all_reduce, &e);
+    FR_TRY(make_room(m, (size_t)e.size * e.stride));
+    e.parts = m->parts;
+    e.sums = x;
+    return in_pieces ? sum_pieces(m, &e) : sum_whole(m, &e);
 }
 
 /* ---- gathers and broadcasts */
@@ -469,6 +412,7 @@ static const fr_comm_ops nccl_ops = {
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
     .give_up = nccl_give_up,
+    .look = fr_comm_over_look,
     .close = nccl_close,
 };
 

@@ -60,3 +60,9 @@ void fr_comm_over_give_up(fr_comm *c)
     if (of(c)->host->ops->give_up)
         of(c)->host->ops->give_up(of(c)->host);
 }
+
+fr_status fr_comm_over_look(fr_comm *c)
+{
+    FR_TRY(before(c));
+    return of(c)->host->ops->look ? of(c)->host->ops->look(of(c)->host) : FR_OK;
+}

@@ -25,5 +25,6 @@ fr_status fr_comm_over_agree(fr_comm *c, fr_status mine);
 fr_status fr_comm_over_command_send(fr_comm *c, const void *data, size_t bytes);
 fr_status fr_comm_over_command_wait(fr_comm *c, const void **data_out, size_t *bytes_out);
 void fr_comm_over_give_up(fr_comm *c);
+fr_status fr_comm_over_look(fr_comm *c);
 
 #endif

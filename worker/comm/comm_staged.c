@@ -73,6 +73,7 @@ static const fr_comm_ops staged_ops = {
     .command_send = fr_comm_over_command_send,
     .command_wait = fr_comm_over_command_wait,
     .give_up = fr_comm_over_give_up,
+    .look = fr_comm_over_look,
     .close = staged_close,
 };
 

@@ -60,8 +60,8 @@ static fr_status find_shared(const fr_rank_facts *ranks, int r, bool *shared_out
             continue;
         *shared_out = true;
         if (!a->share_gpu)
-            return fr_fail(FR_EINVAL, "ranks %d and %d have the same GPU: start fewer, or let them share (--share-gpu)",
-                           other, r);
+            return fr_fail(FR_EINVAL, "ranks %d and %d have the same GPU: start fewer, name more GPUs (--gpus), or let "
+                           "them share (--share-gpu)", other, r);
     }
     return FR_OK;
 }

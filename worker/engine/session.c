@@ -342,6 +342,12 @@ fr_status fr_session_follow(fr_session *s)
     }
 }
 
+fr_status fr_session_check_group(fr_session *s)
+{
+    const fr_status st = s->comm->ops->look ? s->comm->ops->look(s->comm) : FR_OK;
+    return st == FR_OK ? FR_OK : give_up(s, st);
+}
+
 void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx)
 {
     s->forward.progress = progress;

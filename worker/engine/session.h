@@ -65,6 +65,10 @@ void fr_session_close(fr_session **s);
 /* Followers: returns FR_OK when the leader closes. */
 fr_status fr_session_follow(fr_session *s);
 
+/* Leader, between passes: FR_EPEER when another rank has given up or, in a group without MPI, its process has ended;
+ * then the group was given up. */
+fr_status fr_session_check_group(fr_session *s);
+
 /* Leader: calls progress(ctx) after every layer of a pass, so that a long one can show that it gets on; it must not
  * touch the session. NULL: no more. */
 void fr_session_on_progress(fr_session *s, void (*progress)(void *ctx), void *ctx);
