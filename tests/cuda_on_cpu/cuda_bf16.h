@@ -7,9 +7,6 @@
 struct __nv_bfloat16 {
     unsigned short bits;
 };
-struct alignas(4) __nv_bfloat162 {
-    __nv_bfloat16 x, y;
-};
 
 static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b)
 {
@@ -32,36 +29,6 @@ static inline __nv_bfloat16 __float2bfloat16_rn(float f)
     if ((u & 0x7fffffff) > 0x7f800000)
         return {0x7fff};
     return {static_cast<unsigned short>((u + 0x7fff + (u >> 16 & 1)) >> 16)};
-}
-
-static inline __nv_bfloat16 __float2bfloat16(float f)
-{
-    return __float2bfloat16_rn(f);
-}
-
-static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
-{
-    return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
-}
-
-static inline __nv_bfloat162 __float22bfloat162_rn(float2 f)
-{
-    return __floats2bfloat162_rn(f.x, f.y);
-}
-
-static inline float2 __bfloat1622float2(__nv_bfloat162 b)
-{
-    return {__bfloat162float(b.x), __bfloat162float(b.y)};
-}
-
-static inline float __low2float(__nv_bfloat162 b)
-{
-    return __bfloat162float(b.x);
-}
-
-static inline float __high2float(__nv_bfloat162 b)
-{
-    return __bfloat162float(b.y);
 }
 
 #endif

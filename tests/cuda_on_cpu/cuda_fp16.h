@@ -1,4 +1,4 @@
-/* cuda_fp16.h: half precision: conversions (to nearest, ties to even) and access to the bits. */
+/* cuda_fp16.h: half precision: conversions (to nearest, ties to even), of pairs too, and access to the bits. */
 #ifndef FAKE_CUDA_FP16_H
 #define FAKE_CUDA_FP16_H
 
@@ -47,24 +47,9 @@ static inline __half __float2half_rn(float f)
     return {static_cast<unsigned short>(sign | bits)};
 }
 
-static inline __half __float2half(float f)
-{
-    return __float2half_rn(f);
-}
-
 static inline __half2 __floats2half2_rn(float x, float y)
 {
     return {__float2half_rn(x), __float2half_rn(y)};
-}
-
-static inline __half2 __float22half2_rn(float2 f)
-{
-    return __floats2half2_rn(f.x, f.y);
-}
-
-static inline float2 __half22float2(__half2 h)
-{
-    return {__half2float(h.x), __half2float(h.y)};
 }
 
 static inline float __low2float(__half2 h)

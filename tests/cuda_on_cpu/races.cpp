@@ -42,6 +42,9 @@ struct alignas(64) cell {
     record write;
     record reads[3]; /* the last; one before it of the same warp; one of another */
     record earlier;  /* the last read or atomic access before this block: blocks that do both race */
+    /* Threads may have bytes of the word each: those (of BYTES) that the last write's launch wrote in all, and the last
+     * read's launch read. */
+    uint16_t written, read;
 };
 
 /* Cells by address: a table of regions, each made when it is first touched. */
@@ -224,9 +227,24 @@ static void judge(uintptr_t at, const record &now, bool writes, const record &be
         die_of_race(at, now, writes, before, wrote);
 }
 
+/* The last write or read of a word as a later block or launch takes it: it stands for all of its launch. */
+static inline record in_all(record last, uint32_t bytes)
+{
+    if (last.interval < block_first)
+        last.bits |= bytes;
+    return last;
+}
+
+/* Bytes in all, with those of an access more; `last`: when the last one was. */
+static inline uint16_t add_bytes(uint32_t bytes, uint32_t last, const record &now)
+{
+    return uint16_t((last < launch_first ? 0 : bytes) | (now.bits & BYTES));
+}
+
 static inline void remember_read(cell *c, const record &now)
 {
     record *last = &c->reads[0];
+    c->read = add_bytes(c->read, last->interval, now);
     if (last->interval == interval) {
         const uint32_t both = last->bits ^ now.bits;
         if ((both & ~BYTES) == 0) {
@@ -246,20 +264,23 @@ static inline void touch_word(uintptr_t at, uint32_t bytes, bool writes, uint32_
 {
     cell *c = cell_of(at);
     const record now = {interval, thread_bits | bytes | kind, code};
-    if (may_race(c->write, now.bits))
-        judge(at, now, writes, c->write, true);
+    const record write = in_all(c->write, c->written);
+    if (may_race(write, now.bits))
+        judge(at, now, writes, write, true);
     if ((writes || c->earlier.bits & ATOMIC) && may_race(c->earlier, now.bits))
         judge(at, now, writes, c->earlier, c->earlier.bits & ATOMIC);
     if (!writes) {
         remember_read(c, now);
         return;
     }
-    for (const record &read : c->reads) {
+    const record reads[] = {in_all(c->reads[0], c->read), c->reads[1], c->reads[2]};
+    for (const record &read : reads) {
         if (may_race(read, now.bits))
             judge(at, now, writes, read, false);
     }
     if (c->write.bits & ATOMIC && c->write.interval < block_first)
         c->earlier = c->write;
+    c->written = add_bytes(c->written, c->write.interval, now);
     c->write = now;
 }
 
@@ -409,6 +430,7 @@ static void library_touch(const void *memory, size_t bytes, bool writes)
     each_word(reinterpret_cast<uintptr_t>(memory), bytes, [=](uintptr_t at, uint32_t mask) {
         cell *c = cell_of(at);
         (writes ? c->write : c->reads[0]) = {interval, mask, 0};
+        (writes ? c->written : c->read) = uint16_t(mask);
     });
 }
 

@@ -68,8 +68,8 @@ static void test_every_half_and_bfloat(void **)
             assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(b)), i);
     }
     assert_int_equal(__half_as_ushort(__float2half_rn(NAN)), 0x7fff);
-    const float2 pair = __half22float2(__floats2half2_rn(1.5f, -2));
-    assert_true(pair.x == 1.5f && pair.y == -2);
+    const __half2 pair = __floats2half2_rn(1.5f, -2);
+    assert_true(__low2float(pair) == 1.5f && __high2float(pair) == -2);
 }
 
 /* Products of tiles: d [m, n] = 2 (a [m, 16] * b [16, n] + 3). */

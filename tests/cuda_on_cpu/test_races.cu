@@ -227,6 +227,14 @@ FR_KERNEL(64) void words_of_blocks(int *x, int right)
 }
 TEST_KERNEL(words_of_blocks, 2, "by thread 9 (warp 0, lane 9), code ")
 
+/* Each thread has a half of a word, and every block the same ones. */
+FR_KERNEL(64) void halves_of_blocks(int *x, int right)
+{
+    FR_AWAIT_PREVIOUS();
+    reinterpret_cast<uint16_t *>(x)[(right ? blockIdx.x * 64 : 0) + threadIdx.x] = 1;
+}
+TEST_KERNEL(halves_of_blocks, 2, "in another block (")
+
 FR_KERNEL(64) void write_what_a_block_read(int *x, int right)
 {
     FR_AWAIT_PREVIOUS();
@@ -336,6 +344,25 @@ FR_KERNEL(64) void write_early(int *x)
     FR_AWAIT_PREVIOUS();
 }
 
+FR_KERNEL(64) void read_bytes(const uint8_t *x, int *out)
+{
+    FR_AWAIT_PREVIOUS();
+    out[threadIdx.x] = x[threadIdx.x];
+}
+
+FR_KERNEL(64) void write_bytes(uint8_t *x)
+{
+    FR_AWAIT_PREVIOUS();
+    x[threadIdx.x] = 1;
+}
+
+/* The first of each four. */
+FR_KERNEL(64) void write_bytes_early(uint8_t *x)
+{
+    x[threadIdx.x * 4] = 1;
+    FR_AWAIT_PREVIOUS();
+}
+
 FR_KERNEL(64) void await_never(const int *x, int *out)
 {
     out[threadIdx.x] = x[threadIdx.x];
@@ -348,6 +375,7 @@ FR_KERNEL(64) void await_never(const int *x, int *out)
 #define WRITE_EARLY(first) FR_LAUNCH(write_early, 1, 32, 0, stream, memory + (first))
 #define AWAIT_NEVER(first, out) \
     FR_LAUNCH(await_never, 1, 32, 0, stream, memory + (first), memory + (out))
+#define BYTES_AT(first) reinterpret_cast<uint8_t *>(memory + (first))
 #define SYNCHRONIZE() cudaStreamSynchronize(stream)
 
 static void read_what_was_written(void)
@@ -386,6 +414,20 @@ static void read_and_await_never(void)
     SYNCHRONIZE();
 }
 
+static void write_bytes_that_were_written(void)
+{
+    FR_LAUNCH(write_bytes, 1, 64, 0, stream, BYTES_AT(0));
+    FR_LAUNCH(write_bytes_early, 1, 16, 0, stream, BYTES_AT(0));
+    SYNCHRONIZE();
+}
+
+static void write_bytes_that_were_read(void)
+{
+    FR_LAUNCH(read_bytes, 1, 64, 0, stream, BYTES_AT(0), memory + 64);
+    FR_LAUNCH(write_bytes_early, 1, 16, 0, stream, BYTES_AT(0));
+    SYNCHRONIZE();
+}
+
 static void read_behind_an_event(void)
 {
     cudaEvent_t event;
@@ -411,6 +453,10 @@ static void test_early_kernels(void **)
     assert_true(
         dies_saying(read_what_the_one_before_wrote, "by kernel write_words, which may still run"));
     assert_true(dies_saying(read_and_await_never, "a race in kernel await_never"));
+    assert_true(dies_saying(write_bytes_that_were_written,
+                            "after a write by kernel write_bytes, which may still run"));
+    assert_true(
+        dies_saying(write_bytes_that_were_read, "after a read by kernel read_bytes, which may still run"));
     assert_true(dies_saying(read_behind_an_event,
                             "after a write by kernel write_words, which may still run"));
 }
@@ -445,6 +491,9 @@ static void test_early_kernels_that_may(void **)
     READ_EARLY(64, 0);
     SYNCHRONIZE();
     AWAIT_NEVER(0, 64);
+    SYNCHRONIZE();
+    FR_LAUNCH(write_bytes, 1, 3, 0, stream, BYTES_AT(0) + 1); /* of a word's four, all but the first */
+    FR_LAUNCH(write_bytes_early, 1, 1, 0, stream, BYTES_AT(0));
     SYNCHRONIZE();
     assert_int_equal(cudaEventDestroy(event), cudaSuccess);
 }
@@ -513,6 +562,7 @@ int main(void)
         TEST(test_atomic_and_plain),
         TEST(test_atomic_of_blocks),
         TEST(test_words_of_blocks),
+        TEST(test_halves_of_blocks),
         TEST(test_write_what_a_block_read),
         TEST(test_copy_read_before_its_wait),
         TEST(test_copy_of_another_read_before_its_wait),
