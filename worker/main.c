@@ -321,12 +321,12 @@ static void catch_signals(void)
 
 /* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that
  * of its line, is then a warning's. */
-static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
+static fr_status run(const args *a, fr_comm *comm, fr_session **session_out, fr_log_level *level_out)
 {
-    fr_session *session = NULL;
     if (!a->endpoint[0])
         return no_coordinator();
-    FR_TRY(fr_session_open(a->model, comm, &a->session, &session));
+    FR_TRY(fr_session_open(a->model, comm, &a->session, session_out));
+    fr_session *session = *session_out;
     *level_out = FR_LOG_WARN;
     catch_signals();
     comm->patience = (fr_comm_patience){
@@ -335,9 +335,7 @@ static fr_status run(const args *a, fr_comm *comm, fr_log_level *level_out)
            fr_session_info_of(session)->load_s);
     const fr_serve_options serve = {.endpoint = a->endpoint, .role = a->role, .name = a->name,
                                     .give_up_ms = a->give_up_ms, .stop = &stop};
-    fr_status st = comm->rank == 0 ? fr_serve(session, &serve) : fr_session_follow(session);
-    fr_session_close(&session);
-    return st;
+    return comm->rank == 0 ? fr_serve(session, &serve) : fr_session_follow(session);
 }
 
 /* The number that an option gave, or else Slurm. */
@@ -405,6 +403,7 @@ int main(int argc, char **argv)
               .level = FR_LOG_WARN};
     char cause[512] = "";
     fr_comm *comm = NULL;
+    fr_session *session = NULL;
     fr_log_level level = FR_LOG_INFO; /* of a follower's line */
     fr_status st = parse_command_line(argc, argv, &a);
     if (a.told)
@@ -419,11 +418,12 @@ int main(int argc, char **argv)
     else if (joined != FR_OK)
         st = joined;
     else
-        st = run(&a, comm, &level);
+        st = run(&a, comm, &session, &level);
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
         fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
+    fr_session_close(&session); /* only now: a GPU that hangs may not let it end */
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);

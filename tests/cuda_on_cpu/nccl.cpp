@@ -413,6 +413,14 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
     return ncclSuccess;
 }
 
+static std::atomic<int> slow_rank{-1}, slow_ms{0};
+
+void fake_nccl_slow_abort(int rank, int ms)
+{
+    slow_rank = rank;
+    slow_ms = ms;
+}
+
 /* From any thread, also while another one waits for the rank's stream. */
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
@@ -420,6 +428,8 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     const std::shared_ptr<nccl_rank> r = rank_of(comm);
     if (!r)
         return misuse(ncclInvalidArgument, "ncclCommAbort", "no communicator");
+    if (r->rank == slow_rank)
+        std::this_thread::sleep_for(std::chrono::milliseconds(slow_ms));
     {
         nccl_guard guard(nccl_lock);
         r->aborted = true;

@@ -326,6 +326,19 @@ static void test_stalled_stream(void **state)
     rank_threads_ended(ranks, 3, FR_EPEER, "collective 1 did not end in 300 ms; every rank is still there");
 }
 
+/* And NCCL does not let go of rank 0's GPU for longer than anybody waits: all are told why before that, and rank 0 goes
+ * on without. */
+static void test_slow_abort(void **state)
+{
+    (void)state;
+    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
+    rank_thread ranks[3];
+    fake_nccl_slow_abort(0, 2 * FR_COMM_LEAVE_MS);
+    gpu_ranks_run(ranks, 3, act, &p);
+    rank_threads_ended(ranks, 3, FR_EPEER, ": collective 1 did not end in 300 ms; every rank is still there");
+    rank_thread_ended(&ranks[0], FR_EPEER, "; NCCL has not left this rank's GPU");
+}
+
 /* NCCL of one rank says that it lost another; the others, whose waits are long, hear it from there. */
 static fr_status lose_in_1(rank_thread *r, fr_comm *c, fr_device *dev)
 {
@@ -557,6 +570,7 @@ int main(void)
         cmocka_unit_test_setup(test_passes_on, set_up),
         cmocka_unit_test_setup(test_stalled_rank, set_up),
         cmocka_unit_test_setup(test_stalled_stream, set_up),
+        cmocka_unit_test_setup(test_slow_abort, set_up),
         cmocka_unit_test_setup(test_remote_error, set_up),
         cmocka_unit_test_setup(test_failing_launch, set_up),
         cmocka_unit_test_setup(test_failing_init, set_up),

@@ -20,9 +20,10 @@
  * Lost ranks. The communicator is non-blocking: a call returns at once, and settle() bounds the wait for what it began.
  * What was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
  * the host waits, which gives the group up when NCCL knows of an error, when the host communicator does, or when
- * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: ncclCommAbort,
- * which lets the kernels leave; then a roll call over the host communicator, so that all ranks leave at once and the
- * cause names those not heard of.
+ * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: a roll call
+ * over the host communicator, so that all ranks leave at once and the cause names those not heard of; then
+ * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863), so it is
+ * called last, and not waited for without end.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
  * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather
@@ -36,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bounded_call.h"
 #include "check.h"
 #include "comm_exchange.h"
 #include "comm_nccl_late.h"
@@ -46,6 +48,7 @@
 
 enum {
     SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
+    ABORT_MS = 2000,       /* for NCCL to leave the GPU */
 };
 
 typedef struct nccl_comm {
@@ -100,6 +103,19 @@ static ncclResult_t settle(const nccl_comm *m, ncclResult_t rc)
 
 /* ---- giving up */
 
+static void call_abort(void *nccl)
+{
+    ncclCommAbort(nccl);
+}
+
+/* false: it has not ended, and what is on the GPU may stay there until the process ends. */
+static bool abort_nccl(nccl_comm *m)
+{
+    ncclComm_t nccl = m->nccl;
+    m->nccl = NULL;
+    return !nccl || fr_bounded_call(call_abort, nccl, ABORT_MS);
+}
+
 /* why "": another rank began it, and says why. */
 static fr_status give_up(nccl_comm *m, const char *why)
 {
@@ -107,17 +123,15 @@ static fr_status give_up(nccl_comm *m, const char *why)
     char word[FR_COMM_WHY] = "", silent[128] = "";
     bool *heard = calloc((size_t)host->size, sizeof *heard);
     snprintf(word, sizeof word, "%s", why);
-    m->over.ops->set_peers(m->over.dev, &m->peers); /* forget what was recorded */
-    if (m->nccl)
-        ncclCommAbort(m->nccl);
-    m->nccl = NULL;
     if (heard && host->ops->roll_call && host->ops->roll_call(host, FR_COMM_LEAVE_MS, word, heard) == FR_OK) {
         fr_comm_name_silent(heard, host->size, silent, sizeof silent);
         if (!silent[0])
             snprintf(silent, sizeof silent, "; every rank is still there");
     }
     free(heard);
-    snprintf(m->cause, sizeof m->cause, "%s%s", word[0] ? word : "a rank gave the group up", silent);
+    m->over.ops->set_peers(m->over.dev, &m->peers); /* forget what was recorded */
+    const char *const stuck = abort_nccl(m) ? "" : "; NCCL has not left this rank's GPU";
+    snprintf(m->cause, sizeof m->cause, "%s%s%s", word[0] ? word : "a rank gave the group up", silent, stuck);
     return fr_fail(FR_EPEER, "%s", m->cause);
 }
 
@@ -392,8 +406,8 @@ static void nccl_close(fr_comm **c)
     m->over.ops->set_peers(m->over.dev, NULL);
     if (m->nccl && m->connected && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
         ncclCommDestroy(m->nccl);
-    else if (m->nccl)
-        ncclCommAbort(m->nccl);
+    else
+        abort_nccl(m);
     m->nccl = NULL;
     m->over.ops->sync(m->over.dev); /* what is pending may be launches of this, which now do nothing */
     m->over.ops->mem_free(m->over.dev, m->parts);

@@ -286,10 +286,10 @@ void fr_session_close(fr_session **p)
         return;
     if (s->comm && s->comm->rank == 0 && fr_plan_encode(FR_COMMAND_CLOSE, NULL, &s->command) == FR_OK)
         s->comm->ops->command_send(s->comm, s->command.data, s->command.len);
+    if (s->over) /* before what was summed goes: NCCL may have shown it to other ranks' GPUs */
+        s->over->ops->close(&s->over);
     fr_forward_close(&s->forward);
     fr_model_free(&s->model);
-    if (s->over)
-        s->over->ops->close(&s->over);
     if (s->dev)
         s->ops->close(&s->dev);
     fr_place_leave(&s->place);
