@@ -72,7 +72,7 @@ static void say_why(fr_ranks *g, const char *why)
         return;
     g->rolled = true;
     if (!g->why[0])
-        snprintf(g->why, sizeof g->why, "%s", why);
+        snprintf(g->why, sizeof g->why, "%.*s", FR_COMM_WHY - 1, why);
     for (int r = 0; r < g->size; r++)
         if (r != g->rank && (g->rank == 0 ? g->peers[r].known : r == 0))
             send_word(g, r, FR_RANKS_ROLL, why, strlen(why));
