@@ -72,8 +72,9 @@ void fake_cuda_fail_on(int device, const char *name, int nth, int code);
 /* The nth NCCL operation from now (1 = the next) that runs on `rank` hangs, and with it all later
  * ones; unless code is 0 (ncclSuccess), ncclCommGetAsyncError then says so on that rank. nth 0: none. */
 void fake_nccl_trouble(int rank, int nth, int code);
-/* ncclCommAbort does nothing for so long on that rank. */
-void fake_nccl_slow_abort(int rank, int ms);
+/* ncclCommInitRankConfig and ncclCommAbort do nothing for so long on that rank. */
+typedef enum { FAKE_NCCL_INIT, FAKE_NCCL_ABORT } fake_nccl_slow_call;
+void fake_nccl_slow(fake_nccl_slow_call call, int rank, int ms);
 
 #ifdef __cplusplus
 }

@@ -113,6 +113,22 @@ static std::shared_ptr<nccl_rank> join(const std::shared_ptr<nccl_group> &group,
     return r;
 }
 
+static struct {
+    std::atomic<int> rank{-1}, ms{0};
+} slow[2]; /* by fake_nccl_slow_call */
+
+void fake_nccl_slow(fake_nccl_slow_call call, int rank, int ms)
+{
+    slow[call].rank = rank;
+    slow[call].ms = ms;
+}
+
+static void be_slow(fake_nccl_slow_call call, int rank)
+{
+    if (rank == slow[call].rank)
+        std::this_thread::sleep_for(std::chrono::milliseconds(slow[call].ms));
+}
+
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank,
                                     ncclConfig_t *config)
 {
@@ -120,6 +136,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
     const ncclConfig_t defaults = NCCL_CONFIG_INITIALIZER;
     if (size < 1 || rank < 0 || rank >= size || (config && config->magic != defaults.magic))
         return misuse(ncclInvalidArgument, "ncclCommInitRankConfig", "rank, size or config");
+    be_slow(FAKE_NCCL_INIT, rank);
     nccl_guard guard(nccl_lock);
     std::shared_ptr<nccl_group> &group = groups[std::string(id.internal, sizeof id.internal)];
     if (!group) {
@@ -413,14 +430,6 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
     return ncclSuccess;
 }
 
-static std::atomic<int> slow_rank{-1}, slow_ms{0};
-
-void fake_nccl_slow_abort(int rank, int ms)
-{
-    slow_rank = rank;
-    slow_ms = ms;
-}
-
 /* From any thread, also while another one waits for the rank's stream. */
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
@@ -428,8 +437,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     const std::shared_ptr<nccl_rank> r = rank_of(comm);
     if (!r)
         return misuse(ncclInvalidArgument, "ncclCommAbort", "no communicator");
-    if (r->rank == slow_rank)
-        std::this_thread::sleep_for(std::chrono::milliseconds(slow_ms));
+    be_slow(FAKE_NCCL_ABORT, r->rank);
     {
         nccl_guard guard(nccl_lock);
         r->aborted = true;

@@ -271,7 +271,8 @@ int fake_cuda_all_freed(void)
 void fake_cuda_reset(void)
 {
     fake_nccl_trouble(-1, 0, 0);
-    fake_nccl_slow_abort(-1, 0);
+    fake_nccl_slow(FAKE_NCCL_INIT, -1, 0);
+    fake_nccl_slow(FAKE_NCCL_ABORT, -1, 0);
     std::lock_guard<std::recursive_mutex> guard(fake_table_lock);
     knobs = {};
     last_error = cudaSuccess;

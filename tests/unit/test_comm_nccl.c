@@ -333,7 +333,7 @@ static void test_slow_abort(void **state)
     (void)state;
     const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
     rank_thread ranks[3];
-    fake_nccl_slow_abort(0, 2 * FR_COMM_LEAVE_MS);
+    fake_nccl_slow(FAKE_NCCL_ABORT, 0, 2 * FR_COMM_LEAVE_MS);
     gpu_ranks_run(ranks, 3, act, &p);
     rank_threads_ended(ranks, 3, FR_EPEER, ": collective 1 did not end in 300 ms; every rank is still there");
     rank_thread_ended(&ranks[0], FR_EPEER, "; NCCL has not left this rank's GPU");
@@ -389,7 +389,7 @@ static void test_failing_init(void **state)
 {
     static const char *const calls[] = {"ncclGetUniqueId", "ncclCommInitRankConfig"};
     static const char *const causes[] = {"rank 0: NCCL: ncclGetUniqueId: ", ": NCCL: connecting the ranks: "};
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = never};
+    const plan p = {.options = {.batch_invariant = true, .connect_ms = SHORT_MS}, .use = never};
     (void)state;
     for (int call = 0; call < 2; call++) {
         rank_thread ranks[3];
@@ -397,6 +397,19 @@ static void test_failing_init(void **state)
         gpu_ranks_run(ranks, 3, act, &p);
         rank_threads_ended(ranks, 3, FR_EPEER, causes[call]);
     }
+}
+
+/* NCCL takes seconds to start, whatever a sum may take; what it may take has a limit of its own. */
+static void test_slow_init(void **state)
+{
+    (void)state;
+    plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = never};
+    rank_thread ranks[3];
+    fake_nccl_slow(FAKE_NCCL_INIT, 1, 2 * SHORT_MS);
+    gpu_ranks_run_well(3, act, &p);
+    p.options.connect_ms = SHORT_MS;
+    gpu_ranks_run(ranks, 3, act, &p);
+    rank_threads_ended(ranks, 3, FR_EPEER, "NCCL did not connect 3 ranks in 300 ms");
 }
 
 /* While NCCL is tried out one rank has no memory for its sum: that is everyone's cause, at once, not that it did not
@@ -579,6 +592,7 @@ int main(void)
         cmocka_unit_test_setup(test_remote_error, set_up),
         cmocka_unit_test_setup(test_failing_launch, set_up),
         cmocka_unit_test_setup(test_failing_init, set_up),
+        cmocka_unit_test_setup(test_slow_init, set_up),
         cmocka_unit_test_setup(test_failing_proof, set_up),
         cmocka_unit_test_setup(test_stalled_after_the_sums, set_up),
         cmocka_unit_test_setup(test_gone_between_passes, set_up),

@@ -147,8 +147,8 @@ static void test_a_gpu_for_two(void **state)
     for (int r = 0; r < 3; r++)
         ranks[r].device[0] = r == 1 ? 1 : 2;
     assert_int_equal(fr_rank_facts_compare(ranks, 3, &shared), FR_EINVAL);
-    assert_string_equal(fr_cause(), "ranks 0 and 2 have the same GPU: start fewer, name more GPUs (--gpus), or let them "
-                                    "share (--share-gpu)");
+    assert_string_equal(fr_cause(), "ranks 0 and 2 have the same GPU: start fewer, name more GPUs (--gpus), or let "
+                                    "them share (--share-gpu)");
     for (int r = 0; r < 3; r++)
         ranks[r].share_gpu = true;
     assert_int_equal(fr_rank_facts_compare(ranks, 3, &shared), FR_OK);

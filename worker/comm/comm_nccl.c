@@ -22,8 +22,8 @@
  * the host waits, which gives the group up when NCCL knows of an error, when the host communicator does, or when
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: a roll call
  * over the host communicator, so that all ranks leave at once and the cause names those not heard of; then
- * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863), so it is
- * called last, and not waited for without end.
+ * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863): so it
+ * is called last, and not waited for without end.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
  * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather
@@ -56,7 +56,7 @@ typedef struct nccl_comm {
     ncclComm_t nccl; /* NULL: not begun yet, or given up */
     bool connected;
     bool in_rank_order;
-    int timeout_ms;
+    int timeout_ms;  /* of connecting, until that is done */
     float *parts;    /* scratch, device memory [cap_parts] */
     size_t cap_parts;
     uint64_t n_calls; /* collectives enqueued */
@@ -495,7 +495,7 @@ static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, cons
     m->over.before = before;
     m->over.base.on_stream = true;
     m->in_rank_order = o->batch_invariant;
-    m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
+    m->timeout_ms = o->connect_ms > 0 ? o->connect_ms : FR_COMM_TIMEOUT_MS;
     *out = m;
     return FR_OK;
 }
@@ -510,6 +510,7 @@ fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, co
     m->connected = true;
     ops->set_peers(dev, &m->peers);
     FR_TRY_GOTO(st, prove(m, o), fail);
+    m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
     *out = &m->over.base;
     return FR_OK;
 fail:
