@@ -75,7 +75,7 @@ void fr_cuda_command_list_clear(fr_cuda_command_list *list)
     list->n = list->n_words = 0;
 }
 
-static fr_status run(const fr_cuda_command_list *list, cudaStream_t stream, bool captured)
+static fr_status run(const fr_cuda_command_list *list, cudaStream_t stream, const fr_cuda_pace *pace, bool captured)
 {
     const uint64_t *at = list->words;
     for (int i = 0; i < list->n; i++) {
@@ -84,16 +84,18 @@ static fr_status run(const fr_cuda_command_list *list, cudaStream_t stream, bool
         at = c->args + words_of(c->bytes);
         if (captured)
             FR_TRY(fr_cuda_status(cudaGetLastError(), "capturing command %d of %d", i + 1, list->n));
+        else if (pace && (i + 1) % FR_CUDA_PACE == 0)
+            FR_TRY(pace->keep(pace->ctx));
     }
     return fr_cuda_status(cudaGetLastError(), "starting %d commands", list->n);
 }
 
-fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream)
+fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream, const fr_cuda_pace *pace)
 {
-    return run(list, stream, false);
+    return run(list, stream, pace, false);
 }
 
 fr_status fr_cuda_command_list_run_captured(const fr_cuda_command_list *list, cudaStream_t stream)
 {
-    return run(list, stream, true);
+    return run(list, stream, NULL, true);
 }

@@ -19,9 +19,18 @@ const void *fr_cuda_command_list_last(const fr_cuda_command_list *list, fr_cuda_
 void fr_cuda_command_list_drop_last(fr_cuda_command_list *list);
 void fr_cuda_command_list_clear(fr_cuda_command_list *list);
 
-/* Launches all; FR_EIO, with the first error. While the stream is captured they end at that: a collective that came to
+/* CUDA holds about a thousand launches that could not begin yet; the next one then waits, and looks at nothing. So
+ * where that may be for ever, keep() is called after every FR_CUDA_PACE commands, and lets the stream catch up; what it
+ * fails of ends the launching. */
+enum { FR_CUDA_PACE = 128 };
+typedef struct fr_cuda_pace {
+    fr_status (*keep)(void *ctx);
+    void *ctx;
+} fr_cuda_pace;
+
+/* Launches all; FR_EIO, with the first error. pace: NULL, none. While the stream is captured they end at that: a collective that came to
  * a capture that has failed would fail, too, and with it the group. */
-fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream);
+fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream, const fr_cuda_pace *pace);
 fr_status fr_cuda_command_list_run_captured(const fr_cuda_command_list *list, cudaStream_t stream);
 
 #endif

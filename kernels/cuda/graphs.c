@@ -170,11 +170,12 @@ void fr_cuda_graph_give_up(fr_cuda_graph *g)
     g->cannot_be = true;
 }
 
-fr_status fr_cuda_graphs_start(fr_cuda_graphs *graphs, fr_cuda_graph *g, const fr_cuda_command_list *commands)
+fr_status fr_cuda_graphs_start(fr_cuda_graphs *graphs, fr_cuda_graph *g, const fr_cuda_command_list *commands,
+                               const fr_cuda_pace *pace)
 {
     if (g && !g->exec && !g->cannot_be)
         fr_cuda_graphs_capture(graphs, g, commands, 0);
     if (!g || !g->exec)
-        return fr_cuda_command_list_run(commands, graphs->stream);
+        return fr_cuda_command_list_run(commands, graphs->stream, pace);
     return fr_cuda_status(cudaGraphLaunch(g->exec, graphs->stream), "a graph of %d commands", commands->n);
 }

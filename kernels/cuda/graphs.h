@@ -22,8 +22,10 @@ void fr_cuda_graphs_forget(fr_cuda_graphs *graphs);
 
 /* Notes that the commands were seen. NULL: they are few, or seen for the first time, or cannot be captured. */
 fr_status fr_cuda_graphs_find(fr_cuda_graphs *graphs, const fr_cuda_command_list *commands, fr_cuda_graph **out);
-/* Starts the commands with what find() gave: NULL, or their graph, which is captured first if it is not yet. */
-fr_status fr_cuda_graphs_start(fr_cuda_graphs *graphs, fr_cuda_graph *g, const fr_cuda_command_list *commands);
+/* Starts the commands with what find() gave: NULL, or their graph, which is captured first if it is not yet. pace: for
+ * when they are started one by one, or NULL. */
+fr_status fr_cuda_graphs_start(fr_cuda_graphs *graphs, fr_cuda_graph *g, const fr_cuda_command_list *commands,
+                               const fr_cuda_pace *pace);
 
 /* ---- for ranks that capture together (meetings.h) */
 

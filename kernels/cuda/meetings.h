@@ -15,8 +15,9 @@ typedef struct fr_cuda_meetings {
 
 /* The commands pushed since the last start have meetings of which the peers have to know. */
 bool fr_cuda_meetings_are_due(const fr_cuda_meetings *m);
-/* Starts those, with what fr_cuda_graphs_find() gave for them. All ranks; what the peers' compare() returns. */
+/* Starts those, with what fr_cuda_graphs_find() gave for them, at that pace. All ranks; what the peers' compare()
+ * returns, or keeping the pace. */
 fr_status fr_cuda_meetings_start(fr_cuda_meetings *m, fr_cuda_graphs *graphs, fr_cuda_graph *g,
-                                 const fr_cuda_command_list *commands);
+                                 const fr_cuda_command_list *commands, const fr_cuda_pace *pace);
 
 #endif

@@ -35,6 +35,8 @@ struct fr_cuda_queue {
     fr_cuda_meetings meetings;
     uint8_t *pinned[BLOCKS], *device;
     cudaEvent_t copied[BLOCKS], begun, ended; /* the latter two of the last flush */
+    cudaEvent_t paced[2];                     /* in turn, where the host kept the pace */
+    int pace;                                 /* the one to record next */
     int block; /* the one being filled */
     size_t used, block_bytes;
     size_t committed; /* of `used`, what pushed commands read: the rest is an operation's at work */
@@ -90,6 +92,8 @@ fr_status fr_cuda_queue_open(int gpu, cudaStream_t stream, fr_cuda_queue **out)
         st = fr_cuda_status(cudaMallocHost(&q->fetched, FR_CUDA_FETCH), "pinned memory of %d bytes", FR_CUDA_FETCH);
     for (int b = 0; b < BLOCKS && st == FR_OK; b++)
         st = fr_cuda_status(cudaEventCreateWithFlags(&q->copied[b], cudaEventDisableTiming), "an event");
+    for (int i = 0; i < 2 && st == FR_OK; i++)
+        st = fr_cuda_status(cudaEventCreateWithFlags(&q->paced[i], cudaEventDisableTiming), "an event");
     if (st == FR_OK)
         st = fr_cuda_status(cudaEventCreateWithFlags(&q->begun, cudaEventDefault), "an event");
     if (st == FR_OK)
@@ -113,6 +117,9 @@ void fr_cuda_queue_close(fr_cuda_queue **pq)
     for (int b = 0; b < BLOCKS; b++)
         if (q->copied[b])
             cudaEventDestroy(q->copied[b]);
+    for (int i = 0; i < 2; i++)
+        if (q->paced[i])
+            cudaEventDestroy(q->paced[i]);
     if (q->begun)
         cudaEventDestroy(q->begun);
     if (q->ended)
@@ -215,13 +222,23 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q)
     fr_cuda_command_list_drop_last(&q->commands);
 }
 
+/* The stream has come to where the last one was recorded. */
+static fr_status keep_pace(void *ctx)
+{
+    fr_cuda_queue *q = ctx;
+    FR_TRY_CUDA(cudaEventRecord(q->paced[q->pace], q->stream), "an event");
+    q->pace = 1 - q->pace;
+    return wait_for(q, q->paced[q->pace]);
+}
+
 static fr_status start_commands(fr_cuda_queue *q)
 {
+    const fr_cuda_pace pace = {keep_pace, q};
     fr_cuda_graph *g = NULL;
     FR_TRY(fr_cuda_graphs_find(q->graphs, &q->commands, &g));
     if (fr_cuda_meetings_are_due(&q->meetings))
-        return fr_cuda_meetings_start(&q->meetings, q->graphs, g, &q->commands);
-    return fr_cuda_graphs_start(q->graphs, g, &q->commands);
+        return fr_cuda_meetings_start(&q->meetings, q->graphs, g, &q->commands, &pace);
+    return fr_cuda_graphs_start(q->graphs, g, &q->commands, NULL);
 }
 
 static fr_status send_block(fr_cuda_queue *q)

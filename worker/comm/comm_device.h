@@ -24,8 +24,8 @@ typedef struct fr_comm_device_options {
     /* The largest to come, whose needs are allocated at once; of more than that, as they come. */
     size_t max_sum;    /* floats; also of a broadcast */
     size_t max_gather; /* bytes of a rank */
-    int connect_ms;    /* of connecting the ranks, and of each wait for their first messages; 0: FR_COMM_TIMEOUT_MS */
-    int timeout_ms;    /* of each wait for the devices from then on; 0: FR_COMM_TIMEOUT_MS */
+    int connect_ms; /* of connecting the ranks, and of each wait for their first messages; 0: FR_COMM_TIMEOUT_MS */
+    int timeout_ms; /* of each wait for the devices from then on; 0: FR_COMM_TIMEOUT_MS */
 } fr_comm_device_options;
 
 /* The communicator that the session needs over its host communicator; NULL when that will do as it is. */

@@ -158,8 +158,7 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     const fr_comm_device_options options = {.share_gpu = shares, .batch_invariant = !o->batch_dependent,
                                             .max_sum = (size_t)s->info.max_rows * (size_t)s->config.dim,
                                             .max_gather = FR_FORWARD_ANSWERS,
-                                            .connect_ms = o->rank_timeout_ms > FR_COMM_TIMEOUT_MS ? o->rank_timeout_ms : 0,
-                                            .timeout_ms = o->rank_timeout_ms};
+                                            .connect_ms = o->rank_timeout_ms, .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
         s->comm = s->over;

@@ -196,6 +196,39 @@ static void test_peers_end_a_wait(void **state)
     close_device(&dev);
 }
 
+static fr_status alike(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2])
+{
+    (void)ctx;
+    for (int i = 0; i < 2; i++)
+        least[i] = greatest[i] = mine[i];
+    return FR_OK;
+}
+
+static void meet(void *stream, const void *args)
+{
+    (void)stream, (void)args;
+}
+
+/* A pass that meets peers, seen for the first time: the host launches not much more than the stream has come to, so a
+ * peer that is gone is noticed before CUDA lets no launch in any more. */
+static void test_peers_end_a_long_launch(void **state)
+{
+    (void)state;
+    enum { COMMANDS = 3000, HELD = 1000 /* launches, by CUDA */ };
+    fr_device *dev = open_device(&(fr_device_options){0});
+    float *x = device_array(dev, 1);
+    ops->set_peers(dev, &(fr_device_peers){.check = refuse, .compare = alike});
+    assert_int_equal(ops->enqueue(dev, meet, "", 1), FR_OK);
+    for (int i = 0; i < COMMANDS; i++)
+        assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
+    assert_int_equal(ops->sync(dev), FR_EPEER);
+    assert_string_equal(fr_cause(), "rank 1 is gone");
+    assert_in_range(fake_cuda_count().launches, 1, HELD);
+    ops->set_peers(dev, NULL);
+    assert_int_equal(ops->sync(dev), FR_OK);
+    close_device(&dev);
+}
+
 /* Whatever CUDA refuses becomes a status with its text, and the device can be closed. */
 static void test_failures(void **state)
 {
@@ -485,7 +518,8 @@ int main(void)
         cmocka_unit_test(test_result_comes_with_the_graph),
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
-        cmocka_unit_test(test_peers_end_a_wait), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_peers_end_a_wait),
+        cmocka_unit_test(test_peers_end_a_long_launch), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),
         cmocka_unit_test(test_named_gpus),      cmocka_unit_test(test_memory),
     };

@@ -274,6 +274,7 @@ static void test_two_gpus_of_a_thread(void **state)
         for (int gpu = 0; gpu < 2; gpu++)
             answers[gpu][i] = run_pass(on[gpu], seq[gpu], 3 + i);
     assert_memory_equal(answers[0], answers[1], sizeof answers[0]);
+    fake_cuda_set_total_memory(fake_cuda_count().device_bytes / 2 + (1 << 20)); /* half of what is free is measured */
     fake_cuda_fail_on(1, "cudaMalloc", 1, cudaErrorMemoryAllocation); /* which nobody asks from here on */
     assert_int_equal(fr_session_read_gb_s(on[0], &gb_s), FR_OK);
     for (int gpu = 0; gpu < 2; gpu++)
