@@ -28,8 +28,8 @@ typedef struct fr_cuda_pace {
     void *ctx;
 } fr_cuda_pace;
 
-/* Launches all; FR_EIO, with the first error. pace: NULL, none. While the stream is captured they end at that: a collective that came to
- * a capture that has failed would fail, too, and with it the group. */
+/* Launches all; FR_EIO, with the first error. pace: NULL, none. While the stream is captured they end at that: a
+ * collective that came to a capture that has failed would fail, too, and with it the group. */
 fr_status fr_cuda_command_list_run(const fr_cuda_command_list *list, cudaStream_t stream, const fr_cuda_pace *pace);
 fr_status fr_cuda_command_list_run_captured(const fr_cuda_command_list *list, cudaStream_t stream);
 

@@ -9,7 +9,6 @@
 #include "cuda_error.h"
 #include "measure.h"
 
-enum { STARTS_EARLY = 9 }; /* compute capability: Hopper, for kernels that start before the last one is over */
 enum { OLDEST = 8 }; /* compute capability: Ampere, the first whose code is in this program */
 
 /* Graphics cards have 99 KiB of shared memory for a block, and would fail at the first prompt. */
@@ -93,26 +92,16 @@ fr_status fr_cuda_device_id(fr_device *dev, uint8_t id[FR_DEVICE_ID])
 {
     struct cudaDeviceProp properties;
     _Static_assert(sizeof properties.uuid == FR_DEVICE_ID, "an id is a GPU's uuid");
-    FR_TRY_CUDA(cudaGetDeviceProperties(&properties, dev->gpu), "the properties of device %d", dev->gpu);
+    FR_TRY_CUDA(cudaGetDeviceProperties(&properties, dev->gpu.number), "the properties of device %d", dev->gpu.number);
     memcpy(id, &properties.uuid, FR_DEVICE_ID);
     return FR_OK;
 }
 
-int fr_cuda_starts_early;
-
-/* What CUDA does on "the current GPU" shall be this one: a thread may have several. The queue sees to its own calls. */
-static fr_status use_gpu(const fr_device *dev)
-{
-    return fr_cuda_status(cudaSetDevice(dev->gpu), "device %d", dev->gpu);
-}
-
 static fr_status open_stream(fr_device *dev)
 {
-    int major = 0;
-    FR_TRY(use_gpu(dev));
-    FR_TRY_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, dev->gpu), "device %d", dev->gpu);
-    fr_cuda_starts_early = major >= STARTS_EARLY;
-    FR_TRY_CUDA(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking), "a stream on device %d", dev->gpu);
+    FR_TRY(fr_cuda_gpu_use(dev->gpu));
+    FR_TRY_CUDA(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking), "a stream on device %d",
+                dev->gpu.number);
     return fr_cuda_queue_open(dev->gpu, dev->stream, &dev->queue);
 }
 
@@ -123,8 +112,9 @@ fr_status fr_cuda_open(const fr_device_options *options, fr_device **out)
     fr_device *dev = calloc(1, sizeof *dev);
     if (!dev)
         return fr_no_memory();
-    dev->gpu = gpu;
-    fr_status st = open_stream(dev);
+    fr_status st = fr_cuda_gpu_find(gpu, &dev->gpu);
+    if (st == FR_OK)
+        st = open_stream(dev);
     if (st == FR_OK && options->batch_dependent)
         st = fr_cublas_open(&dev->cublas);
     if (st != FR_OK)
@@ -151,8 +141,8 @@ void fr_cuda_close(fr_device **pdev)
 
 fr_status fr_cuda_mem_info(fr_device *dev, size_t *free_out, size_t *total_out)
 {
-    FR_TRY(use_gpu(dev));
-    return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu);
+    FR_TRY(fr_cuda_gpu_use(dev->gpu));
+    return fr_cuda_status(cudaMemGetInfo(free_out, total_out), "the memory of device %d", dev->gpu.number);
 }
 
 /* The driver is taken to map memory in pages, which small allocations share: an estimate. */
@@ -166,12 +156,12 @@ fr_status fr_cuda_mem_alloc(fr_device *dev, size_t bytes, void **out)
 {
     void *mem = NULL;
     size_t left = 0, total = 0;
-    FR_TRY(use_gpu(dev));
+    FR_TRY(fr_cuda_gpu_use(dev->gpu));
     cudaError_t e = cudaMalloc(&mem, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &total) == cudaSuccess) {
         (void)cudaGetLastError();
-        return fr_fail(FR_ENOMEM, "device %d: %zu MiB more are needed, and of its %zu MiB %zu are free", dev->gpu,
-                       (bytes >> 20) + 1, total >> 20, left >> 20);
+        return fr_fail(FR_ENOMEM, "device %d: %zu MiB more are needed, and of its %zu MiB %zu are free",
+                       dev->gpu.number, (bytes >> 20) + 1, total >> 20, left >> 20);
     }
     FR_TRY_CUDA(e, "memory of %zu bytes", bytes);
     fr_status st = fr_cuda_status(cudaMemsetAsync(mem, 0, bytes ? bytes : 1, dev->stream), "clearing memory");

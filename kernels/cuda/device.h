@@ -9,7 +9,7 @@
 #include "queue.h"
 
 struct fr_device {
-    int gpu;
+    fr_cuda_gpu gpu;
     cudaStream_t stream;
     fr_cuda_queue *queue;
     fr_cublas *cublas; /* NULL: products as batch-invariant as ops.h promises */

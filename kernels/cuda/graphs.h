@@ -16,8 +16,8 @@ typedef struct fr_cuda_graph fr_cuda_graph;
 fr_status fr_cuda_graphs_open(cudaStream_t stream, fr_cuda_graphs **out);
 /* The stream is idle. NULL is fine. */
 void fr_cuda_graphs_close(fr_cuda_graphs **graphs);
-/* As if nothing had been seen yet: memory that commands name goes. A graph that is under way ends first (CUDA runtime,
- * cudaGraphExecDestroy). */
+/* As if nothing had been seen yet: memory that commands name goes. CUDA frees a graph that is under
+ * way when it has ended (cudaGraphExecDestroy). */
 void fr_cuda_graphs_forget(fr_cuda_graphs *graphs);
 
 /* Notes that the commands were seen. NULL: they are few, or seen for the first time, or cannot be captured. */

@@ -22,8 +22,8 @@
 
 #include <cuda_runtime.h>
 
-/* GPUs from compute capability 9.0 on. Set before the first launch (device.c). */
-extern "C" int fr_cuda_starts_early;
+/* Of the GPU that the calling thread uses (gpu.h). */
+extern "C" __thread int fr_cuda_starts_early;
 
 #ifndef FR_CUDA_ON_CPU
 

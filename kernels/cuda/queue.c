@@ -28,7 +28,7 @@ typedef struct staged {
 } staged;
 
 struct fr_cuda_queue {
-    int gpu;
+    fr_cuda_gpu gpu;
     cudaStream_t stream;
     fr_cuda_command_list commands;
     fr_cuda_graphs *graphs;
@@ -58,16 +58,10 @@ static void free_blocks(fr_cuda_queue *q)
     q->block_bytes = 0;
 }
 
-/* CUDA launches and allocates on the GPU that the thread used last, and a thread may have several. */
-static fr_status use_gpu(const fr_cuda_queue *q)
-{
-    return fr_cuda_status(cudaSetDevice(q->gpu), "device %d", q->gpu);
-}
-
 static fr_status make_blocks(fr_cuda_queue *q, size_t bytes)
 {
     void *mem = NULL;
-    FR_TRY(use_gpu(q));
+    FR_TRY(fr_cuda_gpu_use(q->gpu));
     for (int b = 0; b < BLOCKS; b++) {
         FR_TRY_CUDA(cudaMallocHost(&mem, bytes), "pinned memory of %zu bytes", bytes);
         q->pinned[b] = mem;
@@ -78,7 +72,7 @@ static fr_status make_blocks(fr_cuda_queue *q, size_t bytes)
     return FR_OK;
 }
 
-fr_status fr_cuda_queue_open(int gpu, cudaStream_t stream, fr_cuda_queue **out)
+fr_status fr_cuda_queue_open(fr_cuda_gpu gpu, cudaStream_t stream, fr_cuda_queue **out)
 {
     fr_cuda_queue *q = calloc(1, sizeof *q);
     if (!q)
@@ -222,7 +216,7 @@ void fr_cuda_queue_drop_last(fr_cuda_queue *q)
     fr_cuda_command_list_drop_last(&q->commands);
 }
 
-/* The stream has come to where the last one was recorded. */
+/* The stream has come to where the one before was recorded: the host is at most 2 FR_CUDA_PACE commands ahead. */
 static fr_status keep_pace(void *ctx)
 {
     fr_cuda_queue *q = ctx;
@@ -254,7 +248,7 @@ static fr_status send_block(fr_cuda_queue *q)
 
 static fr_status start(fr_cuda_queue *q)
 {
-    FR_TRY(use_gpu(q));
+    FR_TRY(fr_cuda_gpu_use(q->gpu));
     FR_TRY_CUDA(cudaEventRecord(q->begun, q->stream), "an event");
     FR_TRY(send_block(q));
     FR_TRY(start_commands(q));

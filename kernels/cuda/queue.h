@@ -16,12 +16,13 @@
 #include <stdint.h>
 
 #include "command.h"
+#include "gpu.h"
 #include "ops.h"
 
 typedef struct fr_cuda_queue fr_cuda_queue;
 
 /* On a stream of that GPU, which stays the caller's. */
-fr_status fr_cuda_queue_open(int gpu, cudaStream_t stream, fr_cuda_queue **out);
+fr_status fr_cuda_queue_open(fr_cuda_gpu gpu, cudaStream_t stream, fr_cuda_queue **out);
 /* Waits for the stream. NULL is fine. */
 void fr_cuda_queue_close(fr_cuda_queue **q);
 
