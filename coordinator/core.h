@@ -47,7 +47,8 @@ void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, c
                          uint64_t job);
 /* After the next successful flush. */
 fr_status fr_core_ack(fr_core *core, const fr_ack *ack);
-/* Makes durable what is queued, and sends the replies that waited for that. */
+/* Makes durable what is queued, and sends the replies that waited for that. What fr_store_flush() fails of; then all is
+ * still queued. */
 fr_status fr_core_flush(fr_core *core);
 /* The group is dead; its calls wait for another. */
 void fr_core_lose_group(fr_core *core, fr_group *g, const char *why, double now);

@@ -141,16 +141,20 @@ static void remove_over(fr_jobs *jobs)
     jobs->last = at;
 }
 
-void fr_jobs_turn(fr_jobs *jobs, int hold, double now)
+void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now)
 {
     for (fr_job *job = jobs->first; job; job = job->next)
         fr_job_check_groups(job);
     int running = fr_jobs_running(jobs);
-    for (fr_job *job = jobs->first; job && !hold && running < jobs->max_running; job = job->next) {
-        if (job->record.state != FR_JOB_QUEUED || !fr_job_ready(job, now))
+    for (fr_job *job = jobs->first; job; job = job->next) {
+        if (job->record.state != FR_JOB_QUEUED)
             continue;
-        fr_job_start(job, now);
-        running += job->record.state == FR_JOB_RUNNING;
+        if (hold || running >= jobs->max_running) {
+            job->waits_for = hold ? hold : "waiting for a running job to end";
+        } else if (fr_job_ready(job, now)) {
+            fr_job_start(job, now);
+            running += job->record.state == FR_JOB_RUNNING;
+        }
     }
     remove_over(jobs);
 }

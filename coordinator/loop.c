@@ -261,6 +261,14 @@ static void make_durable(fr_coordinator *c, double now)
     fr_watchers_pump(core->watchers, !is_well, now);
 }
 
+/* Why no job may start; NULL: one may. */
+static const char *reason_to_hold(const fr_coordinator *c)
+{
+    if (c->core.draining)
+        return "not begun: the coordinator ends";
+    return isinf(c->retry_flush_at) ? NULL : "waiting for the store to be written";
+}
+
 static void turn(fr_coordinator *c)
 {
     fr_core *core = &c->core;
@@ -270,7 +278,7 @@ static void turn(fr_coordinator *c)
     count_warnings(core, now);
     notice_silence(core, now);
     fr_calls_dispatch(core->calls, now);
-    fr_jobs_turn(core->jobs, core->draining || !isinf(c->retry_flush_at), now);
+    fr_jobs_turn(core->jobs, reason_to_hold(c), now);
     fr_calls_dispatch(core->calls, now);
     if (isinf(c->retry_flush_at))
         make_durable(c, now);

@@ -204,7 +204,7 @@ static fr_status note_end(void *ctx, const fr_job_record *r)
     return FR_OK;
 }
 
-/* Whether the store knows that the job is over, or of the job at all. */
+/* Whether the store knows that the job is over; it may not know of the job at all. */
 static fr_status end_is_stored(fr_store *store, uint64_t job, int *out)
 {
     *out = 0;

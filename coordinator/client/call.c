@@ -130,7 +130,7 @@ static fr_status on_step(following *w, const fr_msg_step *step)
     return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
 }
 
-/* Each reason once, and none amid a chain. */
+/* A reason when it changes, and none amid a chain. */
 static void tell_waiting(following *w, const fr_msg_status_reply *s)
 {
     for (size_t i = 0; i < s->n_jobs && !w->begun; i++) {

@@ -39,9 +39,9 @@ typedef struct fr_follower {
 
 /* Follows a job to its end. subscribed: the job was submitted with `watch`. Steps before from_step
  * are left out, none comes twice. When the coordinator falls silent it is asked again, and again
- * after it was restarted; after a minute without a word FR_EUNAVAILABLE. What a job that does not begin waits for is
- * logged. done_out->body.done is the
- * end, of a failed job too; release with fr_msg_free(). */
+ * after it was restarted; after a minute without a word FR_EUNAVAILABLE. What a job that does not
+ * begin waits for is logged. done_out->body.done is the end, of a failed job too; release with
+ * fr_msg_free(). */
 fr_status fr_call_follow(fr_call *c, uint64_t job, uint32_t from_step, int subscribed,
                          const fr_follower *f, fr_msg *done_out);
 

@@ -129,22 +129,30 @@ static int runs(const fixture *f, uint64_t id)
     return job && job->record.state == FR_JOB_RUNNING;
 }
 
+static const char *waits_for(const fixture *f, uint64_t id)
+{
+    return fr_jobs_find(f->jobs, id)->waits_for;
+}
+
 static void run_in_order(void **state)
 {
     fixture *f = *state;
     uint64_t a = submit(f, "target"), b = submit(f, "target"), c = submit(f, "target");
-    fr_jobs_turn(f->jobs, 0, 1);
-    assert_int_equal(fr_jobs_running(f->jobs), 0); /* no group */
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_int_equal(fr_jobs_running(f->jobs), 0);
+    assert_string_equal(waits_for(f, c), "waiting for a target group");
     add_group(f, 1, "target", "t", 5);
-    fr_jobs_turn(f->jobs, 1, 1);
-    assert_int_equal(fr_jobs_running(f->jobs), 0); /* held back */
-    fr_jobs_turn(f->jobs, 0, 1);
-    assert_true(runs(f, a) && runs(f, b) && !runs(f, c));
+    fr_jobs_turn(f->jobs, "held back", 1);
+    assert_int_equal(fr_jobs_running(f->jobs), 0);
+    assert_string_equal(waits_for(f, c), "held back");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_true(runs(f, a) && runs(f, b) && !runs(f, c)); /* at most two */
+    assert_string_equal(waits_for(f, c), "waiting for a running job to end");
     fr_calls_dispatch(f->env.calls, 1);
     assert_int_equal(f->n_sent, 2);
     fr_job_end(fr_jobs_find(f->jobs, a), FR_JOB_CANCELLED, FR_ECANCELLED, "test");
     assert_true(fr_jobs_deadline(f->jobs, 1) == 0);
-    fr_jobs_turn(f->jobs, 0, 1);
+    fr_jobs_turn(f->jobs, NULL, 1);
     assert_null(fr_jobs_find(f->jobs, a));
     assert_true(runs(f, c));
     assert_true(isinf(fr_jobs_deadline(f->jobs, 1)));
@@ -155,16 +163,16 @@ static void pass_those_that_wait(void **state)
     fixture *f = *state;
     add_group(f, 1, "target", "t", 5);
     uint64_t step = submit(f, "step"), token = submit(f, "token"), target = submit(f, "target");
-    fr_jobs_turn(f->jobs, 0, 1);
+    fr_jobs_turn(f->jobs, NULL, 1);
     assert_true(!runs(f, step) && !runs(f, token) && runs(f, target));
-    assert_string_equal(fr_jobs_find(f->jobs, step)->waits_for, "waiting for a draft group");
+    assert_string_equal(waits_for(f, step), "waiting for a draft group");
     assert_true(fr_jobs_deadline(f->jobs, 1) == 3); /* the exact one can do without */
-    fr_jobs_turn(f->jobs, 0, 3);
+    fr_jobs_turn(f->jobs, NULL, 3);
     assert_true(!runs(f, step) && runs(f, token));
     assert_true(isinf(fr_jobs_deadline(f->jobs, 3)));
     fr_job_end(fr_jobs_find(f->jobs, target), FR_JOB_CANCELLED, FR_ECANCELLED, "test");
     add_group(f, 2, "draft", "d", 6);
-    fr_jobs_turn(f->jobs, 0, 4);
+    fr_jobs_turn(f->jobs, NULL, 4);
     assert_true(runs(f, step));
 }
 
@@ -173,14 +181,14 @@ static void end_when_their_model_is_replaced(void **state)
     fixture *f = *state;
     fr_group *old = add_group(f, 1, "target", "t", 5);
     uint64_t id = submit(f, "target");
-    fr_jobs_turn(f->jobs, 0, 1);
+    fr_jobs_turn(f->jobs, NULL, 1);
     uint32_t group = old->id;
     fr_registry_lose(f->env.registry, old, 2);
     fr_calls_group_lost(f->env.calls, group);
-    fr_jobs_turn(f->jobs, 0, 2);
+    fr_jobs_turn(f->jobs, NULL, 2);
     assert_true(runs(f, id)); /* waits */
     add_group(f, 1, "target", "t", 55);
-    fr_jobs_turn(f->jobs, 0, 2);
+    fr_jobs_turn(f->jobs, NULL, 2);
     assert_null(fr_jobs_find(f->jobs, id));
 }
 
@@ -207,7 +215,7 @@ static void every_allocation_may_fail(void **state)
         fr_status st = fr_jobs_submit(f->jobs, &spec, 1, &id);
         int submitted = st == FR_OK;
         if (submitted) {
-            fr_jobs_turn(f->jobs, 0, 1);
+            fr_jobs_turn(f->jobs, NULL, 1);
             fr_calls_dispatch(f->env.calls, 1);
         }
         int failed = fr_fault_alloc_disarm();
@@ -216,7 +224,7 @@ static void every_allocation_may_fail(void **state)
         fr_job *job = fr_jobs_find(f->jobs, id);
         if (job)
             fr_job_end(job, FR_JOB_CANCELLED, FR_ECANCELLED, "test");
-        fr_jobs_turn(f->jobs, 0, 1); /* lets go of it */
+        fr_jobs_turn(f->jobs, NULL, 1); /* lets go of it */
         assert_int_equal(fr_jobs_running(f->jobs) + fr_jobs_queued(f->jobs), 0);
         assert_int_equal(fr_calls_count(f->env.calls), 0);
         assert_int_equal(fr_store_flush(f->env.store), FR_OK);
