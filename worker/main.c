@@ -392,6 +392,14 @@ static int exit_code(fr_status st)
     }
 }
 
+enum { CLOSING_S = 10 }; /* after a failure */
+
+static void end_without_closing(int signal_number)
+{
+    (void)signal_number;
+    _exit(EXIT_RUNTIME);
+}
+
 int main(int argc, char **argv)
 {
     args a = {.role = "target",
@@ -423,7 +431,11 @@ int main(int argc, char **argv)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
         fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
-    fr_session_close(&session); /* only now: a GPU that hangs may not let it end */
+    if (st != FR_OK) { /* a GPU or a rank that hangs may let nothing be closed: then it ends with the process */
+        signal(SIGALRM, end_without_closing);
+        alarm(CLOSING_S);
+    }
+    fr_session_close(&session);
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);

@@ -1,0 +1,13 @@
+/* hang_in_munmap.c: preloaded into a program, it lets no mapping of a megabyte or more go: a library call at the end that
+ * never returns. */
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int munmap(void *at, size_t bytes);
+int munmap(void *at, size_t bytes)
+{
+    while (bytes >= 1 << 20)
+        pause();
+    return (int)syscall(SYS_munmap, at, bytes);
+}
