@@ -155,10 +155,11 @@ static fr_status enter_group(fr_session *s, const fr_session_options *o)
     bool shares = false;
     FR_TRY(s->comm->ops->all_gather(s->comm, &mine, sizeof mine, s->facts, 0));
     FR_TRY(fr_rank_facts_compare(s->facts, s->comm->size, &shares));
+    const int connect_ms = o->rank_timeout_ms > FR_COMM_TIMEOUT_MS ? o->rank_timeout_ms : FR_COMM_TIMEOUT_MS;
     const fr_comm_device_options options = {.share_gpu = shares, .batch_invariant = !o->batch_dependent,
                                             .max_sum = (size_t)s->info.max_rows * (size_t)s->config.dim,
                                             .max_gather = FR_FORWARD_ANSWERS,
-                                            .connect_ms = o->rank_timeout_ms, .timeout_ms = o->rank_timeout_ms};
+                                            .connect_ms = connect_ms, .timeout_ms = o->rank_timeout_ms};
     FR_TRY(fr_comm_device_open(s->comm, s->ops, s->dev, &options, &s->over));
     if (s->over)
         s->comm = s->over;

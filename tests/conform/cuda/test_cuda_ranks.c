@@ -339,6 +339,25 @@ static void test_stalled_rank(void **state)
     rank_thread_ended(&ranks[0], FR_EPEER, "; no word from rank 2");
 }
 
+static fr_status open_and_close(rank_thread *r)
+{
+    const fr_session_options o = {.backend = "cuda", .threads = 1, .max_context = 256, .kv_positions = 256,
+                                  .rank_timeout_ms = SHORT_MS};
+    fr_session *s = NULL;
+    FR_TRY(fr_session_open(MODEL, r->comm, &o, &s));
+    fr_session_close(&s);
+    return FR_OK;
+}
+
+/* How long a rank may be late for a sum does not bound how long NCCL may take to connect the ranks. */
+static void test_slow_connection(void **state)
+{
+    (void)state;
+    gpu_ranks_reset(2);
+    fake_nccl_slow(FAKE_NCCL_INIT, 1, 2 * SHORT_MS);
+    gpu_ranks_run_well(2, open_and_close, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_in_graphs),
@@ -346,6 +365,7 @@ int main(void)
                                        cmocka_unit_test(test_a_capture_that_breaks),
                                        cmocka_unit_test(test_named_gpus), cmocka_unit_test(test_too_few_named_gpus),
                                        cmocka_unit_test(test_ranks_out_of_step),
-                                       cmocka_unit_test(test_failing_rank), cmocka_unit_test(test_stalled_rank)};
+                                       cmocka_unit_test(test_failing_rank), cmocka_unit_test(test_stalled_rank),
+                                       cmocka_unit_test(test_slow_connection)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
