@@ -271,6 +271,7 @@ void fr_ranks_give_up(fr_ranks *g)
 
 fr_status fr_ranks_look(fr_ranks *g)
 {
+    FR_TRY(check_group(g));
     FR_TRY(listen_once(g, 0));
     bool any = rolled(g);
     for (int r = 0; r < g->size; r++)

@@ -72,8 +72,7 @@ static void on_lost(void *ctx, fr_group *g, const char *why)
     lose_group(ctx, g);
 }
 
-fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name,
-                           uint64_t model)
+fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name, uint64_t model)
 {
     fr_registered r;
     fr_buf blob = {0};

@@ -14,7 +14,7 @@
 #include "hf_fixture.h"
 #include "tokenizer.h"
 
-/* Opens the hf_folder, which must fail with `want` and one line "FOLDER/file: ...cause...". */
+/* Opens the folder, which must fail with `want` and one line "FOLDER/file: ...cause...". */
 static void refuse(fr_status want, const char *file, const char *cause)
 {
     char start[256];

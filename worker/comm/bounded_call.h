@@ -4,9 +4,9 @@
 
 #include <stdbool.h>
 
-/* Calls in a thread of its own, which nothing of the caller's goes with, and waits for it. false: it had not returned
- * after `ms`; it goes on by itself, and `arg` has to stay valid for as long. Where no thread can be had, the caller's
- * takes the call, however long that is. */
+/* Calls in a thread of its own, so without the caller's thread-local state (current GPU, last cause), and waits for it.
+ * false: it had not returned after `ms`; it goes on by itself, and `arg` has to stay valid for as long. Where no thread
+ * can be had, the caller's takes the call, however long that is. */
 bool fr_bounded_call(void (*call)(void *arg), void *arg, int ms);
 
 #endif

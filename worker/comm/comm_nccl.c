@@ -23,7 +23,8 @@
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: a roll call
  * over the host communicator, so that all ranks leave at once and the cause names those not heard of; then
  * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863): so it
- * is called last, and not waited for without end.
+ * is called last, and not waited for without end. Under MPI a rank that has left by then takes the others along: the
+ * cause may be lost where rank 0's takes long.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
  * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather

@@ -196,37 +196,86 @@ static void test_peers_end_a_wait(void **state)
     close_device(&dev);
 }
 
-static fr_status alike(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2])
-{
-    (void)ctx;
-    for (int i = 0; i < 2; i++)
-        least[i] = greatest[i] = mine[i];
-    return FR_OK;
-}
-
 static void meet(void *stream, const void *args)
 {
     (void)stream, (void)args;
 }
 
-/* A pass that meets peers, seen for the first time: the host launches not much more than the stream has come to, so a
- * peer that is gone is noticed before CUDA lets no launch in any more. */
-static void test_peers_end_a_long_launch(void **state)
+/* A pass that meets peers, seen for the first time. */
+enum { LONG_PASS = 3000, HELD = 1000 /* launches that cannot begin yet: more than that CUDA may not let in */ };
+
+static fr_status run_long_pass(const fr_device_peers *peers)
 {
-    (void)state;
-    enum { COMMANDS = 3000, HELD = 1000 /* launches, by CUDA */ };
     fr_device *dev = open_device(&(fr_device_options){0});
-    float *x = device_array(dev, 1);
-    ops->set_peers(dev, &(fr_device_peers){.check = refuse, .compare = alike});
+    float *x = device_array(dev, 0);
+    ops->set_peers(dev, peers);
     assert_int_equal(ops->enqueue(dev, meet, "", 1), FR_OK);
-    for (int i = 0; i < COMMANDS; i++)
+    for (int i = 0; i < LONG_PASS; i++)
         assert_int_equal(ops->add(dev, x, x, 1, DIM), FR_OK);
-    assert_int_equal(ops->sync(dev), FR_EPEER);
-    assert_string_equal(fr_cause(), "rank 1 is gone");
-    assert_in_range(fake_cuda_count().launches, 1, HELD);
+    const fr_status st = ops->sync(dev);
     ops->set_peers(dev, NULL);
     assert_int_equal(ops->sync(dev), FR_OK);
     close_device(&dev);
+    return st;
+}
+
+/* What the peers' functions saw. */
+typedef struct sight {
+    int launches; /* when they were called last */
+    int ahead;    /* launches that had not run, at most */
+    int compared, apart;
+} sight;
+
+static fr_status look(void *ctx)
+{
+    sight *s = ctx;
+    const fake_cuda_counts counts = fake_cuda_count();
+    s->launches = counts.launches;
+    if (counts.launches - counts.kernels_run > s->ahead)
+        s->ahead = counts.launches - counts.kernels_run;
+    return FR_OK;
+}
+
+static fr_status look_and_refuse(void *ctx)
+{
+    (void)look(ctx);
+    return refuse(NULL);
+}
+
+/* The first `apart` times another rank is one meeting behind. */
+static fr_status compare(void *ctx, const int64_t mine[2], int64_t least[2], int64_t greatest[2])
+{
+    sight *s = ctx;
+    (void)look(ctx);
+    for (int i = 0; i < 2; i++)
+        least[i] = greatest[i] = mine[i];
+    least[0] -= s->compared++ < s->apart;
+    return FR_OK;
+}
+
+/* The host launches not much more than the stream has come to, so a peer that is gone is noticed before CUDA lets no
+ * launch in any more. */
+static void test_host_keeps_the_pace(void **state)
+{
+    (void)state;
+    sight s = {0};
+    assert_int_equal(run_long_pass(&(fr_device_peers){.ctx = &s, .check = look, .compare = compare}), FR_OK);
+    assert_in_range(s.ahead, HELD / 10, HELD);
+    s = (sight){0};
+    assert_int_equal(run_long_pass(&(fr_device_peers){.ctx = &s, .check = look_and_refuse, .compare = compare}),
+                     FR_EPEER);
+    assert_in_range(s.launches, 1, HELD);
+}
+
+/* But for a rank that is ahead of the others: they come to its meetings after they compared again. */
+static void test_rank_ahead_launches_all(void **state)
+{
+    (void)state;
+    sight s = {.apart = 1};
+    const fr_device_peers peers = {.ctx = &s, .check = look_and_refuse, .compare = compare};
+    assert_int_equal(run_long_pass(&peers), FR_EPEER); /* in the wait at its end */
+    assert_int_equal(s.compared, 2);
+    assert_int_equal(s.launches, LONG_PASS);
 }
 
 /* Whatever CUDA refuses becomes a status with its text, and the device can be closed. */
@@ -519,7 +568,8 @@ int main(void)
         cmocka_unit_test(test_block_grows),     cmocka_unit_test(test_sum_goes_with_the_norm),
         cmocka_unit_test(test_full_block),
         cmocka_unit_test(test_peers_end_a_wait),
-        cmocka_unit_test(test_peers_end_a_long_launch), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_host_keeps_the_pace),
+        cmocka_unit_test(test_rank_ahead_launches_all), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_failing_product), cmocka_unit_test(test_which_gpu),
         cmocka_unit_test(test_named_gpus),      cmocka_unit_test(test_memory),
     };
