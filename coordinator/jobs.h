@@ -18,7 +18,8 @@ fr_job *fr_jobs_first(const fr_jobs *jobs);             /* then job->next; ascen
 int fr_jobs_running(const fr_jobs *jobs);
 int fr_jobs_queued(const fr_jobs *jobs);
 
-/* Starts what may run, oldest first, unless `hold` says why nothing may; lets go of what is over. */
+/* Starts what may run, oldest first, unless `hold` says why nothing may, which jobs keep (a
+ * literal); lets go of what is over. */
 void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now);
 /* When the next turn is due without a message. */
 double fr_jobs_deadline(const fr_jobs *jobs, double now);

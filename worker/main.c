@@ -392,12 +392,26 @@ static int exit_code(fr_status st)
     }
 }
 
-enum { CLOSING_S = 10 }; /* after a failure */
+/* What a session holds may be on a GPU that hangs, and closing it would too. So after a failure it has a limit, far
+ * above what freeing memory and giving up NCCL take; then the session ends with the process. */
+enum { CLOSING_S = 10 };
+static int code_of_failure;
 
 static void end_without_closing(int signal_number)
 {
     (void)signal_number;
-    _exit(EXIT_RUNTIME);
+    _exit(code_of_failure);
+}
+
+static void close_session(fr_session **session, fr_status st)
+{
+    if (st != FR_OK) {
+        code_of_failure = exit_code(st);
+        signal(SIGALRM, end_without_closing);
+        alarm(CLOSING_S);
+    }
+    fr_session_close(session);
+    alarm(0);
 }
 
 int main(int argc, char **argv)
@@ -431,11 +445,7 @@ int main(int argc, char **argv)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
         fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
-    if (st != FR_OK) { /* a GPU or a rank that hangs may let nothing be closed: then it ends with the process */
-        signal(SIGALRM, end_without_closing);
-        alarm(CLOSING_S);
-    }
-    fr_session_close(&session);
+    close_session(&session, st);
     if (comm)
         comm->ops->close(&comm);
     return exit_code(st);

@@ -35,7 +35,7 @@ kill_now rank1 # there is no job, so the leader has nothing to ask of it
 wait_for 10 "the leader to end" ended rank0
 wait_for 10 "the other rank to end" ended rank2
 grep -q "rank 0: rank 1 is gone" "$T/rank0.log" || fail "the leader does not name the rank"
-[ "$(grep -c "error:" "$T/rank0.log")" = 1 ] || fail "the leader tells more than one error"
+[ "$(grep -c "error:\|ends:" "$T/rank0.log")" = 1 ] || fail "the leader tells more than one reason"
 grep -q "warning: ends: rank 2: .*rank 0: rank 1 is gone" "$T/rank2.log" || fail "the other rank does not tell why it ends"
 code=0
 wait "$(pid_of rank0)" || code=$?

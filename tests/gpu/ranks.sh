@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # ranks.sh BACKEND [OPTIONS]: two tensor-parallel ranks, which no MPI started, with a GPU each, so that their sums go
-# over NCCL, or (--share-gpu --gpus 0) with one between them, and then through host memory. The text of policy `token` is
-# that of `target`, greedy and at temperature 0.7. Prints a digest of the texts: sums are the same to the bit either way,
-# and so are they. Two steps of tests/gpu/run; FORERUN_BIN names the programs.
+# over NCCL, or (--share-gpu --gpus 0) with one between them, and then through host memory. The text of policy `token`
+# is that of `target`, greedy and at temperature 0.7. Prints a digest of the texts: sums are the same to the bit either
+# way, and so are they. Two steps of tests/gpu/run; FORERUN_BIN names the programs.
 LIMIT=120
 . "$(dirname "$0")/../cluster/lib.sh"
 

@@ -27,11 +27,11 @@ grep -qF "nvcc: $T/12.4/bin/nvcc (CUDA 12.4), not $T/11.8/bin/nvcc (CUDA 11.8);"
 mkdir "$T/smi"
 printf '#!/bin/sh\nfor gpu in 0 1; do echo "NVIDIA A100, 40960, 580.1"; done\n' >"$T/smi/nvidia-smi"
 chmod +x "$T/smi/nvidia-smi"
-for visible in 0,1 1 ""; do
+for visible in 0,1 1 "" 1,-1,0 GPU-1a-1b,GPU-2a-1b; do
     CUDA_VISIBLE_DEVICES=$visible PATH="$T/smi:$PATH" "$here/run" --dry-run --out "$T/gpus.json" >"$T/log" 2>&1 || true
     python3 -c 'import json, sys; print((json.load(open(sys.argv[1]))["gpu"] or {"gpus": 0})["gpus"])' "$T/gpus.json"
 done >"$T/gpus"
-[ "$(tr '\n' ' ' <"$T/gpus")" = "2 1 0 " ] || fail "GPUs found: $(cat "$T/gpus")"
+[ "$(tr '\n' ' ' <"$T/gpus")" = "2 1 0 1 2 " ] || fail "GPUs found: $(cat "$T/gpus")"
 if [ "${FORERUN_TEST_SLOW:-1}" = 1 ]; then # the steps that a CPU can take
     backend=$(grep -qw avx2 /proc/cpuinfo && echo cpu_avx2 || echo cpu_ref)
     "$here/run" --backend "$backend" --bin "$FORERUN_BIN" --only shared,ranks --out "$T/ranks.json" >"$T/log" 2>&1 ||

@@ -37,8 +37,8 @@ fr_comm_transfer fr_comm_whole(const fr_comm_exchange *e, int rank);
 fr_comm_transfer fr_comm_scatter(const fr_comm_exchange *e, int rank);
 fr_comm_transfer fr_comm_collect(const fr_comm_exchange *e, int rank);
 
-/* x [n] := the sum in rank order of the parts, where this rank's is x itself. Overwrites parts. add(): x += y; what it
- * fails of. */
+/* x [n] := the sum in rank order of the parts, where this rank's is x itself. Overwrites parts. add() is x += y;
+ * fails as that does. */
 fr_status fr_comm_add_in_rank_order(const fr_comm_exchange *e, float *x, size_t n,
                                     fr_status (*add)(void *ctx, float *x, const float *y, size_t n), void *ctx);
 

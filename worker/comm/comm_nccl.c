@@ -24,7 +24,7 @@
  * over the host communicator, so that all ranks leave at once and the cause names those not heard of; then
  * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863): so it
  * is called last, and not waited for without end. Under MPI a rank that has left by then takes the others along: the
- * cause may be lost where rank 0's takes long.
+ * cause may be lost where rank 0's call takes longer than theirs.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
  * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather

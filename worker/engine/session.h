@@ -34,7 +34,7 @@ typedef struct fr_session_options {
     bool share_gpu;       /* ranks of a host may take the same GPU, where it has fewer than ranks: their sums go through
                            * host memory */
     int rank_timeout_ms;  /* a rank with a GPU that does not come to a sum for so long is given up
-                           * (comm_device.h); 0: 30 s */
+                           * (comm_device.h); 0: 30 s. At the start ranks have at least that long to connect */
     bool batch_dependent; /* what a GPU computes may depend on the batch, where that is faster; strict jobs want
                            * it not to */
 } fr_session_options;

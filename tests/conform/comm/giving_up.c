@@ -177,6 +177,7 @@ void check_give_up(fr_comm *host, fr_comm *c, moment when)
     const uint64_t start = fr_now_ns();
     CHECK(sum(c, &one, 1) == FR_EPEER, "the group goes on");
     CHECK(c->ops->command_send(c, "x", 1) != FR_OK, "the group goes on");
+    CHECK(!c->ops->look || c->ops->look(c) == FR_EPEER, "the group goes on");
     CHECK(fr_now_ns() - start < (uint64_t)FR_COMM_LEAVE_MS * 1000000, "refused late");
 }
 
