@@ -71,7 +71,7 @@ static void fill_live(const fr_job *job, fr_job_record *r)
         r->counts.passes = job->before_passes + job->terms.passes;
         r->batch_dependent |= job->terms.batch_dependent;
     }
-    if (r->state == FR_JOB_QUEUED)
+    if (!fr_job_over(job))
         r->cause = job->waits_for;
 }
 

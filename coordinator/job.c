@@ -119,13 +119,19 @@ void fr_job_free(fr_job **job)
     *job = NULL;
 }
 
+void fr_job_look_for_target(fr_job *job)
+{
+    const int is_there = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0) != NULL;
+    job->waits_for = is_there ? "" : "waiting for a target group";
+}
+
 int fr_job_ready(fr_job *job, double now)
 {
     const fr_job_env *env = job->env;
     if (!job->ops)
         return 1; /* fails at its start */
-    job->waits_for = "waiting for a target group";
-    if (!fr_registry_any(env->registry, FR_ROLE_TARGET, 0))
+    fr_job_look_for_target(job);
+    if (job->waits_for[0])
         return 0;
     job->waits_for = "waiting for a draft group";
     if (uses_draft(job->ops) && !fr_registry_any(env->registry, FR_ROLE_DRAFT, 0)) {

@@ -38,7 +38,7 @@ typedef struct fr_job {
     double began;
     uint64_t before_passes;
     double waits_since;    /* queued: since when; for the grace period */
-    const char *waits_for; /* queued: why it does not run yet */
+    const char *waits_for; /* why it does not run yet or, while it runs, does not get on; "": it does */
     fr_ids tail;           /* approved, not yet committed */
     uint32_t tail_version; /* counts its changes */
     const char *finished;  /* the policy's word that the chain is complete */
@@ -54,6 +54,8 @@ void fr_job_free(fr_job **job); /* also drops its calls */
 
 /* 1: the models it needs are there. 0: not yet, and waits_for says what for. */
 int fr_job_ready(fr_job *job, double now);
+/* Of a running job: waits_for says whether it lacks a target group. */
+void fr_job_look_for_target(fr_job *job);
 /* When a job that is not ready may become so by time alone. */
 double fr_job_deadline(const fr_job *job);
 

@@ -147,6 +147,8 @@ void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now)
         fr_job_check_groups(job);
     int running = fr_jobs_running(jobs);
     for (fr_job *job = jobs->first; job; job = job->next) {
+        if (job->record.state == FR_JOB_RUNNING)
+            fr_job_look_for_target(job);
         if (job->record.state != FR_JOB_QUEUED)
             continue;
         if (hold || running >= jobs->max_running) {

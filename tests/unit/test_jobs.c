@@ -182,11 +182,14 @@ static void end_when_their_model_is_replaced(void **state)
     fr_group *old = add_group(f, 1, "target", "t", 5);
     uint64_t id = submit(f, "target");
     fr_jobs_turn(f->jobs, NULL, 1);
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_string_equal(waits_for(f, id), "");
     uint32_t group = old->id;
     fr_registry_lose(f->env.registry, old, 2);
     fr_calls_group_lost(f->env.calls, group);
     fr_jobs_turn(f->jobs, NULL, 2);
-    assert_true(runs(f, id)); /* waits */
+    assert_true(runs(f, id));
+    assert_string_equal(waits_for(f, id), "waiting for a target group");
     add_group(f, 1, "target", "t", 55);
     fr_jobs_turn(f->jobs, NULL, 2);
     assert_null(fr_jobs_find(f->jobs, id));
