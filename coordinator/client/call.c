@@ -90,7 +90,10 @@ fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uin
     fr_msg m = {.kind = FR_MSG_SUBMIT}, reply = {0};
     m.body.submit = (fr_msg_submit){.spec = *spec, .watch = watch};
     /* It is answered when it is on the disk. */
-    FR_TRY(fr_call_ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply));
+    fr_status st = fr_call_ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply);
+    if (st == FR_ECANCELLED) /* without a number there is nothing to cancel */
+        return fr_fail(st, "cancelled before the cluster at %s said that it has the job, which may run", c->endpoint);
+    FR_TRY(st);
     *job_out = reply.body.submitted.job;
     fr_msg_free(&reply);
     return FR_OK;

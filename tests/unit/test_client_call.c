@@ -7,11 +7,13 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "call.h"
+#include "interrupt.h"
 
 /* One thread that answers: what it does depends on the request. */
 typedef struct server {
@@ -227,6 +229,26 @@ static void test_follow_over_silence(void **state)
     follow(1, 0, 2); /* no step twice, none left out */
 }
 
+/* The last one: there is no way back from an interrupt. */
+static void test_submit_interrupted(void **state)
+{
+    (void)state;
+    server s = {0};
+    fr_call c = {0};
+    uint64_t job = 0;
+    const fr_msg_job_spec spec = {
+        .problem = "2 + 3?", .system = "", .policy = "", .judge = "", .delimiter = "", .name = ""};
+    start(&s);
+    assert_int_equal(fr_call_open(s.endpoint, &c), FR_OK);
+    fr_interrupt_arm();
+    raise(SIGINT);
+    assert_int_equal(fr_call_submit(&c, &spec, 1, &job), FR_ECANCELLED);
+    assert_non_null(strstr(fr_cause(), "before the cluster at tcp://"));
+    assert_non_null(strstr(fr_cause(), "said that it has the job, which may run"));
+    fr_call_close(&c, 0);
+    stop(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_follow),
         cmocka_unit_test(test_follow_over_silence),
+        cmocka_unit_test(test_submit_interrupted),
     };
     return cmocka_run_group_tests_name("client_call", tests, NULL, NULL);
 }
