@@ -99,7 +99,7 @@ static const struct argp_option options[] = {
      0},
     {"mpi", OPT_MPI, NULL, 0, "Be a rank of an MPI group; default: when started by mpirun or srun",
      0},
-    {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, whatever started it", 0},
+    {"no-mpi", OPT_NO_MPI, NULL, 0, "Be a group of one rank, or of those of --leader, whatever started it", 0},
     {"leader", OPT_LEADER, "ENDPOINT", 0,
      "Be a rank of a group without MPI, whose rank 0 is reached at tcp://host:port", 0},
     {"rank", OPT_RANK, "R", 0, "With --leader: which one, from 0; default: SLURM_PROCID", 0},

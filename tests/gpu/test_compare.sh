@@ -37,8 +37,14 @@ code_of run "$T/dir"
 code_of build "$T/dir" main
 [ $code = 2 ] && grep -q "main: not NAME=REVISION" "$T/log" || fail "$code: $(cat "$T/log")"
 if git -C "$here" rev-parse --git-dir >"$T/log" 2>&1; then
-    code_of build "$T/dir" one=no-such-revision
+    code_of build "$T/dir" one=no-such-revision --nvcc /bin/sh
     [ $code = 2 ] && grep -q "no-such-revision" "$T/log" || fail "$code: $(cat "$T/log")"
 fi
+code_of build "$T/dir" a=HEAD --nvcc "$T/nvcc"
+[ $code = 2 ] && grep -q "compare: $T/nvcc: there is no such program" "$T/log" || fail "$code: $(cat "$T/log")"
+code_of build "$T/dir" a=HEAD a=HEAD --nvcc /bin/sh
+[ $code = 2 ] && grep -q "compare: a name is there twice" "$T/log" || fail "$code: $(cat "$T/log")"
+code_of run "$T/dir" --rounds 0
+[ $code = 2 ] || fail "--rounds 0: $code: $(cat "$T/log")"
 code_of run "$T/none"
 [ $code = 2 ] && grep -q "compare: $T/none: nothing was built there" "$T/log" || fail "$code: $(cat "$T/log")"
