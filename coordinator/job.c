@@ -119,10 +119,16 @@ void fr_job_free(fr_job **job)
     *job = NULL;
 }
 
-void fr_job_look_for_target(fr_job *job)
+static const char waits_for_target[] = "waiting for a target group", waits_for_draft[] = "waiting for a draft group";
+
+void fr_job_look_for_groups(fr_job *job)
 {
-    const int is_there = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0) != NULL;
-    job->waits_for = is_there ? "" : "waiting for a target group";
+    const fr_policy_ops *ops = job->ops;
+    const int is_drafts_own = ops->needs_draft && !ops->outlives_draft && !ops->exact; /* no target has a part in it */
+    const fr_role role = is_drafts_own ? FR_ROLE_DRAFT : FR_ROLE_TARGET;
+    job->waits_for = is_drafts_own ? waits_for_draft : waits_for_target;
+    if (fr_registry_any(job->env->registry, role, 0))
+        job->waits_for = "";
 }
 
 int fr_job_ready(fr_job *job, double now)
@@ -130,10 +136,10 @@ int fr_job_ready(fr_job *job, double now)
     const fr_job_env *env = job->env;
     if (!job->ops)
         return 1; /* fails at its start */
-    fr_job_look_for_target(job);
-    if (job->waits_for[0])
+    job->waits_for = waits_for_target;
+    if (!fr_registry_any(env->registry, FR_ROLE_TARGET, 0))
         return 0;
-    job->waits_for = "waiting for a draft group";
+    job->waits_for = waits_for_draft;
     if (uses_draft(job->ops) && !fr_registry_any(env->registry, FR_ROLE_DRAFT, 0)) {
         if (job->ops->needs_draft || env->draft_comes || now < fr_job_deadline(job))
             return 0;

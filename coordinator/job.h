@@ -54,8 +54,8 @@ void fr_job_free(fr_job **job); /* also drops its calls */
 
 /* 1: the models it needs are there. 0: not yet, and waits_for says what for. */
 int fr_job_ready(fr_job *job, double now);
-/* Of a running job: waits_for says whether it lacks a target group. */
-void fr_job_look_for_target(fr_job *job);
+/* Of a running job: waits_for says which group it cannot get on without, if there is none. */
+void fr_job_look_for_groups(fr_job *job);
 /* When a job that is not ready may become so by time alone. */
 double fr_job_deadline(const fr_job *job);
 

@@ -148,7 +148,7 @@ void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now)
     int running = fr_jobs_running(jobs);
     for (fr_job *job = jobs->first; job; job = job->next) {
         if (job->record.state == FR_JOB_RUNNING)
-            fr_job_look_for_target(job);
+            fr_job_look_for_groups(job);
         if (job->record.state != FR_JOB_QUEUED)
             continue;
         if (hold || running >= jobs->max_running) {

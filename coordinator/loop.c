@@ -265,7 +265,7 @@ static void make_durable(fr_coordinator *c, double now)
 static const char *reason_to_hold(const fr_coordinator *c)
 {
     if (c->core.draining)
-        return "waiting for another coordinator: this one ends";
+        return "waiting: this coordinator ends";
     return isinf(c->retry_flush_at) ? NULL : "waiting for the store to be written";
 }
 

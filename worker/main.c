@@ -395,7 +395,7 @@ static int exit_code(fr_status st)
 /* What a session holds may be on a GPU that hangs, and closing it would too. So after a failure it has a limit, far
  * above what freeing memory and giving up NCCL take; then the session ends with the process. */
 enum { CLOSING_S = 10 };
-static int code_of_failure;
+static volatile sig_atomic_t code_of_failure;
 
 static void end_without_closing(int signal_number)
 {

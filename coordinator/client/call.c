@@ -138,7 +138,8 @@ static void tell_waiting(following *w, const fr_msg_status_reply *s)
 {
     for (size_t i = 0; i < s->n_jobs && !w->begun; i++) {
         const fr_msg_job_info *job = &s->jobs[i];
-        if (job->job != w->job || strcmp(job->state, "queued") != 0 ||
+        const int is_live = strcmp(job->state, "queued") == 0 || strcmp(job->state, "running") == 0;
+        if (job->job != w->job || !is_live ||
             strncmp(job->cause, w->waits_for, sizeof w->waits_for - 1) == 0)
             continue;
         snprintf(w->waits_for, sizeof w->waits_for, "%s", job->cause);

@@ -195,6 +195,29 @@ static void end_when_their_model_is_replaced(void **state)
     assert_null(fr_jobs_find(f->jobs, id));
 }
 
+static void lose(fixture *f, fr_group *g)
+{
+    const uint32_t id = g->id;
+    fr_registry_lose(f->env.registry, g, 2);
+    fr_calls_group_lost(f->env.calls, id);
+    fr_jobs_turn(f->jobs, NULL, 2);
+}
+
+static void tell_which_group_they_lack(void **state)
+{
+    fixture *f = *state;
+    fr_group *t = add_group(f, 1, "target", "t", 5), *d = add_group(f, 2, "draft", "d", 6);
+    uint64_t draft = submit(f, "draft"), token = submit(f, "token");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_true(runs(f, draft) && runs(f, token));
+    lose(f, d);
+    assert_string_equal(waits_for(f, draft), "waiting for a draft group");
+    assert_string_equal(waits_for(f, token), "");
+    lose(f, t);
+    assert_string_equal(waits_for(f, draft), "waiting for a draft group");
+    assert_string_equal(waits_for(f, token), "waiting for a target group");
+}
+
 static void get_their_defaults(void **state)
 {
     fixture *f = *state;
@@ -243,6 +266,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(run_in_order),       T(pass_those_that_wait),      T(end_when_their_model_is_replaced),
+        T(tell_which_group_they_lack),
         T(get_their_defaults), T(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
