@@ -129,18 +129,25 @@ static void assert_begins_with(const fr_buf *whole, fr_bytes part)
     assert_memory_equal(whole->data, part.data, part.len);
 }
 
+/* A coordinator with a store, and a target that takes so long for a token. */
+static void set_up_on_disk(fixture *f, char path[64], int token_ms)
+{
+    snprintf(path, 64, "/tmp/test_coordinator_%d.db", getpid());
+    f->tokenizer = fake_tokenizer();
+    fake_text(f->tokenizer, PROBLEM, 1000, &f->expected);
+    unlink(path);
+    server_start(&f->server, "tcp://127.0.0.1:*", path);
+    f->target = engine(f, "target", "t", token_ms);
+    assert_int_equal(fr_link_connect(f->server.endpoint, 0, &f->client), FR_OK);
+}
+
 /* While the disk takes no more, what it holds of jobs is read, and no end is told that it does not hold. */
 static void full_disk_is_read(void **state)
 {
     char path[64];
+    fixture f = {0};
     (void)state;
-    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
-    fixture f = {.tokenizer = fake_tokenizer()};
-    fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
-    unlink(path);
-    server_start(&f.server, "tcp://127.0.0.1:*", path);
-    f.target = engine(&f, "target", "t", 5);
-    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    set_up_on_disk(&f, path, 5);
     fr_msg m;
     const uint64_t stored = submit(f.client, "target", 1);
     hear_kind(f.client, FR_MSG_DONE, &m);
@@ -201,14 +208,9 @@ static void full_disk_loses_no_job(void **state)
 {
     enum { MOST = 50 };
     char path[64];
+    fixture f = {0};
     (void)state;
-    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
-    fixture f = {.tokenizer = fake_tokenizer()};
-    fake_text(f.tokenizer, PROBLEM, 1000, &f.expected);
-    unlink(path);
-    server_start(&f.server, "tcp://127.0.0.1:*", path);
-    f.target = engine(&f, "target", "t", 0);
-    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    set_up_on_disk(&f, path, 0);
     await_groups(f.client, 1);
     struct rlimit before;
     fill_disk(&before);
