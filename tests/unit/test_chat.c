@@ -40,6 +40,9 @@ static void test_prompts(void **state)
     assert_prompt(FR_CHAT_CHATML, "S", "U",
                   "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
                   "<|im_start|>assistant\n");
+    assert_prompt(FR_CHAT_THINKING, "S", "U",
+                  "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
+                  "<|im_start|>assistant\n<think>\n");
     assert_prompt(FR_CHAT_LLAMA3, "S", "U",
                   "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
                   "<|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
@@ -55,6 +58,8 @@ static void test_probes(void **state)
     (void)state;
     assert_probe(FR_CHAT_NONE, "\n\nQ?\nA: ");
     assert_probe(FR_CHAT_CHATML,
+                 "<|im_end|>\n<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\nA: ");
+    assert_probe(FR_CHAT_THINKING,
                  "<|im_end|>\n<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\nA: ");
     assert_probe(FR_CHAT_LLAMA3,
                  "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nQ?<|eot_id|>"
@@ -94,6 +99,14 @@ static void test_detect(void **state)
     assert_detects(NULL, FR_CHAT_NONE);
     assert_detects("", FR_CHAT_NONE);
     assert_detects("{% for m in messages %}{{'<|im_start|>' + m['role']}}{% endfor %}",
+                   FR_CHAT_CHATML);
+    /* How the templates of QwQ and Qwen3 Thinking end, and those of Qwen3, which leave it to the model. */
+    assert_detects("{{'<|im_start|>' + m.role}}{%- if add_generation_prompt %}\n"
+                   "    {{- '<|im_start|>assistant\\n<think>\\n' }}\n{%- endif %}",
+                   FR_CHAT_THINKING);
+    assert_detects("{{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content }}"
+                   "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n"
+                   "    {{- '<think>\\n\\n</think>\\n\\n' }}\n{%- endif %}",
                    FR_CHAT_CHATML);
     assert_detects("{{ '<|start_header_id|>' + message['role'] }}", FR_CHAT_LLAMA3);
     assert_detects("{{'<｜User｜>' + message['content']}}{{'<｜Assistant｜><think>\\n'}}",

@@ -1,5 +1,5 @@
-/* chat.h: chat templates. The three families that Forerun's models use, chosen from the metadata and written in C
- * rather than by running the file's Jinja. */
+/* chat.h: chat templates. The families that Forerun's models use, chosen from the metadata and written in C rather
+ * than by running the file's Jinja. */
 #ifndef FR_CHAT_H
 #define FR_CHAT_H
 
@@ -7,10 +7,11 @@
 #include "status.h"
 
 typedef enum {
-    FR_CHAT_NONE,    /* a base model: contents only */
-    FR_CHAT_CHATML,  /* <|im_start|>role\n...<|im_end|>\n */
-    FR_CHAT_LLAMA3,  /* <|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|> */
-    FR_CHAT_DEEPSEEK /* <|User|>...<|Assistant|><think>\n, DeepSeek-R1 (with its full-width bars) */
+    FR_CHAT_NONE,     /* a base model: contents only */
+    FR_CHAT_THINKING, /* ChatML whose reply begins with <think>\n: QwQ, Qwen3 Thinking */
+    FR_CHAT_CHATML,   /* <|im_start|>role\n...<|im_end|>\n */
+    FR_CHAT_LLAMA3,   /* <|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|> */
+    FR_CHAT_DEEPSEEK  /* <|User|>...<|Assistant|><think>\n, DeepSeek-R1 (with its full-width bars) */
 } fr_chat_style;
 
 /* The style of a Jinja template text (may be NULL or empty: FR_CHAT_NONE); FR_EUNSUPPORTED for an unknown family. */
