@@ -273,7 +273,7 @@ static void test_refusals(void **state)
            "v.gguf: tokenizer.ggml.bos_token_id is 265, the vocabulary has 265 tokens");
     v = abc;
     v.merges = unknown_side;
-    refuse(&v, FR_EFORMAT, "v.gguf: merge 1 (q????c) names no two tokens");
+    refuse(&v, FR_EFORMAT, "v.gguf: merge 1 (q??? c) names no two tokens");
     v = abc;
     v.question = "a\xff";
     refuse(&v, FR_EFORMAT, "v.gguf: forerun.score_question: invalid UTF-8 at byte 1");

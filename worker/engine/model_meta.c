@@ -15,7 +15,7 @@ const char *fr_str_show(fr_str s, char out[FR_SHOW_BYTES])
 {
     size_t n = s.len < FR_SHOW_BYTES - 1 ? s.len : FR_SHOW_BYTES - 1;
     for (size_t i = 0; i < n; i++)
-        out[i] = s.data[i] > ' ' && s.data[i] <= '~' ? s.data[i] : '?';
+        out[i] = s.data[i] >= ' ' && s.data[i] <= '~' ? s.data[i] : '?';
     out[n] = 0;
     if (s.len > n)
         memcpy(out + n - 3, "...", 3);
