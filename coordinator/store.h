@@ -3,10 +3,10 @@
  *
  * Writes are queued in memory and applied by fr_store_flush() in one durable transaction a loop
  * turn (WAL, synchronous=FULL). When the disk refuses them they stay queued and the next flush
- * tries again, so a full disk delays a coordinator and loses nothing. Nothing may be shown to a
+ * tries again, so a full disk delays a coordinator and loses nothing. Nothing may be confirmed to a
  * client before the flush that holds it succeeded. Readers see only what was flushed, and of that no
- * step that is to be trimmed; what is added only, fr_store_new_jobs() has. One coordinator owns a file (exclusive locking); one thread uses a
- * store.
+ * step that is to be trimmed; fr_store_new_jobs() has the rest. One coordinator owns a file (exclusive
+ * locking); one thread uses a store.
  *
  * Refused at opening: a file that is no store or a damaged one (FR_EFORMAT), one of another version
  * (FR_EUNSUPPORTED), one that another coordinator has open (FR_EBUSY). */

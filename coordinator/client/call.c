@@ -47,7 +47,7 @@ fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out)
     return fr_link_recv(c->link, 0, &from, out);
 }
 
-void fr_waits_tell(fr_waits *w, uint64_t job, const char *waits_for)
+static void tell(fr_waits *w, uint64_t job, const char *waits_for)
 {
     if (job == w->job && strncmp(waits_for, w->told, sizeof w->told - 1) == 0)
         return;
@@ -55,6 +55,13 @@ void fr_waits_tell(fr_waits *w, uint64_t job, const char *waits_for)
     snprintf(w->told, sizeof w->told, "%s", waits_for);
     if (w->told[0])
         fr_log(FR_LOG_INFO, "job %llu: %s", (unsigned long long)job, w->told);
+}
+
+void fr_waits_hear(fr_waits *w, uint64_t job, const fr_msg_status_reply *reply)
+{
+    for (size_t i = 0; i < reply->n_jobs; i++)
+        if (reply->jobs[i].job == job && reply->jobs[i].finished_ms == 0)
+            tell(w, job, reply->jobs[i].cause);
 }
 
 /* The reply itself, an Error turned into a status, or something else that is dropped (*taken stays
@@ -97,7 +104,7 @@ static fr_status ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr
         FR_TRY(st);
         const fr_msg_status_reply *meanwhile = reply.kind == FR_MSG_STATUS_REPLY ? &reply.body.status_reply : NULL;
         if (meanwhile && want != FR_MSG_STATUS_REPLY && reply.tag == m->tag && meanwhile->n_jobs > 0) {
-            fr_waits_tell(waits, meanwhile->jobs[0].job, meanwhile->jobs[0].cause);
+            fr_waits_hear(waits, meanwhile->jobs[0].job, meanwhile);
             end = fr_now_s() + timeout_ms / 1e3;
         }
         FR_TRY(take_reply(&reply, m->tag, want, &taken));
@@ -122,10 +129,9 @@ fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uin
     m.body.submit = (fr_msg_submit){.spec = *spec, .watch = watch};
     /* It is answered when it is on the disk. */
     fr_status st = ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &waits, &reply);
-    *job_out = waits.job;
     if (st == FR_ETIMEDOUT)
         return fr_fail(FR_EUNAVAILABLE, "%s; once it answers, `forerun list` shows whether it has the job", fr_cause());
-    if (st == FR_ECANCELLED)
+    if (st == FR_ECANCELLED) /* nothing is cancelled under a number that is not stored: a restarted cluster gives it anew */
         return fr_fail(st, "cancelled before the cluster at %s said that it has the job, which may run", c->endpoint);
     FR_TRY(st);
     *job_out = reply.body.submitted.job;
@@ -167,17 +173,6 @@ static fr_status on_step(following *w, const fr_msg_step *step)
     return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
 }
 
-/* None amid a chain. */
-static void tell_waiting(following *w, const fr_msg_status_reply *s)
-{
-    for (size_t i = 0; i < s->n_jobs && !w->begun; i++) {
-        const fr_msg_job_info *job = &s->jobs[i];
-        const int is_live = strcmp(job->state, "queued") == 0 || strcmp(job->state, "running") == 0;
-        if (job->job == w->job && is_live)
-            fr_waits_tell(&w->waits, w->job, job->cause);
-    }
-}
-
 static fr_status on_message(following *w, const fr_msg *m, int *done)
 {
     switch (m->kind) {
@@ -189,7 +184,8 @@ static fr_status on_message(following *w, const fr_msg *m, int *done)
             return w->f->progress(w->f->ctx, &m->body.progress);
         return FR_OK;
     case FR_MSG_STATUS_REPLY:
-        tell_waiting(w, &m->body.status_reply);
+        if (!w->begun) /* nothing amid a chain */
+            fr_waits_hear(&w->waits, w->job, &m->body.status_reply);
         return FR_OK;
     case FR_MSG_DONE:
         *done = m->body.done.job.job == w->job;

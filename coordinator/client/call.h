@@ -26,8 +26,7 @@ fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out);
  * tells what the reply waits for, that is logged, and timeout_ms begins anew. Its Error becomes the returned status and
  * cause; silence FR_EUNAVAILABLE "no cluster at ENDPOINT". */
 fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out);
-/* Submits a job. watch: its events follow, as fr_call_follow() takes them. *job_out is 0 as long as the coordinator has
- * told no number, and may be set where the submission fails: the job may run all the same. */
+/* Submits a job. watch: its events follow, as fr_call_follow() takes them. */
 fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uint64_t *job_out);
 
 /* What a job waits for, as it was logged last; zero-initialise. */
@@ -36,8 +35,8 @@ typedef struct fr_waits {
     char told[80]; /* "": for nothing */
 } fr_waits;
 
-/* Logs a reason that is another than the last. */
-void fr_waits_tell(fr_waits *w, uint64_t job, const char *waits_for);
+/* Logs what that job, if it is in the reply and not over, waits for, unless that was logged last. */
+void fr_waits_hear(fr_waits *w, uint64_t job, const fr_msg_status_reply *reply);
 
 /* What to do with the events of a job; an error ends the following. NULL members are skipped. */
 typedef struct fr_follower {

@@ -85,23 +85,21 @@ static fr_status run_job(solving *s, const fr_msg_job_spec *spec, fr_msg *done)
 {
     fr_call *call = s->place.call;
     uint64_t job = 0;
-    fr_status st = fr_call_submit(call, spec, 1, &job);
-    if (st == FR_OK) {
-        if (!s->show.quiet)
-            fr_place_tell(&s->place);
-        fr_follower follower = {.ctx = s, .step = show_step, .progress = show_progress, .idle = idle};
-        st = fr_call_follow(call, job, 0, 1, &follower, done);
-    }
-    if (st != FR_OK && job) {
+    FR_TRY(fr_call_submit(call, spec, 1, &job));
+    if (!s->show.quiet)
+        fr_place_tell(&s->place);
+    fr_follower follower = {.ctx = s, .step = show_step, .progress = show_progress, .idle = idle};
+    fr_status st = fr_call_follow(call, job, 0, 1, &follower, done);
+    if (st != FR_OK) {
         fr_msg cancel = {.kind = FR_MSG_CANCEL_JOB};
         cancel.body.cancel_job.job = job;
-        char cause[512];
+        char cause[256];
         snprintf(cause, sizeof cause, "%s", fr_cause());
         if (fr_call_send(call, &cancel) != FR_OK)
             return fr_fail(st, "%s",
                            cause); /* the coordinator is gone as well: the first cause counts */
+        return st;
     }
-    FR_TRY(st);
     return fr_job_status(&done->body.done.job);
 }
 
