@@ -91,13 +91,21 @@ for command in "status" "status 1" "list"; do
     wait_for 10 "$command to tell why the job waits" told $command
 done
 "$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
-for command in "watch 1" "solve --policy step x"; do
+for command in "watch 1 --json" "solve --policy step x" \
+    "bench --policies draft --limit 2 --data $ROOT/deploy/models/tiny/dev.jsonl"; do
     # shellcheck disable=SC2086
     "$F" $command --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
     client=$!
-    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [12]: waiting for a draft group$" "$T/err.log"
+    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [123]: waiting for a draft group$" "$T/err.log"
     kill -INT $client
     wait $client
+    if [ "${command%% *}" = watch ]; then # the job goes on
+        [ ! -s "$T/out" ] || fail "an interrupted watch ends with $(cat "$T/out")"
+        grep -q "^forerun: the watching of job 1 is ended; the job is left as it is$" "$T/err.log" ||
+            fail "an interrupted watch says $(cat "$T/err.log")"
+    else
+        grep -q "^forerun: cancelled$" "$T/err.log" || fail "$command, interrupted, says $(cat "$T/err.log")"
+    fi
 done
 stop waits
 stop alone
