@@ -131,7 +131,7 @@ fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uin
     fr_status st = ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &waits, &reply);
     if (st == FR_ETIMEDOUT)
         return fr_fail(FR_EUNAVAILABLE, "%s; once it answers, `forerun list` shows whether it has the job", fr_cause());
-    if (st == FR_ECANCELLED) /* nothing is cancelled under a number that is not stored: a restarted cluster gives it anew */
+    if (st == FR_ECANCELLED) /* and is left: a restarted cluster may give a number that was not stored to another job */
         return fr_fail(st, "cancelled before the cluster at %s said that it has the job, which may run", c->endpoint);
     FR_TRY(st);
     *job_out = reply.body.submitted.job;

@@ -80,6 +80,18 @@ grep -q "$NOTHING" "$T/named.log" || fail "the coordinator does not tell of the 
 stop named
 all_gone
 
+say "a private cluster that does not start" # its programs' warnings are told too, and the reason once
+rm "$T/bin/forerun-worker"
+for reason in "error: there is no model" "warning: ends: rank 1: there is no model"; do
+    printf '#!/bin/sh\necho "forerun-worker: warning: it is cold"\necho "forerun-worker: %s"\nexit 1\n' "$reason" \
+        >"$T/bin/forerun-worker"
+    chmod +x "$T/bin/forerun-worker"
+    code 3 "$T/bin/forerun" solve --policy target --target "$TINY_TARGET" --threads 1 x
+    printf 'forerun: warning: it is cold\nforerun: worker: %sthere is no model\n' "$(grep -o "rank 1: " <<<"$reason")" |
+        cmp -s - "$T/err.log" || fail "a cluster that does not start says $(cat "$T/err.log")"
+done
+all_gone
+
 say "a job that waits"
 start_coordinator waits tcp://127.0.0.1:0
 start_target alone 1
@@ -93,6 +105,7 @@ done
 "$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
 for command in "watch 1 --json" "solve --policy step x" \
     "bench --policies draft --limit 2 --data $ROOT/deploy/models/tiny/dev.jsonl"; do
+    : >"$T/err.log" # of the command before, which waited too
     # shellcheck disable=SC2086
     "$F" $command --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
     client=$!
