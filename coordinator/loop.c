@@ -311,8 +311,11 @@ static void turn(fr_coordinator *c)
     fr_calls_dispatch(core->calls, now);
     fr_jobs_turn(core->jobs, reason_to_hold(c), now);
     fr_calls_dispatch(core->calls, now);
-    if (isinf(c->retry_flush_at))
+    if (isinf(c->retry_flush_at)) {
         make_durable(c, now);
+        if (!isinf(c->retry_flush_at)) /* jobs that wait, wait for this now */
+            fr_jobs_turn(core->jobs, reason_to_hold(c), now);
+    }
     if (core->draining && fr_jobs_running(core->jobs) == 0 && !fr_store_pending(core->store))
         core->stop = 1;
 }

@@ -35,7 +35,7 @@ typedef struct slot {
     int problem;  /* -1: free */
     uint64_t tag; /* of its submission */
     uint64_t job; /* 0: not confirmed yet */
-    double heard_s; /* when the submission was sent, or the cluster told last what its answer waits for */
+    double heard_s; /* of the submission: when it was sent, or what its answer waits for was told */
 } slot;
 
 typedef struct benching {

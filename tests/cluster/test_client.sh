@@ -124,6 +124,43 @@ stop waits
 stop alone
 all_gone
 
+say "a disk that takes no more"
+trap '' XFSZ # for the coordinator: writing fails
+start_coordinator full tcp://127.0.0.1:0 --store "$T/full.db"
+trap - XFSZ
+prlimit --pid "$(pid_of full)" --fsize=0:
+"$F" submit --connect "$EP" "$(question 1)" >"$T/submitted" 2>"$T/submit.log" </dev/null &
+submission=$!
+waits="waiting for the store to be written"
+wait_for 20 "submit to tell what it waits for" grep -q "^forerun: job 1: $waits$" "$T/submit.log"
+for command in "status" "status 1" "list"; do
+    # shellcheck disable=SC2086
+    code 0 "$F" $command --connect "$EP"
+    has "queued: $waits"
+done
+"$F" cancel 1 --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
+client=$!
+wait_for 20 "cancel to tell what it waits for" grep -q "^forerun: job 1: it runs no more; its end waits for" "$T/err.log"
+kill -INT $client
+wait $client
+[ ! -s "$T/out" ] || fail "an interrupted cancel prints $(cat "$T/out")"
+grep -q "^forerun: interrupted before the cluster at .* said that job 1 is cancelled" "$T/err.log" ||
+    fail "an interrupted cancel says $(cat "$T/err.log")"
+code 2 "$F" cancel 1 --connect "$EP"
+for command in "status 1" "list"; do
+    # shellcheck disable=SC2086
+    code 0 "$F" $command --connect "$EP"
+    has "queued: it is over; its end waits for the store to be written"
+done
+prlimit --pid "$(pid_of full)" --fsize=unlimited:
+wait $submission || fail "submit is not answered when the disk takes more"
+[ "$(cat "$T/submitted")" = 1 ] || fail "submit prints $(cat "$T/submitted")"
+code 0 "$F" cancel 1 --connect "$EP"
+code 0 "$F" list --state cancelled --connect "$EP"
+has "^1 "
+stop full
+all_gone
+
 # A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens
 # whatever the embedded target was taught; the plain backend is slow.
 long=(solve --json --raw --policy target --temperature 100 --seed 29 --backend cpu_ref --threads 1 --ranks 2
