@@ -1,7 +1,8 @@
 /* api.c: what clients ask: submit, watch, status, list, cancel, stop. Every reply carries the
  * request's tag. What a reply tells is durable: queries flush first, and Submitted and the Ok of a
  * cancelled job wait for the turn's flush. While the store cannot be written, queries tell what it
- * holds, and how far the live jobs are. */
+ * holds, and how far the live jobs are, those too that it does not hold yet; and who waits for a reply
+ * hears now and then what it waits for: a StatusReply with the request's tag. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +49,8 @@ fr_status fr_core_ack(fr_core *core, const fr_ack *ack)
 /* A list of jobs that owns its records; the infos borrow them. */
 typedef struct job_list {
     fr_core *core;
+    int filter;     /* of jobs that are not stored: fr_job_state, -1 for all */
+    uint32_t limit; /* of these */
     fr_job_record *records;
     fr_msg_job_info *infos;
     size_t n, cap;
@@ -75,9 +78,22 @@ static void fill_live(const fr_job *job, fr_job_record *r)
         r->cause = job->waits_for;
 }
 
-static fr_status job_list_add(void *ctx, const fr_job_record *stored)
+/* Of a job that is neither live nor stored as over. */
+static const char end_not_stored[] = "it is over; its end waits for the store to be written";
+
+static fr_job_record shown_record(const fr_core *core, const fr_job_record *stored)
 {
-    job_list *l = ctx;
+    const fr_job *live = fr_jobs_find(core->jobs, stored->id);
+    fr_job_record shown = live ? live->record : *stored;
+    if (live)
+        fill_live(live, &shown);
+    else if (!fr_record_over(stored))
+        shown.cause = end_not_stored;
+    return shown;
+}
+
+static fr_status job_list_put(job_list *l, const fr_job_record *shown)
+{
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 32;
         fr_job_record *records = realloc(l->records, cap * sizeof *records);
@@ -86,17 +102,30 @@ static fr_status job_list_add(void *ctx, const fr_job_record *stored)
         l->records = records;
         l->cap = cap;
     }
-    fr_job_record shown = *stored;
-    const fr_job *live = fr_jobs_find(l->core->jobs, stored->id);
-    if (live)
-        fill_live(live, &shown);
     fr_job_record *r = &l->records[l->n];
-    FR_TRY(fr_record_copy(&shown, r));
+    FR_TRY(fr_record_copy(shown, r));
     l->n++;
     char *problem = (char *)r->spec.problem;
     if (strlen(problem) > PROBLEM_SHOWN)
         problem[PROBLEM_SHOWN - fr_utf8_unfinished(problem, PROBLEM_SHOWN)] = 0;
     return FR_OK;
+}
+
+static fr_status job_list_add(void *ctx, const fr_job_record *stored)
+{
+    job_list *l = ctx;
+    const fr_job_record shown = shown_record(l->core, stored);
+    return job_list_put(l, &shown);
+}
+
+/* One that is not stored yet. */
+static fr_status job_list_add_new(void *ctx, const fr_job_record *added)
+{
+    job_list *l = ctx;
+    if (l->n == l->limit)
+        return FR_OK;
+    const fr_job_record shown = shown_record(l->core, added);
+    return l->filter < 0 || (int)shown.state == l->filter ? job_list_put(l, &shown) : FR_OK;
 }
 
 static fr_status job_list_infos(job_list *l)
@@ -136,12 +165,18 @@ static fr_status nothing(void *ctx, const fr_job_record *r)
     return FR_OK;
 }
 
+/* A job as the store has it, or as it was added if it is not stored yet. FR_ENOTFOUND. */
+static fr_status known_job(fr_core *core, uint64_t job, fr_store_job_fn fn, void *ctx)
+{
+    flush_if_possible(core);
+    fr_status st = fr_store_job(core->store, job, fn, ctx);
+    return st == FR_ENOTFOUND ? fr_store_new_job(core->store, job, fn, ctx) : st;
+}
+
 static fr_status on_watch(fr_core *core, const fr_client *from, const fr_msg_watch *m)
 {
-    if (!fr_jobs_find(core->jobs, m->job)) {
-        flush_if_possible(core);
-        FR_TRY(fr_store_job(core->store, m->job, nothing, NULL));
-    }
+    if (!fr_jobs_find(core->jobs, m->job))
+        FR_TRY(known_job(core, m->job, nothing, NULL));
     return fr_watchers_add(core->watchers, from, m->job, m->from_step);
 }
 
@@ -216,6 +251,8 @@ static fr_status reply_one_job(void *ctx, const fr_msg_job_info *stored)
         fill_live(live, &shown);
         fr_record_info(&shown, &info);
         info.text = stored->text;
+    } else if (stored->finished_ms == 0) {
+        info.cause = end_not_stored;
     }
     fr_msg m = {.kind = FR_MSG_STATUS_REPLY};
     m.body.status_reply = (fr_msg_status_reply){
@@ -230,6 +267,13 @@ static fr_status reply_one_job(void *ctx, const fr_msg_job_info *stored)
     return FR_OK;
 }
 
+static fr_status reply_new_job(void *ctx, const fr_job_record *added)
+{
+    fr_msg_job_info info;
+    fr_record_info(added, &info);
+    return reply_one_job(ctx, &info);
+}
+
 static fr_status on_status(fr_core *core, const fr_client *from, const fr_msg_status_query *m,
                            double now)
 {
@@ -238,25 +282,22 @@ static fr_status on_status(fr_core *core, const fr_client *from, const fr_msg_st
         return on_cluster_status(core, from, now);
     flush_if_possible(core);
     fr_status st = fr_stored_info(core->store, m->job, reply_one_job, &o);
-    if (st != FR_ENOTFOUND || !fr_jobs_find(core->jobs, m->job))
-        return st;
-    const fr_msg_job_info not_stored_yet = {.job = m->job};
-    return reply_one_job(&o, &not_stored_yet);
+    return st == FR_ENOTFOUND ? fr_store_new_job(core->store, m->job, reply_new_job, &o) : st;
 }
 
 static fr_status on_list(fr_core *core, const fr_client *from, const fr_msg_list_query *m)
 {
-    job_list jobs = {.core = core};
+    job_list jobs = {.core = core, .filter = -1};
     fr_job_state state = FR_JOB_QUEUED;
-    int filter = -1;
     fr_status st = FR_OK;
     if (m->state[0]) {
         FR_TRY(fr_job_state_parse(m->state, &state));
-        filter = state;
+        jobs.filter = state;
     }
-    uint32_t limit = m->limit == 0 ? LIST_LIMIT : m->limit < LIST_MOST ? m->limit : LIST_MOST;
+    jobs.limit = m->limit == 0 ? LIST_LIMIT : m->limit < LIST_MOST ? m->limit : LIST_MOST;
     flush_if_possible(core);
-    FR_TRY_GOTO(st, fr_store_jobs(core->store, filter, limit, job_list_add, &jobs), done);
+    FR_TRY_GOTO(st, fr_store_new_jobs(core->store, job_list_add_new, &jobs), done);
+    FR_TRY_GOTO(st, fr_store_jobs(core->store, jobs.filter, jobs.limit - (uint32_t)jobs.n, job_list_add, &jobs), done);
     FR_TRY_GOTO(st, job_list_infos(&jobs), done);
     fr_msg reply = {.kind = FR_MSG_LIST_REPLY, .body.list_reply = {jobs.infos, jobs.n}};
     fr_core_reply(core, from, &reply);
@@ -270,6 +311,8 @@ static fr_status refuse_finished(void *ctx, const fr_job_record *r)
     (void)ctx;
     if (r->state == FR_JOB_CANCELLED)
         return FR_OK;
+    if (!fr_record_over(r))
+        return fr_fail(FR_EINVAL, "job %llu: %s", (unsigned long long)r->id, end_not_stored);
     return fr_fail(FR_EINVAL, "job %llu is %s already", (unsigned long long)r->id,
                    fr_job_state_name(r->state));
 }
@@ -278,13 +321,14 @@ static fr_status on_cancel(fr_core *core, const fr_client *from, const fr_msg_ca
 {
     fr_job *job = fr_jobs_find(core->jobs, m->job);
     if (job) {
+        const fr_ack ack = {FR_MSG_OK, *from, m->job};
         fr_job_end(job, FR_JOB_CANCELLED, FR_ECANCELLED, "cancelled by a client");
-    } else {
-        FR_TRY(fr_core_flush(core));
-        FR_TRY(fr_store_job(core->store, m->job, refuse_finished, NULL));
+        return fr_core_ack(core, &ack);
     }
-    fr_ack ack = {FR_MSG_OK, *from, m->job};
-    return fr_core_ack(core, &ack);
+    FR_TRY(known_job(core, m->job, refuse_finished, NULL));
+    fr_msg reply = {.kind = FR_MSG_OK, .body.ok.job = m->job};
+    fr_core_reply(core, from, &reply);
+    return FR_OK;
 }
 
 static fr_status on_stop(fr_core *core, const fr_client *from, const fr_msg_stop_cluster *m)

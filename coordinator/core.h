@@ -45,7 +45,7 @@ fr_status fr_core_send(fr_core *core, int link, const fr_peer *to, const fr_msg 
 void fr_core_reply(fr_core *core, const fr_client *to, fr_msg *m);
 void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause,
                          uint64_t job);
-/* After the next successful flush. */
+/* After the next successful flush. Until then the client is told what its reply waits for. */
 fr_status fr_core_ack(fr_core *core, const fr_ack *ack);
 /* Makes durable what is queued, and sends the replies that waited for that. What fr_store_flush() fails of; then all is
  * still queued. */

@@ -119,33 +119,46 @@ void fr_job_free(fr_job **job)
     *job = NULL;
 }
 
-static const char waits_for_target[] = "waiting for a target group", waits_for_draft[] = "waiting for a draft group";
+enum { LACKS_NOTHING = FR_ROLE_DRAFT + 1 }; /* beside the roles */
+
+/* What a job waits for: a group, or none; and, in the second row, its turn. */
+static const char *const reasons_to_wait[2][LACKS_NOTHING + 1] = {
+    {[FR_ROLE_TARGET] = "waiting for a target group",
+     [FR_ROLE_DRAFT] = "waiting for a draft group",
+     [LACKS_NOTHING] = ""},
+    {[FR_ROLE_TARGET] = "waiting for a running job to end and for a target group",
+     [FR_ROLE_DRAFT] = "waiting for a running job to end and for a draft group",
+     [LACKS_NOTHING] = "waiting for a running job to end"},
+};
 
 void fr_job_look_for_groups(fr_job *job)
 {
     const fr_policy_ops *ops = job->ops;
     const int is_drafts_own = ops->needs_draft && !ops->outlives_draft && !ops->exact; /* no target has a part in it */
     const fr_role role = is_drafts_own ? FR_ROLE_DRAFT : FR_ROLE_TARGET;
-    job->waits_for = is_drafts_own ? waits_for_draft : waits_for_target;
-    if (fr_registry_any(job->env->registry, role, 0))
-        job->waits_for = "";
+    job->waits_for = reasons_to_wait[0][fr_registry_any(job->env->registry, role, 0) ? LACKS_NOTHING : (int)role];
 }
 
-int fr_job_ready(fr_job *job, double now)
+/* The role of the group that a queued job cannot begin without, or LACKS_NOTHING. */
+static int what_it_lacks(const fr_job *job, double now)
 {
     const fr_job_env *env = job->env;
     if (!job->ops)
-        return 1; /* fails at its start */
-    job->waits_for = waits_for_target;
+        return LACKS_NOTHING; /* fails at its start */
     if (!fr_registry_any(env->registry, FR_ROLE_TARGET, 0))
-        return 0;
-    job->waits_for = waits_for_draft;
+        return FR_ROLE_TARGET;
     if (uses_draft(job->ops) && !fr_registry_any(env->registry, FR_ROLE_DRAFT, 0)) {
         if (job->ops->needs_draft || env->draft_comes || now < fr_job_deadline(job))
-            return 0;
+            return FR_ROLE_DRAFT;
     }
-    job->waits_for = "";
-    return 1;
+    return LACKS_NOTHING;
+}
+
+int fr_job_ready(fr_job *job, int is_its_turn, double now)
+{
+    const int lacks = what_it_lacks(job, now);
+    job->waits_for = reasons_to_wait[!is_its_turn][lacks];
+    return is_its_turn && lacks == LACKS_NOTHING;
 }
 
 double fr_job_deadline(const fr_job *job)

@@ -151,9 +151,9 @@ void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now)
             fr_job_look_for_groups(job);
         if (job->record.state != FR_JOB_QUEUED)
             continue;
-        if (hold || running >= jobs->max_running) {
-            job->waits_for = hold ? hold : "waiting for a running job to end";
-        } else if (fr_job_ready(job, now)) {
+        if (hold) {
+            job->waits_for = hold;
+        } else if (fr_job_ready(job, running < jobs->max_running, now)) {
             fr_job_start(job, now);
             running += job->record.state == FR_JOB_RUNNING;
         }

@@ -1,7 +1,7 @@
 /* loop.c: see loop.h. A turn: 1. take in what has arrived, 2. notice groups that are silent, 3.
  * send calls, start jobs, send their first calls, 4. make everything durable, 5. tell clients what
  * is durable now. While the store cannot be written, 4 is tried again every second, then 5 tells what
- * was durable before, and no job starts. */
+ * was durable before and what other replies wait for, and no job starts. */
 #include "loop.h"
 
 #include <math.h>
@@ -115,12 +115,25 @@ fr_status fr_coordinator_open(const fr_coordinator_options *options, fr_coordina
     return FR_OK;
 }
 
+/* Replies that waited for the store, which could not be written to the end. */
+static void take_back_acks(fr_core *core)
+{
+    for (size_t i = 0; i < core->n_acks; i++) {
+        const fr_ack *ack = &core->acks[i];
+        fr_fail(FR_EUNAVAILABLE, "the coordinator stops, and could not store %s",
+                ack->kind == FR_MSG_SUBMITTED ? "the job: it does not run" : "that the job is cancelled: it may go on");
+        fr_core_reply_error(core, &ack->client, FR_EUNAVAILABLE, fr_cause(), ack->job);
+    }
+    core->n_acks = 0;
+}
+
 void fr_coordinator_farewell(fr_coordinator *c)
 {
     fr_core *core = c ? &c->core : NULL;
     if (!core || !core->watchers)
         return;
     const fr_msg m = {.kind = FR_MSG_SHUTDOWN, .body.shutdown.reason = "the coordinator stops"};
+    take_back_acks(core);
     fr_watchers_dismiss(
         core->watchers,
         "the coordinator stops; an open job goes on when it is back with its store");
@@ -241,6 +254,22 @@ static void send_acks(fr_core *core)
     core->n_acks = 0;
 }
 
+static const char waits_for_store[] = "waiting for the store to be written";
+
+/* It is not said how the job is, which is not durable. */
+static void tell_what_acks_wait_for(fr_core *core)
+{
+    for (size_t i = 0; i < core->n_acks; i++) {
+        const fr_ack *ack = &core->acks[i];
+        const fr_msg_job_info job = {
+            .job = ack->job,
+            .cause = ack->kind == FR_MSG_SUBMITTED ? waits_for_store
+                                                   : "it runs no more; its end waits for the store to be written"};
+        fr_msg m = {.kind = FR_MSG_STATUS_REPLY, .body.status_reply = {.jobs = &job, .n_jobs = 1}};
+        fr_core_reply(core, &ack->client, &m);
+    }
+}
+
 fr_status fr_core_flush(fr_core *core)
 {
     FR_TRY(fr_store_flush(core->store));
@@ -258,6 +287,8 @@ static void make_durable(fr_coordinator *c, double now)
     if (!was_well && is_well)
         fr_log(FR_LOG_INFO, "the store is written again");
     c->retry_flush_at = is_well ? (double)INFINITY : now + FLUSH_RETRY_S;
+    if (!is_well)
+        tell_what_acks_wait_for(core);
     fr_watchers_pump(core->watchers, !is_well, now);
 }
 
@@ -266,7 +297,7 @@ static const char *reason_to_hold(const fr_coordinator *c)
 {
     if (c->core.draining)
         return "waiting: this coordinator ends";
-    return isinf(c->retry_flush_at) ? NULL : "waiting for the store to be written";
+    return isinf(c->retry_flush_at) ? NULL : waits_for_store;
 }
 
 static void turn(fr_coordinator *c)
@@ -280,8 +311,11 @@ static void turn(fr_coordinator *c)
     fr_calls_dispatch(core->calls, now);
     fr_jobs_turn(core->jobs, reason_to_hold(c), now);
     fr_calls_dispatch(core->calls, now);
-    if (isinf(c->retry_flush_at))
+    if (isinf(c->retry_flush_at)) {
         make_durable(c, now);
+        if (!isinf(c->retry_flush_at)) /* jobs that wait, wait for this now */
+            fr_jobs_turn(core->jobs, reason_to_hold(c), now);
+    }
     if (core->draining && fr_jobs_running(core->jobs) == 0 && !fr_store_pending(core->store))
         core->stop = 1;
 }

@@ -421,6 +421,11 @@ static fr_status each_job(fr_store *s, sqlite3_stmt *stmt, int *n_out, fr_store_
     return st;
 }
 
+static fr_status no_such_job(uint64_t job)
+{
+    return fr_fail(FR_ENOTFOUND, "there is no job %llu", (unsigned long long)job);
+}
+
 fr_status fr_store_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx)
 {
     sqlite3_stmt *stmt = NULL;
@@ -428,7 +433,23 @@ fr_status fr_store_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx)
     FR_TRY(statement(s, ONE_JOB, &stmt));
     sqlite3_bind_int64(stmt, 1, (sqlite3_int64)job);
     FR_TRY(each_job(s, stmt, &n, fn, ctx));
-    return n ? FR_OK : fr_fail(FR_ENOTFOUND, "there is no job %llu", (unsigned long long)job);
+    return n ? FR_OK : no_such_job(job);
+}
+
+fr_status fr_store_new_jobs(fr_store *s, fr_store_job_fn fn, void *ctx)
+{
+    for (const fr_store_op *op = s->queue.last; op; op = op->prev)
+        if (op->kind == FR_STORE_ADD_JOB)
+            FR_TRY(fn(ctx, &op->record));
+    return FR_OK;
+}
+
+fr_status fr_store_new_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx)
+{
+    for (const fr_store_op *op = s->queue.last; op; op = op->prev)
+        if (op->kind == FR_STORE_ADD_JOB && op->job == job)
+            return fn(ctx, &op->record);
+    return no_such_job(job);
 }
 
 fr_status fr_store_jobs(fr_store *s, int state, uint32_t limit, fr_store_job_fn fn, void *ctx)

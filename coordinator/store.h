@@ -3,10 +3,10 @@
  *
  * Writes are queued in memory and applied by fr_store_flush() in one durable transaction a loop
  * turn (WAL, synchronous=FULL). When the disk refuses them they stay queued and the next flush
- * tries again, so a full disk delays a coordinator and loses nothing. Nothing may be shown to a
+ * tries again, so a full disk delays a coordinator and loses nothing. Nothing may be confirmed to a
  * client before the flush that holds it succeeded. Readers see only what was flushed, and of that no
- * step that is to be trimmed. One coordinator owns a file (exclusive locking); one thread uses a
- * store.
+ * step that is to be trimmed; fr_store_new_jobs() has the rest. One coordinator owns a file (exclusive
+ * locking); one thread uses a store.
  *
  * Refused at opening: a file that is no store or a damaged one (FR_EFORMAT), one of another version
  * (FR_EUNSUPPORTED), one that another coordinator has open (FR_EBUSY). */
@@ -51,6 +51,10 @@ typedef fr_status (*fr_store_step_fn)(void *ctx, const fr_store_step *step);
 fr_status fr_store_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx); /* FR_ENOTFOUND */
 /* Newest first; state -1: all; at most limit. */
 fr_status fr_store_jobs(fr_store *s, int state, uint32_t limit, fr_store_job_fn fn, void *ctx);
+/* Those of which nothing is flushed yet, as they were added; newest first, and newer than all that are flushed. */
+fr_status fr_store_new_jobs(fr_store *s, fr_store_job_fn fn, void *ctx);
+/* One of these: FR_ENOTFOUND. */
+fr_status fr_store_new_job(fr_store *s, uint64_t job, fr_store_job_fn fn, void *ctx);
 /* Queued and running ones, oldest first. */
 fr_status fr_store_open_jobs(fr_store *s, fr_store_job_fn fn, void *ctx);
 fr_status fr_store_steps(fr_store *s, uint64_t job, uint32_t from_index, fr_store_step_fn fn,

@@ -24,6 +24,7 @@ static fr_store_op *op_new(fr_store_op_kind kind, uint64_t job)
 
 static void append(fr_store_queue *q, fr_store_op *op)
 {
+    op->prev = q->last;
     if (q->last)
         q->last->next = op;
     else

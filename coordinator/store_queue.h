@@ -13,7 +13,7 @@ typedef enum {
 } fr_store_op_kind;
 
 typedef struct fr_store_op {
-    struct fr_store_op *next;
+    struct fr_store_op *next, *prev;
     fr_store_op_kind kind;
     uint64_t job;
     fr_job_record record; /* owned; the spec of FR_STORE_ADD_JOB only */

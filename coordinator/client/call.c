@@ -47,6 +47,23 @@ fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out)
     return fr_link_recv(c->link, 0, &from, out);
 }
 
+static void tell(fr_waits *w, uint64_t job, const char *waits_for)
+{
+    if (job == w->job && strncmp(waits_for, w->told, sizeof w->told - 1) == 0)
+        return;
+    w->job = job;
+    snprintf(w->told, sizeof w->told, "%s", waits_for);
+    if (w->told[0])
+        fr_log(FR_LOG_INFO, "job %llu: %s", (unsigned long long)job, w->told);
+}
+
+void fr_waits_hear(fr_waits *w, uint64_t job, const fr_msg_status_reply *reply)
+{
+    for (size_t i = 0; i < reply->n_jobs; i++)
+        if (reply->jobs[i].job == job && reply->jobs[i].finished_ms == 0)
+            tell(w, job, reply->jobs[i].cause);
+}
+
 /* The reply itself, an Error turned into a status, or something else that is dropped (*taken stays
  * 0). */
 static fr_status take_reply(fr_msg *m, uint64_t tag, fr_msg_kind want, int *taken)
@@ -63,7 +80,16 @@ static fr_status take_reply(fr_msg *m, uint64_t tag, fr_msg_kind want, int *take
     return st;
 }
 
-fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out)
+static fr_status silent(const fr_call *c, const fr_waits *waits, int timeout_ms)
+{
+    if (!waits->told[0])
+        return fr_fail(FR_ETIMEDOUT, "no cluster at %s (no answer in %.0f s)", c->endpoint, timeout_ms / 1e3);
+    return fr_fail(FR_ETIMEDOUT, "the cluster at %s is silent for %.0f s; its last word was: job %llu: %s",
+                   c->endpoint, timeout_ms / 1e3, (unsigned long long)waits->job, waits->told);
+}
+
+/* As fr_call_ask(), but FR_ETIMEDOUT for silence; *waits is what the reply waited for last. */
+static fr_status ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_waits *waits, fr_msg *reply_out)
 {
     FR_TRY(fr_call_send(c, m));
     double end = fr_now_s() + timeout_ms / 1e3;
@@ -74,9 +100,13 @@ fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, f
         if (st == FR_ETIMEDOUT && left > 0)
             continue; /* a signal that was not for us */
         if (st == FR_ETIMEDOUT)
-            return fr_fail(FR_EUNAVAILABLE, "no cluster at %s (no answer in %.0f s)", c->endpoint,
-                           timeout_ms / 1e3);
+            return silent(c, waits, timeout_ms);
         FR_TRY(st);
+        const fr_msg_status_reply *meanwhile = reply.kind == FR_MSG_STATUS_REPLY ? &reply.body.status_reply : NULL;
+        if (meanwhile && want != FR_MSG_STATUS_REPLY && reply.tag == m->tag && meanwhile->n_jobs > 0) {
+            fr_waits_hear(waits, meanwhile->jobs[0].job, meanwhile);
+            end = fr_now_s() + timeout_ms / 1e3;
+        }
         FR_TRY(take_reply(&reply, m->tag, want, &taken));
         if (taken) {
             *reply_out = reply;
@@ -85,13 +115,23 @@ fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, f
     }
 }
 
+fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out)
+{
+    fr_waits waits = {0};
+    fr_status st = ask(c, m, want, timeout_ms, &waits, reply_out);
+    return st == FR_ETIMEDOUT ? fr_fail(FR_EUNAVAILABLE, "%s", fr_cause()) : st;
+}
+
 fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uint64_t *job_out)
 {
     fr_msg m = {.kind = FR_MSG_SUBMIT}, reply = {0};
+    fr_waits waits = {0};
     m.body.submit = (fr_msg_submit){.spec = *spec, .watch = watch};
     /* It is answered when it is on the disk. */
-    fr_status st = fr_call_ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &reply);
-    if (st == FR_ECANCELLED) /* without a number there is nothing to cancel */
+    fr_status st = ask(c, &m, FR_MSG_SUBMITTED, 10 * FR_CALL_ANSWER_MS, &waits, &reply);
+    if (st == FR_ETIMEDOUT)
+        return fr_fail(FR_EUNAVAILABLE, "%s; once it answers, `forerun list` shows whether it has the job", fr_cause());
+    if (st == FR_ECANCELLED) /* and is left: a restarted cluster may give a number that was not stored to another job */
         return fr_fail(st, "cancelled before the cluster at %s said that it has the job, which may run", c->endpoint);
     FR_TRY(st);
     *job_out = reply.body.submitted.job;
@@ -105,8 +145,8 @@ typedef struct following {
     uint64_t job, watch_tag;
     uint32_t next_step; /* steps before it were seen */
     double heard_s, asked_s;
-    int begun;          /* something of the chain was seen */
-    char waits_for[64]; /* as told last */
+    int begun; /* something of the chain was seen */
+    fr_waits waits;
 } following;
 
 /* Renews the subscription. The status query is there for its answer: a sign of life from a
@@ -133,21 +173,6 @@ static fr_status on_step(following *w, const fr_msg_step *step)
     return w->f->step ? w->f->step(w->f->ctx, step) : FR_OK;
 }
 
-/* A reason when it changes, and none amid a chain. */
-static void tell_waiting(following *w, const fr_msg_status_reply *s)
-{
-    for (size_t i = 0; i < s->n_jobs && !w->begun; i++) {
-        const fr_msg_job_info *job = &s->jobs[i];
-        const int is_live = strcmp(job->state, "queued") == 0 || strcmp(job->state, "running") == 0;
-        if (job->job != w->job || !is_live ||
-            strncmp(job->cause, w->waits_for, sizeof w->waits_for - 1) == 0)
-            continue;
-        snprintf(w->waits_for, sizeof w->waits_for, "%s", job->cause);
-        if (w->waits_for[0])
-            fr_log(FR_LOG_INFO, "job %llu: %s", (unsigned long long)w->job, w->waits_for);
-    }
-}
-
 static fr_status on_message(following *w, const fr_msg *m, int *done)
 {
     switch (m->kind) {
@@ -159,7 +184,8 @@ static fr_status on_message(following *w, const fr_msg *m, int *done)
             return w->f->progress(w->f->ctx, &m->body.progress);
         return FR_OK;
     case FR_MSG_STATUS_REPLY:
-        tell_waiting(w, &m->body.status_reply);
+        if (!w->begun) /* nothing amid a chain */
+            fr_waits_hear(&w->waits, w->job, &m->body.status_reply);
         return FR_OK;
     case FR_MSG_DONE:
         *done = m->body.done.job.job == w->job;

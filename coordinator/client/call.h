@@ -22,12 +22,21 @@ void fr_call_close(fr_call *c, int linger_ms); /* a zeroed one is fine */
 fr_status fr_call_send(fr_call *c, fr_msg *m);
 /* The next message of any kind: FR_ETIMEDOUT when none came. Release it with fr_msg_free(). */
 fr_status fr_call_next(fr_call *c, int timeout_ms, fr_msg *out);
-/* Sends and waits for the reply, which is of kind `want`; what else comes meanwhile is dropped. The
- * coordinator's Error becomes the returned status and cause; silence FR_EUNAVAILABLE "no cluster at
- * ENDPOINT". */
+/* Sends and waits for the reply, which is of kind `want`; what else comes meanwhile is dropped. While the coordinator
+ * tells what the reply waits for, that is logged, and timeout_ms begins anew. Its Error becomes the returned status and
+ * cause; silence FR_EUNAVAILABLE "no cluster at ENDPOINT". */
 fr_status fr_call_ask(fr_call *c, fr_msg *m, fr_msg_kind want, int timeout_ms, fr_msg *reply_out);
 /* Submits a job. watch: its events follow, as fr_call_follow() takes them. */
 fr_status fr_call_submit(fr_call *c, const fr_msg_job_spec *spec, int watch, uint64_t *job_out);
+
+/* What a job waits for, as it was logged last; zero-initialise. */
+typedef struct fr_waits {
+    uint64_t job;
+    char told[80]; /* "": for nothing */
+} fr_waits;
+
+/* Logs what that job, if it is in the reply and not over, waits for, unless that was logged last. */
+void fr_waits_hear(fr_waits *w, uint64_t job, const fr_msg_status_reply *reply);
 
 /* What to do with the events of a job; an error ends the following. NULL members are skipped. */
 typedef struct fr_follower {

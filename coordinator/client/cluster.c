@@ -232,6 +232,8 @@ fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_opti
     *out = c;
     return FR_OK;
 fail:
+    if (c->dir[0])
+        pass_on_warnings(c); /* they may tell what led to the cause */
     if (st == FR_EPEER) /* it never was there */
         st = fr_fail(FR_EUNAVAILABLE, "%s", fr_cause());
     fr_cluster_stop(&c);

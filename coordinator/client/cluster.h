@@ -19,9 +19,9 @@ typedef struct fr_cluster_options {
     int share_gpu; /* 1: ranks may share a GPU */
 } fr_cluster_options;
 
-/* Starts it and waits until the models serve. When a program of it ends instead, its own first
- * error line becomes the cause: FR_EINVAL for bad input, else FR_EUNAVAILABLE. FR_ETIMEDOUT when
- * the models take too long. */
+/* Starts it and waits until the models serve; either way what its programs warned of is logged. When a program of it
+ * ends instead, its own first error line becomes the cause: FR_EINVAL for bad input, else FR_EUNAVAILABLE. FR_ETIMEDOUT
+ * when the models take too long. */
 fr_status fr_cluster_start(const fr_client_config *config, const fr_cluster_options *options,
                            fr_cluster **out);
 fr_call *fr_cluster_call(fr_cluster *c);

@@ -34,8 +34,8 @@ typedef struct bench_options {
 typedef struct slot {
     int problem;  /* -1: free */
     uint64_t tag; /* of its submission */
-    uint64_t job; /* 0: not told yet */
-    double sent_s;
+    uint64_t job; /* 0: not confirmed yet */
+    double heard_s; /* of the submission: when it was sent, or what its answer waits for was told */
 } slot;
 
 typedef struct benching {
@@ -49,6 +49,7 @@ typedef struct benching {
     fr_bench_policy *now;
     int next, finished, told;
     double heard_s, asked_s;
+    fr_waits waits; /* of the oldest job in flight */
 } benching;
 
 enum { OPT_DATA = 0x200, OPT_POLICIES, OPT_LIMIT, OPT_CONCURRENCY, OPT_JSON, OPT_HTML };
@@ -156,7 +157,7 @@ static fr_status submit_next(benching *b, slot *s)
         st = fr_call_send(b->place.call, &m);
     }
     if (st == FR_OK)
-        *s = (slot){.problem = b->next++, .tag = m.tag, .sent_s = fr_now_s()};
+        *s = (slot){.problem = b->next++, .tag = m.tag, .heard_s = fr_now_s()};
     fr_buf_free(&text);
     return st;
 }
@@ -188,8 +189,32 @@ static fr_status on_done(benching *b, slot *s, const fr_msg_job_info *job)
     return r->text ? FR_OK : fr_no_memory();
 }
 
+/* NULL: none is in flight. */
+static const slot *oldest_slot(const benching *b)
+{
+    const slot *oldest = NULL;
+    for (int i = 0; i < b->o->concurrency; i++)
+        if (b->slots[i].problem >= 0 && (!oldest || b->slots[i].tag < oldest->tag))
+            oldest = &b->slots[i];
+    return oldest;
+}
+
+/* The answer to a question of on_silence(), or what the answer to a submission waits for. */
+static void on_status(benching *b, uint64_t tag, const fr_msg_status_reply *reply)
+{
+    const slot *oldest = oldest_slot(b);
+    const uint64_t first = reply->n_jobs > 0 ? reply->jobs[0].job : 0;
+    if (!oldest || first == 0 || (tag != oldest->tag && first != oldest->job))
+        return;
+    if (isatty(STDERR_FILENO)) /* the line of print_progress() */
+        fputs("\r\033[K", stderr);
+    fr_waits_hear(&b->waits, first, reply);
+}
+
 static fr_status on_message(benching *b, const fr_msg *m)
 {
+    if (m->kind == FR_MSG_STATUS_REPLY)
+        on_status(b, m->tag, &m->body.status_reply);
     for (int i = 0; i < b->o->concurrency; i++) {
         slot *s = &b->slots[i];
         if (s->problem < 0)
@@ -199,6 +224,8 @@ static fr_status on_message(benching *b, const fr_msg *m)
             if (!b->told++) /* not before: a refused job is one line on stderr */
                 fr_place_tell(&b->place);
         }
+        if (m->kind == FR_MSG_STATUS_REPLY && m->tag == s->tag)
+            s->heard_s = fr_now_s();
         if (m->kind == FR_MSG_DONE && s->job && m->body.done.job.job == s->job)
             return on_done(b, s, &m->body.done.job);
         if (m->kind == FR_MSG_ERROR && m->tag == s->tag)
@@ -216,7 +243,7 @@ static fr_status check_answers(const benching *b)
     double now = fr_now_s();
     for (int i = 0; i < b->o->concurrency; i++) {
         const slot *s = &b->slots[i];
-        if (s->problem >= 0 && s->job == 0 && now - s->sent_s > GIVE_UP_S)
+        if (s->problem >= 0 && s->job == 0 && now - s->heard_s > GIVE_UP_S)
             return fr_fail(FR_EUNAVAILABLE,
                            "%s, policy %s: no answer from %s to its submission in %.0f s; `forerun "
                            "list` shows whether it was taken",
@@ -245,7 +272,9 @@ static fr_status on_silence(benching *b)
         watch.body.watch = (fr_msg_watch){.job = b->slots[i].job, .from_step = UINT32_MAX};
         FR_TRY(fr_call_send(b->place.call, &watch));
     }
-    fr_msg query = {.kind = FR_MSG_STATUS_QUERY}; /* its answer is a sign of life */
+    const slot *oldest = oldest_slot(b);
+    fr_msg query = {.kind = FR_MSG_STATUS_QUERY}; /* its answer is a sign of life, too */
+    query.body.status_query.job = oldest ? oldest->job : 0;
     return fr_call_send(b->place.call, &query);
 }
 
@@ -289,6 +318,18 @@ static void cancel_all(benching *b)
         if (fr_call_send(b->place.call, &cancel) != FR_OK)
             return;
     }
+}
+
+/* What an interrupt did to the jobs in flight. A private cluster ends, and they with it. */
+static fr_status interrupted(const benching *b)
+{
+    int unconfirmed = 0;
+    for (int i = 0; !b->place.own && i < b->o->concurrency; i++)
+        unconfirmed += b->slots[i].problem >= 0 && b->slots[i].job == 0;
+    if (!unconfirmed)
+        return fr_fail(FR_ECANCELLED, "cancelled");
+    return fr_fail(FR_ECANCELLED, "cancelled before the cluster at %s said that it has %d of the jobs, which may run",
+                   b->place.call->endpoint, unconfirmed);
 }
 
 static fr_status write_report(benching *b)
@@ -339,6 +380,8 @@ static fr_status run_all(benching *b)
         fr_status st = run_policy(b, i);
         if (isatty(STDERR_FILENO))
             fputs("\r\033[K", stderr);
+        if (st == FR_ECANCELLED)
+            st = interrupted(b);
         if (st != FR_OK) {
             char cause[512];
             snprintf(cause, sizeof cause, "%s", fr_cause());

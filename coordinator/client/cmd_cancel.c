@@ -45,6 +45,9 @@ static fr_status cancel(const fr_remote_options *o)
     fr_status st = fr_remote_open(o, &call);
     if (st == FR_OK)
         st = fr_call_ask(&call, &request, FR_MSG_OK, FR_CALL_ANSWER_MS, &reply);
+    if (st == FR_ECANCELLED)
+        st = fr_fail(st, "interrupted before the cluster at %s said that job %" PRIu64 " is cancelled, which it may be",
+                     call.endpoint, request.body.cancel_job.job);
     if (st == FR_OK)
         st = print_cancelled(request.body.cancel_job.job, o->json);
     fr_msg_free(&reply);

@@ -48,7 +48,8 @@ static fr_status find_job(fr_call *call, uint64_t job)
                            call->endpoint);
 }
 
-static fr_status watch(const watch_options *o)
+/* *is_left_out: the user ended the watching, which is no end of the job. */
+static fr_status watch(const watch_options *o, int *is_left_out)
 {
     fr_client_config config;
     fr_show show = {0};
@@ -66,6 +67,9 @@ static fr_status watch(const watch_options *o)
     FR_TRY_GOTO(st, fr_job_status(&done.body.done.job), out);
     st = fr_show_done(&show, &done.body.done.job, NULL);
 out:
+    *is_left_out = st == FR_ECANCELLED && done.kind == FR_MSG_NONE;
+    if (*is_left_out)
+        st = fr_fail(st, "the watching of job %llu is ended; the job is left as it is", (unsigned long long)job);
     fr_show_close(&show);
     fr_msg_free(&done);
     fr_call_close(&call, 0);
@@ -77,10 +81,11 @@ static int run(int argc, char **argv)
     static const struct argp_child children[] = {{&fr_remote_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {options, parse, "JOB", doc, children, NULL, NULL};
     watch_options o = {.remote = {.takes_argument = 1}};
+    int is_left = 0;
     fr_status st = fr_args_parse(&argp, argc, argv, &o);
     if (st == FR_OK)
-        st = watch(&o);
-    if (st != FR_OK && o.remote.json)
+        st = watch(&o, &is_left);
+    if (st != FR_OK && !is_left && o.remote.json)
         fr_show_failed_json(st);
     return fr_exit_report(st);
 }

@@ -232,7 +232,7 @@ void fr_log_warnings(const char *log_path, fr_buf *told)
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\r\n")] = 0;
         const char *warning = warning_in(line);
-        if (warning && is_new(warning, told))
+        if (warning && !behind(FR_LOG_ENDS, warning) && is_new(warning, told))
             fr_log(FR_LOG_WARN, "%s", warning);
     }
     fclose(f);

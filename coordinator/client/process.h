@@ -38,7 +38,7 @@ fr_status fr_log_first_error(const char *log_path, long from, fr_buf *out);
 /* The same for a child that ended: the signal that killed it, or what its log says, or the signal
  * that its exit code stands for. */
 fr_status fr_process_why(const fr_process *p, const char *log_path, long from, fr_buf *out);
-/* Logs again what our program that writes this log has warned of so far, but for what `told` has,
+/* Logs again what our program that writes this log has warned of so far, but for why it ended and for what `told` has,
  * which it adds to: warnings, one a line. */
 void fr_log_warnings(const char *log_path, fr_buf *told);
 

@@ -43,7 +43,7 @@ fr_status fr_table_jobs(fr_table *t, const fr_msg_job_info *jobs, size_t n)
         const fr_msg_job_info *j = &jobs[i];
         const int is_live = strcmp(j->state, "queued") == 0 || strcmp(j->state, "running") == 0;
         const char *waits_for = is_live ? j->cause : "";
-        FR_TRY(fr_table_row(t, "%" PRIu64 "\t%s%s%.40s\t%s\t%u\t%u\t%.1f\t%.1f\t%.40s\t%.40s", j->job,
+        FR_TRY(fr_table_row(t, "%" PRIu64 "\t%s%s%.60s\t%s\t%u\t%u\t%.1f\t%.1f\t%.40s\t%.40s", j->job,
                             j->state, waits_for[0] ? ": " : "", waits_for, j->spec.policy,
                             j->steps, j->chain_tokens, j->seconds,
                             j->seconds > 0 ? j->chain_tokens / j->seconds : 0.0, j->answer,

@@ -80,6 +80,18 @@ grep -q "$NOTHING" "$T/named.log" || fail "the coordinator does not tell of the 
 stop named
 all_gone
 
+say "a private cluster that does not start" # its programs' warnings are told too, and the reason once
+rm "$T/bin/forerun-worker"
+for reason in "error: there is no model" "warning: ends: rank 1: there is no model"; do
+    printf '#!/bin/sh\necho "forerun-worker: warning: it is cold"\necho "forerun-worker: %s"\nexit 1\n' "$reason" \
+        >"$T/bin/forerun-worker"
+    chmod +x "$T/bin/forerun-worker"
+    code 3 "$T/bin/forerun" solve --policy target --target "$TINY_TARGET" --threads 1 x
+    printf 'forerun: warning: it is cold\nforerun: worker: %sthere is no model\n' "$(grep -o "rank 1: " <<<"$reason")" |
+        cmp -s - "$T/err.log" || fail "a cluster that does not start says $(cat "$T/err.log")"
+done
+all_gone
+
 say "a job that waits"
 start_coordinator waits tcp://127.0.0.1:0
 start_target alone 1
@@ -91,16 +103,62 @@ for command in "status" "status 1" "list"; do
     wait_for 10 "$command to tell why the job waits" told $command
 done
 "$F" status --connect "$EP" --json | grep -q '"cause":"waiting for a draft group"' || fail "not told in JSON"
-for command in "watch 1" "solve --policy step x"; do
+for command in "watch 1 --json" "solve --policy step x" \
+    "bench --policies draft --limit 2 --data $ROOT/deploy/models/tiny/dev.jsonl"; do
+    : >"$T/err.log" # of the command before, which waited too
     # shellcheck disable=SC2086
     "$F" $command --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
     client=$!
-    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [12]: waiting for a draft group$" "$T/err.log"
+    wait_for 20 "$command to tell why it waits" grep -q "^forerun: job [123]: waiting for a draft group$" "$T/err.log"
     kill -INT $client
     wait $client
+    if [ "${command%% *}" = watch ]; then # the job goes on
+        [ ! -s "$T/out" ] || fail "an interrupted watch ends with $(cat "$T/out")"
+        grep -q "^forerun: the watching of job 1 is ended; the job is left as it is$" "$T/err.log" ||
+            fail "an interrupted watch says $(cat "$T/err.log")"
+    else
+        grep -q "^forerun: cancelled$" "$T/err.log" || fail "$command, interrupted, says $(cat "$T/err.log")"
+    fi
 done
 stop waits
 stop alone
+all_gone
+
+say "a disk that takes no more"
+trap '' XFSZ # for the coordinator: writing fails
+start_coordinator full tcp://127.0.0.1:0 --store "$T/full.db"
+trap - XFSZ
+prlimit --pid "$(pid_of full)" --fsize=0:
+"$F" submit --connect "$EP" "$(question 1)" >"$T/submitted" 2>"$T/submit.log" </dev/null &
+submission=$!
+waits="waiting for the store to be written"
+wait_for 20 "submit to tell what it waits for" grep -q "^forerun: job 1: $waits$" "$T/submit.log"
+for command in "status" "status 1" "list"; do
+    # shellcheck disable=SC2086
+    code 0 "$F" $command --connect "$EP"
+    has "queued: $waits"
+done
+"$F" cancel 1 --connect "$EP" >"$T/out" 2>"$T/err.log" </dev/null &
+client=$!
+wait_for 20 "cancel to tell what it waits for" grep -q "^forerun: job 1: it runs no more; its end waits for" "$T/err.log"
+kill -INT $client
+wait $client
+[ ! -s "$T/out" ] || fail "an interrupted cancel prints $(cat "$T/out")"
+grep -q "^forerun: interrupted before the cluster at .* said that job 1 is cancelled" "$T/err.log" ||
+    fail "an interrupted cancel says $(cat "$T/err.log")"
+code 2 "$F" cancel 1 --connect "$EP"
+for command in "status 1" "list"; do
+    # shellcheck disable=SC2086
+    code 0 "$F" $command --connect "$EP"
+    has "queued: it is over; its end waits for the store to be written"
+done
+prlimit --pid "$(pid_of full)" --fsize=unlimited:
+wait $submission || fail "submit is not answered when the disk takes more"
+[ "$(cat "$T/submitted")" = 1 ] || fail "submit prints $(cat "$T/submitted")"
+code 0 "$F" cancel 1 --connect "$EP"
+code 0 "$F" list --state cancelled --connect "$EP"
+has "^1 "
+stop full
 all_gone
 
 # A job that takes many seconds: so hot, the noise alone chooses, and this seed's finds no end for more than a thousand tokens

@@ -144,6 +144,12 @@ void hear_kind(fr_link *l, fr_msg_kind kind, fr_msg *m)
     }
 }
 
+void hear_reply(fr_link *l, uint64_t tag, fr_msg_kind kind, fr_msg *m)
+{
+    while (hear_kind(l, kind, m), m->tag != tag)
+        fr_msg_free(m);
+}
+
 fr_msg submit_msg(const char *policy, int watch)
 {
     fr_msg m = {.kind = FR_MSG_SUBMIT, .tag = 7};
@@ -244,7 +250,7 @@ fr_msg status_of(fr_link *l, uint64_t job)
 {
     fr_msg m = {.kind = FR_MSG_STATUS_QUERY, .tag = 3, .body.status_query.job = job}, reply;
     tell(l, &m);
-    hear_kind(l, FR_MSG_STATUS_REPLY, &reply);
+    hear_reply(l, m.tag, FR_MSG_STATUS_REPLY, &reply);
     return reply;
 }
 

@@ -49,6 +49,8 @@ void hear(fr_link *l, fr_msg *m);
 /* The next message of that kind; others are dropped, but an error fails the test unless it is what
  * is waited for. */
 void hear_kind(fr_link *l, fr_msg_kind kind, fr_msg *m);
+/* The same of those with that tag. */
+void hear_reply(fr_link *l, uint64_t tag, fr_msg_kind kind, fr_msg *m);
 fr_msg submit_msg(const char *policy, int watch);
 /* Submits PROBLEM; the job's number. */
 uint64_t submit(fr_link *l, const char *policy, int watch);

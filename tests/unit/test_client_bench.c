@@ -1,5 +1,5 @@
 /* test_client_bench.c: the benchmark's data files, what its numbers come to, and the command itself
- * against a coordinator that never answers a submission. */
+ * against coordinators that never answer a submission. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -283,13 +284,100 @@ static void test_unanswered(void **state)
     assert_int_equal(atomic_load(&s.submissions), 1); /* a job must not run twice */
 }
 
+enum { FIRST_JOB = 5, SECOND_JOB };
+
+/* Confirms the first submission. When asked how it is, it tells what that job and the second's confirmation wait for;
+ * when asked again, it interrupts the client. */
+static void *serve_waiting(void *arg)
+{
+    deaf_coordinator *s = arg;
+    fr_link *l = NULL;
+    uint64_t second_tag = 0;
+    int queries = 0;
+    if (fr_link_listen("tcp://127.0.0.1:0", 0, &l) != FR_OK)
+        return NULL;
+    snprintf(s->endpoint, sizeof s->endpoint, "%s", fr_link_endpoint(l));
+    atomic_store(&s->ready, 1);
+    while (!atomic_load(&s->stop)) {
+        fr_peer from;
+        fr_msg m = {0};
+        if (fr_link_recv(l, 50, &from, &m) != FR_OK)
+            continue;
+        const int is_first = m.kind == FR_MSG_SUBMIT && atomic_fetch_add(&s->submissions, 1) == 0;
+        const uint64_t asked_for = m.kind == FR_MSG_STATUS_QUERY ? m.body.status_query.job : 0;
+        fr_msg_job_info job = {.job = asked_for, .state = "queued", .cause = "waiting for a draft group"};
+        fr_msg out = {.kind = FR_MSG_STATUS_REPLY, .tag = m.tag, .body.status_reply = {.jobs = &job, .n_jobs = 1}};
+        if (is_first) {
+            atomic_store(&fast_from_s, __real_fr_now_s());
+            out.kind = FR_MSG_SUBMITTED;
+            out.body.submitted = (fr_msg_submitted){.job = FIRST_JOB};
+        } else if (m.kind == FR_MSG_SUBMIT) {
+            second_tag = m.tag;
+        }
+        if (is_first || m.kind == FR_MSG_STATUS_QUERY)
+            fr_link_send(l, &from, &out);
+        if (asked_for == FIRST_JOB && queries++ > 0)
+            raise(SIGINT);
+        if (second_tag) {
+            out.tag = second_tag;
+            job = (fr_msg_job_info){.job = SECOND_JOB, .cause = "waiting for the store to be written"};
+            fr_link_send(l, &from, &out);
+        }
+        fr_msg_free(&m);
+    }
+    fr_link_close(&l, 100);
+    return NULL;
+}
+
+/* What has been written to stderr meanwhile. */
+static void read_stderr(int before, char *text, size_t cap)
+{
+    fflush(stderr);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    text[fread(text, 1, cap - 1, f)] = 0;
+    fclose(f);
+}
+
+/* The last one: there is no way back from an interrupt. */
+static void test_waits_and_interrupted(void **state)
+{
+    (void)state;
+    deaf_coordinator s = {0};
+    pthread_t thread;
+    char told[4096], data[sizeof path + 8];
+    write_data(good);
+    snprintf(data, sizeof data, "%s.jsonl", path);
+    assert_int_equal(rename(path, data), 0);
+    assert_int_equal(pthread_create(&thread, NULL, serve_waiting, &s), 0);
+    while (!atomic_load(&s.ready))
+        sched_yield();
+    const int before = dup(STDERR_FILENO);
+    assert_non_null(freopen(path, "w", stderr));
+    const char *argv[] = {"bench",      "--connect", s.endpoint,      "--data", data,
+                          "--policies", "draft",     "--concurrency", "2",      NULL};
+    const int code = fr_command_bench.run(9, (char **)argv);
+    read_stderr(before, told, sizeof told);
+    atomic_store(&s.stop, 1);
+    pthread_join(thread, NULL);
+    atomic_store(&fast_from_s, 0);
+    unlink(data);
+    assert_int_equal(code, FR_EXIT_FAILED);
+    assert_non_null(strstr(told, "forerun: job 5: waiting for a draft group\n"));
+    assert_null(strstr(told, "job 6")); /* the oldest speaks for all */
+    assert_non_null(strstr(fr_cause(), "cancelled before the cluster at tcp://"));
+    assert_non_null(strstr(fr_cause(), "said that it has 1 of the jobs, which may run"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),       cmocka_unit_test(test_bad),
         cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_report),
         cmocka_unit_test(test_outputs),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_unanswered),
+        cmocka_unit_test(test_unanswered), cmocka_unit_test(test_waits_and_interrupted),
     };
     return cmocka_run_group_tests_name("client_bench", tests, make_dir, remove_dir);
 }

@@ -13,7 +13,10 @@
 #include <string.h>
 
 #include "call.h"
+#include "clock.h"
 #include "interrupt.h"
+
+enum { PATIENCE_MS = 1000 };
 
 /* One thread that answers: what it does depends on the request. */
 typedef struct server {
@@ -21,6 +24,7 @@ typedef struct server {
     char endpoint[128];
     atomic_int ready, stop, watches;
     int silent_first; /* the first watch gets two steps and then nothing */
+    int falls_silent; /* what a submission waits for is told, but no reply comes */
 } server;
 
 static void reply(fr_link *l, const fr_peer *to, uint64_t tag, fr_msg *m)
@@ -54,6 +58,17 @@ static void send_done(fr_link *l, const fr_peer *to)
     reply(l, to, 0, &m);
 }
 
+/* For longer than the client waits for a word. */
+static void tell_what_it_waits_for(const server *s, fr_link *l, const fr_peer *to, uint64_t tag)
+{
+    const fr_msg_job_info job = {.job = 7, .cause = "waiting for the store to be written"};
+    fr_msg m = {.kind = FR_MSG_STATUS_REPLY, .body.status_reply = {.jobs = &job, .n_jobs = 1}};
+    for (int ms = 0; ms < (s->falls_silent ? 1 : 2 * PATIENCE_MS); ms += PATIENCE_MS / 10) {
+        reply(l, to, tag, &m);
+        fr_sleep_ms(PATIENCE_MS / 10);
+    }
+}
+
 static void answer(server *s, fr_link *l, const fr_peer *from, const fr_msg *m)
 {
     fr_msg out = {0};
@@ -70,6 +85,10 @@ static void answer(server *s, fr_link *l, const fr_peer *from, const fr_msg *m)
         reply(l, from, m->tag, &out);
         return;
     case FR_MSG_SUBMIT:
+        if (strcmp(m->body.submit.spec.name, "waits") == 0)
+            tell_what_it_waits_for(s, l, from, m->tag);
+        if (s->falls_silent)
+            return;
         out.kind = m->body.submit.spec.problem[0] ? FR_MSG_SUBMITTED : FR_MSG_ERROR;
         if (out.kind == FR_MSG_SUBMITTED)
             out.body.submitted.job = m->body.submit.watch ? 7 : 8;
@@ -168,6 +187,34 @@ static void test_submit(void **state)
     stop(&s);
 }
 
+static void ask_to_wait(fr_call *c, fr_status want)
+{
+    fr_msg m = {.kind = FR_MSG_SUBMIT}, out = {0};
+    m.body.submit.spec = (fr_msg_job_spec){
+        .problem = "1 + 1", .system = "", .policy = "", .judge = "", .delimiter = "", .name = "waits"};
+    assert_int_equal(fr_call_ask(c, &m, FR_MSG_SUBMITTED, PATIENCE_MS, &out), want);
+    fr_msg_free(&out);
+}
+
+/* Who tells what a reply waits for is there. */
+static void test_reply_waits(void **state)
+{
+    (void)state;
+    for (int falls_silent = 0; falls_silent < 2; falls_silent++) {
+        server s = {.falls_silent = falls_silent};
+        fr_call c = {0};
+        start(&s);
+        assert_int_equal(fr_call_open(s.endpoint, &c), FR_OK);
+        ask_to_wait(&c, falls_silent ? FR_EUNAVAILABLE : FR_OK);
+        if (falls_silent) {
+            assert_null(strstr(fr_cause(), "no cluster"));
+            assert_non_null(strstr(fr_cause(), "its last word was: job 7: waiting for the store to be written"));
+        }
+        fr_call_close(&c, 0);
+        stop(&s);
+    }
+}
+
 static void test_nobody(void **state)
 {
     (void)state;
@@ -254,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ask),
         cmocka_unit_test(test_submit),
+        cmocka_unit_test(test_reply_waits),
         cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_follow),
         cmocka_unit_test(test_follow_over_silence),

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fault_alloc.h"
@@ -166,11 +167,13 @@ static void test_summary(void **state)
 }
 
 /* Why a job waits is in every view of it. */
-static void check_waiting(const char *job_state, const char *cell)
+static void check_waiting(const char *job_state, const char *cause)
 {
+    char cell[96];
     fr_msg_job_info job = sample_job();
     job.state = job_state;
-    job.cause = "waiting for a draft group";
+    job.cause = cause;
+    snprintf(cell, sizeof cell, "%s: %s  token ", job_state, cause);
     cJSON *o = NULL;
     assert_int_equal(fr_json_job_brief(&job, &o), FR_OK);
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(o, "cause")), job.cause);
@@ -188,8 +191,8 @@ static void check_waiting(const char *job_state, const char *cell)
 static void test_waiting(void **state)
 {
     (void)state;
-    check_waiting("queued", "queued: waiting for a draft group  token ");
-    check_waiting("running", "running: waiting for a draft group  token ");
+    check_waiting("running", "waiting for a draft group");
+    check_waiting("queued", "waiting for a running job to end and for a target group");
 }
 
 /* Every allocation of our own that fails is told as such. */

@@ -141,6 +141,16 @@ static void set_up_on_disk(fixture *f, char path[64], int token_ms)
     assert_int_equal(fr_link_connect(f->server.endpoint, 0, &f->client), FR_OK);
 }
 
+static void tear_down_on_disk(fixture *f, const char *path)
+{
+    server_stop(&f->server);
+    fake_engine_stop(&f->target);
+    fr_link_close(&f->client, 0);
+    fr_buf_free(&f->expected);
+    fr_tokenizer_free(&f->tokenizer);
+    unlink(path);
+}
+
 /* While the disk takes no more, what it holds of jobs is read, and no end is told that it does not hold. */
 static void full_disk_is_read(void **state)
 {
@@ -194,13 +204,120 @@ static void full_disk_is_read(void **state)
     hear_kind(f.client, FR_MSG_DONE, &m);
     assert_done(&m, &f.expected);
     fr_msg_free(&m);
-    server_stop(&f.server);
-    fake_engine_stop(&f.target);
     fr_link_close(&other, 0);
-    fr_link_close(&f.client, 0);
-    fr_buf_free(&f.expected);
-    fr_tokenizer_free(&f.tokenizer);
-    unlink(path);
+    tear_down_on_disk(&f, path);
+}
+
+/* What list and status tell of a job: the same. */
+static void assert_shown(fr_link *l, uint64_t job, const char *state, const char *cause)
+{
+    fr_msg m = {.kind = FR_MSG_LIST_QUERY, .tag = 4, .body.list_query.state = state};
+    const fr_msg_job_info *listed = NULL;
+    tell(l, &m);
+    hear_reply(l, m.tag, FR_MSG_LIST_REPLY, &m);
+    for (size_t i = 0; i < m.body.list_reply.n_jobs; i++)
+        if (m.body.list_reply.jobs[i].job == job)
+            listed = &m.body.list_reply.jobs[i];
+    assert_non_null(listed);
+    assert_string_equal(listed->state, state);
+    assert_string_equal(listed->cause, cause);
+    assert_string_equal(listed->spec.problem, PROBLEM);
+    fr_msg_free(&m);
+    m = status_of(l, job);
+    assert_int_equal(m.body.status_reply.n_jobs, 1);
+    assert_string_equal(m.body.status_reply.jobs[0].state, state);
+    assert_string_equal(m.body.status_reply.jobs[0].cause, cause);
+    assert_string_equal(m.body.status_reply.jobs[0].spec.problem, PROBLEM);
+    fr_msg_free(&m);
+}
+
+/* Before the reply with that tag comes: what it waits for. */
+static uint64_t assert_waits(fr_link *l, uint64_t tag, const char *cause)
+{
+    fr_msg m;
+    hear_reply(l, tag, FR_MSG_STATUS_REPLY, &m);
+    assert_int_equal(m.body.status_reply.n_jobs, 1);
+    assert_string_equal(m.body.status_reply.jobs[0].cause, cause);
+    const uint64_t job = m.body.status_reply.jobs[0].job;
+    fr_msg_free(&m);
+    return job;
+}
+
+/* While the disk takes no more, who submits or cancels hears what the reply waits for, and status, list and watch know
+ * the jobs that are not stored. */
+static void full_disk_is_told_of(void **state)
+{
+    char path[64];
+    fixture f = {0};
+    (void)state;
+    set_up_on_disk(&f, path, 100); /* no job gets to its end */
+    await_groups(f.client, 1);
+    fr_link *watcher = NULL, *other = NULL;
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &watcher), FR_OK);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &other), FR_OK);
+    struct rlimit before;
+    fill_disk(&before);
+    static const char waits_for_store[] = "waiting for the store to be written",
+                      end_waits[] = "it is over; its end waits for the store to be written";
+    uint64_t jobs[2];
+    fr_msg m;
+    for (uint64_t i = 0; i < 2; i++) {
+        fr_msg submission = submit_msg("target", 0);
+        submission.tag = 10 + i;
+        tell(f.client, &submission);
+        jobs[i] = assert_waits(f.client, 10 + i, waits_for_store);
+        if (i == 0) /* it has begun in the turn that found the disk full */
+            assert_shown(other, jobs[i], "running", "");
+        else
+            assert_shown(other, jobs[i], "queued", waits_for_store);
+
+        const fr_msg cancel = {.kind = FR_MSG_CANCEL_JOB, .tag = 20 + i, .body.cancel_job.job = jobs[i]};
+        tell(f.client, &cancel);
+        assert_int_equal(assert_waits(f.client, 20 + i, "it runs no more; its end waits for the store to be written"),
+                         jobs[i]);
+        assert_shown(other, jobs[i], "queued", end_waits);
+        expect_error(other, &cancel, FR_EINVAL, end_waits);
+        watch(watcher, jobs[i], 0);
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    for (uint64_t i = 0; i < 2; i++) {
+        hear_reply(f.client, 10 + i, FR_MSG_SUBMITTED, &m);
+        fr_msg_free(&m);
+        hear_reply(f.client, 20 + i, FR_MSG_OK, &m);
+        fr_msg_free(&m);
+        hear_kind(watcher, FR_MSG_DONE, &m);
+        assert_int_equal(m.body.done.job.job, jobs[i]);
+        assert_string_equal(m.body.done.job.state, "cancelled");
+        fr_msg_free(&m);
+        assert_shown(other, jobs[i], "cancelled", "cancelled by a client");
+    }
+    fr_link_close(&watcher, 0);
+    fr_link_close(&other, 0);
+    tear_down_on_disk(&f, path);
+}
+
+/* A coordinator that stops before its disk takes more says that it does not have what it could not store. */
+static void full_disk_to_the_end(void **state)
+{
+    char path[64];
+    fixture f = {0};
+    (void)state;
+    set_up_on_disk(&f, path, 5);
+    await_groups(f.client, 1);
+    struct rlimit before;
+    fill_disk(&before);
+    fr_msg m = submit_msg("target", 0);
+    tell(f.client, &m);
+    assert_waits(f.client, 7, "waiting for the store to be written");
+    server_stop(&f.server);
+    hear_kind(f.client, FR_MSG_ERROR, &m);
+    assert_int_equal(m.tag, 7);
+    assert_int_equal(m.body.error.status, FR_EUNAVAILABLE);
+    assert_string_equal(m.body.error.cause, "the coordinator stops, and could not store the job: it does not run");
+    fr_msg_free(&m);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    tear_down_on_disk(&f, path);
 }
 
 /* A disk that takes no more for a while: what is submitted then waits, and runs afterwards. */
@@ -236,12 +353,7 @@ static void full_disk_loses_no_job(void **state)
         watch(f.client, ids[i], 0);
         follow_to(f.client, &f.expected);
     }
-    server_stop(&f.server);
-    fake_engine_stop(&f.target);
-    fr_link_close(&f.client, 0);
-    fr_buf_free(&f.expected);
-    fr_tokenizer_free(&f.tokenizer);
-    unlink(path);
+    tear_down_on_disk(&f, path);
 }
 
 int main(void)
@@ -251,6 +363,8 @@ int main(void)
         cmocka_unit_test(restart_continues),
         cmocka_unit_test(restart_refuses_another_model),
         cmocka_unit_test(full_disk_is_read),
+        cmocka_unit_test(full_disk_is_told_of),
+        cmocka_unit_test(full_disk_to_the_end),
         cmocka_unit_test(full_disk_loses_no_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -218,6 +218,30 @@ static void tell_which_group_they_lack(void **state)
     assert_string_equal(waits_for(f, token), "waiting for a target group");
 }
 
+/* Behind as many as may run: that, and the group that would be lacking then too. */
+static void tell_both_reasons(void **state)
+{
+    fixture *f = *state;
+    fr_group *t = add_group(f, 1, "target", "t", 5);
+    for (int i = 0; i < 2; i++)
+        submit(f, "target");
+    uint64_t step = submit(f, "step"), token = submit(f, "token");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_int_equal(fr_jobs_running(f->jobs), 2);
+    assert_string_equal(waits_for(f, step), "waiting for a running job to end and for a draft group");
+    assert_string_equal(waits_for(f, token), "waiting for a running job to end and for a draft group");
+    fr_jobs_turn(f->jobs, NULL, 3);
+    assert_string_equal(waits_for(f, token), "waiting for a running job to end"); /* it goes on without */
+    fr_jobs_turn(f->jobs, "held back", 3);
+    assert_string_equal(waits_for(f, step), "held back");
+    lose(f, t);
+    assert_string_equal(waits_for(f, step), "waiting for a running job to end and for a target group");
+    add_group(f, 1, "target", "t", 5);
+    add_group(f, 2, "draft", "d", 6);
+    fr_jobs_turn(f->jobs, NULL, 4);
+    assert_string_equal(waits_for(f, step), "waiting for a running job to end");
+}
+
 static void get_their_defaults(void **state)
 {
     fixture *f = *state;
@@ -266,7 +290,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(run_in_order),       T(pass_those_that_wait),      T(end_when_their_model_is_replaced),
-        T(tell_which_group_they_lack),
+        T(tell_which_group_they_lack), T(tell_both_reasons),
         T(get_their_defaults), T(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

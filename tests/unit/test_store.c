@@ -192,10 +192,15 @@ static void keeps_what_it_is_given(void **state)
     }
     assert_int_equal(fr_store_pending(s), 6);
     assert_int_equal(fr_store_job(s, 1, same_record, &n), FR_ENOTFOUND); /* not before the flush */
+    assert_int_equal(fr_store_new_job(s, 1, same_record, &n), FR_OK);
+    assert_int_equal(fr_store_new_job(s, 2, same_record, &n), FR_ENOTFOUND);
+    assert_int_equal(n, 1);
     assert_int_equal(fr_store_flush(s), FR_OK);
     assert_int_equal(fr_store_pending(s), 0);
+    assert_int_equal(fr_store_new_job(s, 1, same_record, &n), FR_ENOTFOUND);
     fr_store_close(&s);
     s = open_store();
+    n = 0;
     assert_int_equal(fr_store_next_job(s), 2);
     assert_int_equal(fr_store_job(s, 1, same_record, &n), FR_OK);
     assert_int_equal(fr_store_open_jobs(s, same_record, &n), FR_OK);
@@ -240,8 +245,13 @@ static void lists_by_state(void **state)
         r.state = i % 2 ? FR_JOB_DONE : FR_JOB_QUEUED;
         assert_int_equal(fr_store_add_job(s, &r), FR_OK);
     }
-    assert_int_equal(fr_store_flush(s), FR_OK);
     uint64_t last = 0;
+    assert_int_equal(fr_store_new_jobs(s, count_job, &last), FR_OK);
+    assert_int_equal(last, 1);
+    assert_int_equal(fr_store_flush(s), FR_OK);
+    last = 0;
+    assert_int_equal(fr_store_new_jobs(s, count_job, &last), FR_OK);
+    assert_int_equal(last, 0); /* none */
     assert_int_equal(fr_store_jobs(s, -1, 4, count_job, &last), FR_OK);
     assert_int_equal(last, 3);
     last = 0;
