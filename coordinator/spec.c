@@ -60,9 +60,9 @@ static fr_status check_sampling(fr_msg_sampling *s)
 {
     if (s->top_p == 0.0f)
         s->top_p = 1.0f;
-    if (!(s->temperature >= 0.0f && s->temperature <= 100.0f))
-        return fr_fail(FR_EINVAL, "temperature: %g is out of range, 0 to 100 are possible",
-                       (double)s->temperature);
+    if (s->temperature != 0.0f && !(s->temperature >= FR_TEMPERATURE_MIN && s->temperature <= 100.0f))
+        return fr_fail(FR_EINVAL, "temperature: %g is out of range, 0 (greedy) and %g to 100 are possible",
+                       (double)s->temperature, (double)FR_TEMPERATURE_MIN);
     if (!(s->top_p > 0.0f && s->top_p <= 1.0f))
         return fr_fail(FR_EINVAL, "top_p: %g is out of range, above 0 to 1 are possible",
                        (double)s->top_p);

@@ -9,9 +9,10 @@
 
 #define FR_TOP_MAX 256   /* most candidates one answer carries; a nucleus is cut there */
 #define FR_WANTED_MAX 16 /* most token ids asked for by name in one row */
+#define FR_TEMPERATURE_MIN 1e-6f /* logits over less overflow, or leave no room for the noise */
 
 typedef struct fr_row_query {
-    float temperature;         /* 0: greedy */
+    float temperature;         /* 0: greedy; else FR_TEMPERATURE_MIN or more */
     uint64_t seed;             /* of the Gumbel noise (rng.h) */
     uint32_t sample, position; /* position: the chain position the sampled token would take */
     int32_t n_top;             /* how many top candidates to return, 0 .. FR_TOP_MAX */

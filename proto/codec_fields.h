@@ -3,7 +3,8 @@
  *
  * A list is a macro over F(KIND, field, ...):
  *   PLAIN  number             FLAG   bool                TEXT  string, must be UTF-8
- *   CAUSE  string for people: bytes that are not UTF-8 are sent as '?', so no error stays untold
+ *   CAUSE  string for people: bytes that are not UTF-8 are sent as '?', so no error stays untold, and
+ *          no group unregistered for its model's name
  *   BYTES  fr_bytes           NUMS   packed numbers      TEXTS repeated string
  *   SUB    message, by value  REP    repeated message    (both name the message's type last)
  * FR_CODEC_MESSAGES(M) names each message M(name in C, name in forerun.proto, list), the inner ones
@@ -14,8 +15,8 @@
 #define SAMPLING_FIELDS(F) \
     F(PLAIN, temperature) F(PLAIN, top_p) F(PLAIN, top_k) F(PLAIN, seed) F(PLAIN, sample)
 #define REGISTER_FIELDS(F)                                                                      \
-    F(TEXT, role) F(TEXT, name) F(PLAIN, model_digest) F(PLAIN, tokenizer_digest)               \
-    F(TEXT, model_name) F(PLAIN, ranks) F(PLAIN, threads) F(PLAIN, max_context)                 \
+    F(TEXT, role) F(CAUSE, name) F(PLAIN, model_digest) F(PLAIN, tokenizer_digest)              \
+    F(CAUSE, model_name) F(PLAIN, ranks) F(PLAIN, threads) F(PLAIN, max_context)                \
     F(PLAIN, kv_positions) F(TEXT, backend) F(PLAIN, pid) F(FLAG, batch_dependent)
 #define HEARTBEAT_FIELDS(F) \
     F(PLAIN, kv_free) F(PLAIN, active) F(PLAIN, passes) F(PLAIN, rows) F(PLAIN, busy_seconds)

@@ -48,7 +48,7 @@ static fr_status check_prefix(const fr_requests *t, const fr_msg_prefix *p)
 
 static fr_status check_sampling(const fr_msg_sampling *s)
 {
-    if (!isfinite(s->temperature) || s->temperature < 0)
+    if (!isfinite(s->temperature) || (s->temperature != 0 && s->temperature < FR_TEMPERATURE_MIN))
         return fr_fail(FR_EINVAL, "a temperature of %g is not possible", (double)s->temperature);
     if (isnan(s->top_p) || s->top_p < 0 || s->top_p > 1)
         return fr_fail(FR_EINVAL, "top_p is %g, not between 0 and 1", (double)s->top_p);

@@ -334,7 +334,7 @@ void hf_write_gguf(const char *path, const hf_model *m)
     tensor list[TENSORS_MAX];
     fr_buf b = {0}, data = {0};
     int n = list_tensors(m, list);
-    put_metadata(&b, m, (uint64_t)n + (m->rope_factors != NULL));
+    put_metadata(&b, m, (uint64_t)n + (m->rope_factors != NULL) + (m->stray != NULL));
     for (int i = 0; i < n; i++) {
         const uint64_t dims[2] = {(uint64_t)(list[i].cols ? list[i].cols : list[i].rows),
                                   (uint64_t)list[i].rows};
@@ -346,6 +346,11 @@ void hf_write_gguf(const char *path, const hf_model *m)
     if (m->rope_factors) {
         gguf_tensor(&b, "rope_freqs.weight", FR_F32, 1, &(uint64_t){HF_HEAD / 2}, data.len);
         gguf_bytes(&data, m->rope_factors, HF_HEAD / 2 * sizeof(float));
+    }
+    gguf_data(&data, 32, 0);
+    if (m->stray) {
+        gguf_tensor(&b, m->stray, FR_F32, 1, &(uint64_t){HF_HIDDEN}, data.len);
+        gguf_data(&data, 32, HF_HIDDEN * sizeof(float));
     }
     gguf_data(&b, 32, 0);
     gguf_bytes(&b, data.data, data.len);

@@ -27,6 +27,7 @@ typedef struct hf_model {
     const char *scaling; /* config.json's rope_scaling; NULL: null */
     int keep_rows;       /* 1: the GGUF file of llama gets Q and K as they are, which is wrong */
     const float *rope_factors; /* [HF_HEAD / 2] of the GGUF file; NULL: none */
+    const char *stray;         /* a tensor [HF_HIDDEN] more that the GGUF file has; NULL: none */
 } hf_model;
 
 /* The folder must exist. Failing to write aborts: tests have nothing to do then. */

@@ -311,6 +311,14 @@ static void test_causes_are_always_sent(void **state)
     assert_int_equal(fr_msg_decode(out.data, out.len, &back), FR_OK);
     assert_string_equal(back.body.error.cause, "no file ?\?.gguf?");
     fr_msg_free(&back);
+    out.len = 0;
+    m = (fr_msg){.kind = FR_MSG_REGISTER,
+                 .body.register_ = {.name = "caf\xe9", .model_name = "\xe9"}};
+    assert_int_equal(fr_msg_encode(&m, &out), FR_OK);
+    assert_int_equal(fr_msg_decode(out.data, out.len, &back), FR_OK);
+    assert_string_equal(back.body.register_.name, "caf?");
+    assert_string_equal(back.body.register_.model_name, "?");
+    fr_msg_free(&back);
     fr_buf_free(&out);
 }
 

@@ -18,14 +18,17 @@
 
 enum { DIM = 32, N_VOCAB = 4 };
 
+#define NAME "\u5b57\u5b57\u5b57\u5b57\u5b57\u5b57\u5b57\u5b57\u5b57\u5b57" /* 30 bytes */
+
 /* A llama of one layer whose rotation is scaled linearly. */
 static fr_buf model_of(float eps, float base, float factor)
 {
     static const uint64_t embed[] = {DIM, N_VOCAB}, square[] = {DIM, DIM};
     const uint64_t embed_bytes = DIM * N_VOCAB * 4, square_bytes = DIM * DIM * 4;
     fr_buf b = {0};
-    gguf_header(&b, 3, 3, 10);
+    gguf_header(&b, 3, 3, 11);
     gguf_meta_str(&b, "general.architecture", "llama");
+    gguf_meta_str(&b, "general.name", "b" NAME NAME NAME);
     gguf_meta_u32(&b, "llama.block_count", 1);
     gguf_meta_u32(&b, "llama.embedding_length", DIM);
     gguf_meta_u32(&b, "llama.attention.head_count", 2);
@@ -61,6 +64,7 @@ static void a_right_file_is_read(void **state)
     assert_true(c.eps == 1e-6f && c.rope_base == 5000 && c.rope_scale == 4);
     assert_int_equal(c.head_dim, DIM / 2);
     assert_int_equal(c.n_vocab, N_VOCAB);
+    assert_string_equal(c.name, "b" NAME NAME); /* 63 bytes hold no more whole characters */
 }
 
 static void refuse(float eps, float base, float factor, const char *key)

@@ -96,6 +96,8 @@ static void refuses_bad_specs(void **state)
     m = submit_msg("target", 0);
     m.body.submit.spec.sampling.temperature = -1;
     expect_error(f->client, &m, FR_EINVAL, "temperature: -1 is out of range");
+    m.body.submit.spec.sampling.temperature = 1e-38f;
+    expect_error(f->client, &m, FR_EINVAL, "temperature: 1e-38 is out of range");
     m.body.submit.spec.sampling = (fr_msg_sampling){.top_p = 2};
     expect_error(f->client, &m, FR_EINVAL, "top_p: 2 is out of range");
     m = submit_msg("target", 0);

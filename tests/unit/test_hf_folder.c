@@ -127,6 +127,32 @@ static void test_tokenizer(void **state)
     }
 }
 
+/* Of Llama 3's splits: is a piece that is a token one, though no merges lead to it? "abc" is such a token here. */
+static void test_ignore_merges(void **state)
+{
+    (void)state;
+    static const char *const flags[] = {"\"ignore_merges\":true,", "\"ignore_merges\":false,", ""};
+    static const int32_t whole[] = {257}, merged[] = {256, 'c'};
+    for (int i = 0; i < 3; i++) {
+        char model[64];
+        fr_tokenizer *t = NULL;
+        fr_ids ids = {0};
+        snprintf(model, sizeof model, "%s\"byte_fallback\"", flags[i]);
+        hf_write_folder(hf_folder, &hf_plain);
+        hf_change("tokenizer.json", "\\\\p{N}| ?", "\\\\p{N}{1,3}| ?");
+        hf_change("tokenizer.json", "[\"ab\",\"c\"],", "");
+        hf_change("tokenizer.json", "\"byte_fallback\"", model);
+        fr_model_file *f = hf_open_path("");
+        assert_int_equal(fr_tokenizer_from_model(f, &t), FR_OK);
+        assert_int_equal(fr_tokenize(t, "abc", 3, 1, &ids), FR_OK);
+        assert_int_equal(ids.len, i == 0 ? 1 : 2);
+        assert_memory_equal(ids.data, i == 0 ? whole : merged, ids.len * sizeof *ids.data);
+        fr_ids_free(&ids);
+        fr_tokenizer_free(&t);
+        fr_model_file_close(&f);
+    }
+}
+
 /* Settings that mean what the plain ones mean. */
 static void test_other_spellings(void **state)
 {
@@ -267,7 +293,7 @@ int main(void)
         TEST(test_names),
         TEST(test_paths),
         TEST(test_tied),
-        TEST(test_tokenizer),
+        TEST(test_tokenizer), TEST(test_ignore_merges),
         TEST(test_chat_template_file),
         TEST(test_other_spellings),
         TEST(test_adds_bos),

@@ -121,6 +121,12 @@ static void test_bad_tokenizer(void **state)
         {"[\"ab\",\"c\"]", "7", FR_EFORMAT, "merge 1 is no pair of tokens"},
         {"\"merges\"", "\"merged\"", FR_EFORMAT, "model.merges is no list"},
         {"\"content\":\"<tool>\",", "", FR_ENOTFOUND, "content is missing"},
+        {"\"content\":\"<tool>\"", "\"content\":\"<tool>\",\"lstrip\":true", FR_EUNSUPPORTED,
+         "added token <tool> with lstrip is not supported"},
+        {"\"content\":\"<tool>\"", "\"content\":\"<tool>\",\"rstrip\":true", FR_EUNSUPPORTED,
+         "added token <tool> with rstrip is not supported"},
+        {"\"content\":\"<tool>\"", "\"content\":\"<tool>\",\"single_word\":true", FR_EUNSUPPORTED,
+         "added token <tool> with single_word is not supported"},
     };
     static const bad_change bad_ends[] = {
         {"262", "263", FR_EFORMAT, "eos_token_id names no token of the vocabulary of 263"},

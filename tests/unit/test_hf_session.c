@@ -204,6 +204,44 @@ static void test_not_finite(void **state)
     }
 }
 
+/* Opens the GGUF file of m, which must fail for that reason. */
+static void refuse_gguf(const hf_model *m, fr_status want, const char *cause)
+{
+    char shown[256];
+    fr_session *s = NULL;
+    hf_write_gguf(gguf_path, m);
+    snprintf(shown, sizeof shown, "%s: %s", gguf_path, cause);
+    assert_int_equal(try_open(gguf_path, &s), want);
+    assert_string_equal(fr_cause(), shown);
+    assert_null(s);
+}
+
+/* What the family does not have would be left out of the arithmetic. */
+static void test_stray_tensors(void **state)
+{
+    (void)state;
+    static const char *const stray[] = {"blk.1.attn_output.bias", "blk.2.attn_norm.weight", "x"};
+    for (size_t i = 0; i < sizeof stray / sizeof *stray; i++) {
+        char cause[128];
+        const hf_model m = {.family = "qwen2", .dtype = FR_F32, .stray = stray[i]};
+        snprintf(cause, sizeof cause, "tensor %s is not one that this architecture has", stray[i]);
+        refuse_gguf(&m, FR_EUNSUPPORTED, cause);
+    }
+}
+
+static void test_bad_rope_factors(void **state)
+{
+    (void)state;
+    static const float bad[][HF_HEAD / 2] = {{1, 0}, {1, -1}, {1, NAN}, {1, INFINITY}};
+    static const char *const shown[] = {"0", "-1", "nan", "inf"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char cause[128];
+        const hf_model m = {.family = "qwen2", .dtype = FR_F32, .rope_factors = bad[i]};
+        snprintf(cause, sizeof cause, "tensor rope_freqs.weight: value 1 is %s, want a positive number", shown[i]);
+        refuse_gguf(&m, FR_EFORMAT, cause);
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -224,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(test_same_bits), TEST(test_rope_style),
                                        TEST(test_llama3_scaling), TEST(test_yarn_counts),
-                                       TEST(test_not_finite)};
+                                       TEST(test_not_finite), TEST(test_stray_tensors),
+                                       TEST(test_bad_rope_factors)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

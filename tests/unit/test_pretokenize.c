@@ -175,6 +175,15 @@ static void test_utf8_check(void **state)
         assert_int_equal(fr_utf8_check(cases[i].text, strlen(cases[i].text)), cases[i].good);
 }
 
+static void test_utf8_cut(void **state)
+{
+    (void)state;
+    static const char text[] = "a\xe5\xad\x97" "b\xf0\x9f\x99\x82";
+    static const size_t kept[] = {0, 1, 1, 1, 4, 5, 5, 5, 5, 9, 9};
+    for (size_t most = 0; most < sizeof kept / sizeof *kept; most++)
+        assert_int_equal(fr_utf8_cut(text, strlen(text), most), kept[most]);
+}
+
 /* Every byte has one spelling; other characters spell none. */
 static void test_gpt2_bytes(void **state)
 {
@@ -211,7 +220,8 @@ int main(void)
         cmocka_unit_test(test_llama3),        cmocka_unit_test(test_qwen2),
         cmocka_unit_test(test_spaces),        cmocka_unit_test(test_names),
         cmocka_unit_test(test_failing_piece), cmocka_unit_test(test_long_runs),
-        cmocka_unit_test(test_utf8_check),    cmocka_unit_test(test_gpt2_bytes),
+        cmocka_unit_test(test_utf8_check),    cmocka_unit_test(test_utf8_cut),
+        cmocka_unit_test(test_gpt2_bytes),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "utf8.h"
 
 static const struct {
     const char *name;
@@ -169,7 +170,8 @@ fr_status fr_config_read(const fr_model_file *f, fr_config *out)
     c.rope_style = halves ? FR_ROPE_NEOX : architectures[i].rope;
     if (fr_model_file_meta(f, "general.name"))
         FR_TRY(fr_meta_str(f, "general.name", &name));
-    snprintf(c.name, sizeof c.name, "%.*s", (int)(name.len < 63 ? name.len : 63), name.data ? name.data : "");
+    if (name.data)
+        snprintf(c.name, sizeof c.name, "%.*s", (int)fr_utf8_cut(name.data, name.len, sizeof c.name - 1), name.data);
     FR_TRY(read_metadata(f, architectures[i].name, &c));
     const fr_tensor *embed = fr_model_file_tensor(f, "token_embd.weight");
     if (!embed)

@@ -14,6 +14,7 @@
 
 #include "check.h"
 #include "hf_pretokenizer.h"
+#include "pretokenize.h"
 
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 }; /* GGUF's */
 
@@ -45,7 +46,8 @@ static fr_status check_normalizer(fr_hf_object step)
     return FR_OK;
 }
 
-static fr_status check_model(fr_hf_object model, const char *pre)
+/* *pre: the splits' name in GGUF; changed where a piece that is a token goes through the merges too. */
+static fr_status check_model(fr_hf_object model, const char **pre)
 {
     char show[FR_SHOW_BYTES];
     const char *type = NULL;
@@ -57,9 +59,12 @@ static fr_status check_model(fr_hf_object model, const char *pre)
         return fr_fail(FR_EUNSUPPORTED, "%s: model %s%s is not supported (byte-level BPE)",
                        model.path, fr_str_show(fr_str_of(type), show),
                        byte_fallback ? " with byte_fallback" : "");
-    if (ignore_merges && strcmp(pre, "llama-bpe") != 0)
+    int llama3 = strcmp(*pre, "llama-bpe") == 0;
+    if (ignore_merges && !llama3)
         return fr_fail(FR_EUNSUPPORTED, "%s: ignore_merges is supported for Llama 3's splits only",
                        model.path);
+    if (llama3 && !ignore_merges)
+        *pre = FR_PRE_LLAMA3_MERGED_NAME;
     return FR_OK;
 }
 
@@ -94,6 +99,21 @@ static int looks_special(const char *text)
     return begins_and_ends(text, "<|", "|>") || begins_and_ends(text, "<｜", "｜>");
 }
 
+/* An added token is looked for as it stands: none that takes the spaces beside it, or must be a word of its own. */
+static fr_status check_matching(fr_hf_object token, const char *text)
+{
+    static const char *const flags[] = {"lstrip", "rstrip", "single_word"};
+    char show[FR_SHOW_BYTES];
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        int set = 0;
+        FR_TRY(fr_hf_optional_bool(token, flags[i], &set));
+        if (set)
+            return fr_fail(FR_EUNSUPPORTED, "%s: added token %s with %s is not supported", token.path,
+                           fr_str_show(fr_str_of(text), show), flags[i]);
+    }
+    return FR_OK;
+}
+
 static fr_status take_added(token_list *l, fr_hf_object tokenizer)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(tokenizer.at, "added_tokens"), *token;
@@ -103,6 +123,7 @@ static fr_status take_added(token_list *l, fr_hf_object tokenizer)
         const char *text = NULL;
         int special = 0;
         FR_TRY(fr_hf_text(o, "content", &text));
+        FR_TRY(check_matching(o, text));
         FR_TRY(fr_hf_optional_bool(o, "special", &special));
         FR_TRY(take_token(l, text, cJSON_GetObjectItemCaseSensitive(token, "id"),
                           special || looks_special(text) ? TYPE_CONTROL : TYPE_USER));
@@ -309,7 +330,7 @@ static fr_status put_all(const fr_hf_tokenizer_files *f, token_list *l, fr_meta_
     fr_hf_object normalizer = fr_hf_child(f->tokenizer, "normalizer");
     const char *pre = NULL;
     FR_TRY(fr_hf_pretokenizer(f->tokenizer, &pre));
-    FR_TRY(check_model(model, pre));
+    FR_TRY(check_model(model, &pre));
     if (normalizer.at)
         FR_TRY(check_normalizer(normalizer));
     FR_TRY(take_tokens(l, f->tokenizer, model));

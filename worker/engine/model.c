@@ -136,12 +136,34 @@ static fr_status load_matrix(fr_model *m, const fr_tensor *t, fr_range rows, fr_
     return FR_OK;
 }
 
+/* fr_config_tensor(), which see; the tensor counts as known. */
+static fr_status find_tensor(fr_model *m, int layer, const char *name, int64_t rows, int64_t cols, int optional,
+                             const fr_tensor **out)
+{
+    FR_TRY(fr_config_tensor(m->file, layer, name, rows, cols, optional, out));
+    if (*out)
+        m->known[*out - fr_model_file_tensor_at(m->file, 0)] = 1;
+    return FR_OK;
+}
+
+/* A tensor that nobody asked for would be left out of the arithmetic: a bias that the family does not have. */
+static fr_status check_all_known(const fr_model *m)
+{
+    char show[FR_SHOW_BYTES];
+    for (size_t i = 0; i < fr_model_file_n_tensors(m->file); i++)
+        if (!m->known[i])
+            return fr_fail(FR_EUNSUPPORTED, "%s: tensor %s is not one that this architecture has",
+                           fr_model_file_name(m->file),
+                           fr_str_show(fr_model_file_tensor_at(m->file, i)->name, show));
+    return FR_OK;
+}
+
 /* A weight [rows, cols] of a layer, of which this rank takes the given parts. */
 static fr_status layer_matrix(fr_model *m, int layer, const char *name, int rows, int cols, fr_range take_rows,
                               fr_range take_cols, fr_weight **out)
 {
     const fr_tensor *t = NULL;
-    FR_TRY(fr_config_tensor(m->file, layer, name, rows, cols, 0, &t));
+    FR_TRY(find_tensor(m, layer, name, rows, cols, 0, &t));
     return load_matrix(m, t, take_rows, take_cols, m->weights, out);
 }
 
@@ -149,7 +171,7 @@ static fr_status layer_vector(fr_model *m, int layer, const char *name, int n, f
                               float **out)
 {
     const fr_tensor *t = NULL;
-    FR_TRY(fr_config_tensor(m->file, layer, name, n, 0, optional, &t));
+    FR_TRY(find_tensor(m, layer, name, n, 0, optional, &t));
     return load_vector(m, t, take.lo, take.hi, out);
 }
 
@@ -186,7 +208,7 @@ static fr_status load_rope(fr_model *m)
 {
     const fr_config *c = &m->config;
     const fr_tensor *factors = NULL;
-    FR_TRY(fr_config_tensor(m->file, -1, "rope_freqs.weight", c->n_rot / 2, 0, 1, &factors));
+    FR_TRY(find_tensor(m, -1, "rope_freqs.weight", c->n_rot / 2, 0, 1, &factors));
     if (factors && factors->dtype != FR_F32)
         return fr_fail(FR_EUNSUPPORTED, "%s: tensor rope_freqs.weight is not F32", fr_model_file_name(m->file));
     m->inv_freq = malloc((size_t)(c->n_rot / 2) * sizeof *m->inv_freq);
@@ -194,8 +216,11 @@ static fr_status load_rope(fr_model *m)
         return fr_no_memory();
     for (int i = 0; i < c->n_rot / 2; i++) {
         double f = pow(c->rope_base, -2.0 * i / c->n_rot) / c->rope_scale;
-        if (factors)
-            f /= ((const float *)factors->data)[i];
+        float factor = factors ? ((const float *)factors->data)[i] : 1;
+        if (!(factor > 0 && isfinite(factor)))
+            return fr_fail(FR_EFORMAT, "%s: tensor rope_freqs.weight: value %d is %g, want a positive number",
+                           fr_model_file_name(m->file), i, (double)factor);
+        f /= factor;
         m->inv_freq[i] = (float)f;
     }
     return FR_OK;
@@ -265,10 +290,10 @@ static fr_status load_heads(fr_model *m, const fr_model_load_options *o)
 {
     const fr_config *c = &m->config;
     const fr_tensor *embed = NULL, *head = NULL;
-    FR_TRY(fr_config_tensor(m->file, -1, "token_embd.weight", c->n_vocab, c->dim, 0, &embed));
+    FR_TRY(find_tensor(m, -1, "token_embd.weight", c->n_vocab, c->dim, 0, &embed));
     m->embedding = table_of(c, embed);
     FR_TRY(layer_vector(m, -1, "output_norm.weight", c->dim, (fr_range){0, c->dim}, 0, &m->out_norm));
-    FR_TRY(fr_config_tensor(m->file, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
+    FR_TRY(find_tensor(m, -1, "output.weight", c->n_vocab, c->dim, 1, &head));
     if (head)
         FR_TRY(check_embedding(m, embed));
     else
@@ -311,7 +336,8 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
                 fr_config_split(&m->config, fr_model_file_name(file), options->rank, options->n_ranks, &m->slice),
                 fail);
     m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
-    if (!m->layers) {
+    m->known = calloc(fr_model_file_n_tensors(file), 1);
+    if (!m->layers || !m->known) {
         st = fr_no_memory();
         goto fail;
     }
@@ -321,6 +347,9 @@ fr_status fr_model_load(fr_model_file *file, const fr_ops *ops, fr_device *dev,
     FR_TRY_GOTO(st, load_heads(m, options), fail);
     for (int l = 0; l < m->config.n_layers; l++)
         FR_TRY_GOTO(st, load_layer(m, l), fail);
+    FR_TRY_GOTO(st, check_all_known(m), fail);
+    free(m->known);
+    m->known = NULL;
     *out = m;
     return FR_OK;
 fail:
@@ -351,6 +380,7 @@ void fr_model_free(fr_model **p)
     free(m->rough_head.tokens);
     free(m->in_rough_head);
     free(m->layers);
+    free(m->known);
     free(m->kv_of_head);
     free(m->inv_freq);
     free(m);

@@ -37,6 +37,7 @@ typedef struct fr_model {
     float *inv_freq;               /* [n_rot / 2] */
     fr_matrix embedding;           /* the whole table: only the rows of the tokens at hand are read */
     fr_layer *layers;
+    uint8_t *known;                /* [tensors of the file]: one that was asked for; while loading only */
     float *out_norm;               /* [dim] */
     fr_head head;                  /* over the whole vocabulary */
     fr_head rough_head;            /* over a part of it, for guesses (draft_vocab.h) */

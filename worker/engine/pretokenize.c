@@ -37,6 +37,7 @@ static const char *const expressions[][MAX_EXPRESSIONS] = {
     [FR_PRE_DIGITS] = {"\\p{N}", GPT2_EXPRESSION},
     [FR_PRE_LLAMA3] = {LLAMA3_EXPRESSION("\\p{N}{1,3}")},
     [FR_PRE_QWEN2] = {LLAMA3_EXPRESSION("\\p{N}")},
+    [FR_PRE_LLAMA3_MERGED] = {LLAMA3_EXPRESSION("\\p{N}{1,3}")},
 };
 
 /* Names of GGUF converters for tokenizers with these expressions. */
@@ -54,7 +55,7 @@ static const struct {
     {"llama-v3", FR_PRE_LLAMA3},  {"falcon3", FR_PRE_LLAMA3},
     {"qwen2", FR_PRE_QWEN2},      {"stablelm2", FR_PRE_QWEN2},
     {"hunyuan", FR_PRE_QWEN2},    {"deepseek-r1-qwen", FR_PRE_QWEN2},
-    {"megrez", FR_PRE_QWEN2},
+    {"megrez", FR_PRE_QWEN2},   {FR_PRE_LLAMA3_MERGED_NAME, FR_PRE_LLAMA3_MERGED},
 };
 
 struct fr_splitter {
@@ -94,7 +95,7 @@ static fr_status compile(const char *expression, pcre2_code **out)
 
 fr_status fr_splitter_new(fr_pre pre, fr_splitter **out)
 {
-    if (pre < FR_PRE_GPT2 || pre > FR_PRE_QWEN2)
+    if (pre < FR_PRE_GPT2 || pre > FR_PRE_LLAMA3_MERGED)
         return fr_fail(FR_EUNSUPPORTED, "pre-tokenizer number %d is not supported", (int)pre);
     fr_splitter *s = calloc(1, sizeof *s);
     if (!s)

@@ -13,8 +13,12 @@ typedef enum {
     FR_PRE_GPT2 = 1,   /* runs of letters, of digits, of the rest; case-sensitive contractions */
     FR_PRE_DIGITS = 2, /* every digit alone, then GPT-2's rule on what lies between (smollm) */
     FR_PRE_LLAMA3 = 3, /* up to three digits together; newlines end runs of punctuation and space */
-    FR_PRE_QWEN2 = 4   /* the same with every digit alone */
+    FR_PRE_QWEN2 = 4,  /* the same with every digit alone */
+    FR_PRE_LLAMA3_MERGED = 5 /* llama3's pieces; one that is a token goes through the merges nevertheless */
 } fr_pre;
+
+/* No GGUF converter has a name for it: Forerun's own, for a model folder (hf_tokenizer.h). */
+#define FR_PRE_LLAMA3_MERGED_NAME "forerun-llama-bpe-merged"
 
 /* The family that GGUF's tokenizer.ggml.pre names; FR_EUNSUPPORTED for others. */
 fr_status fr_pre_find(fr_str name, fr_pre *out);

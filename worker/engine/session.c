@@ -20,6 +20,7 @@
 #include "log.h"
 #include "memory_need.h"
 #include "rank_facts.h"
+#include "utf8.h"
 
 /* A sequence's length before this pass, to undo it. */
 typedef struct undo {
@@ -250,7 +251,9 @@ static fr_status load(fr_session *s, const fr_session_options *o)
         .draft_vocab = s->model->rough_vocab};
     static const char *const arch[] = {"llama", "qwen2", "qwen3"};
     snprintf(s->info.architecture, sizeof s->info.architecture, "%s", arch[c->arch]);
-    snprintf(s->info.model_name, sizeof s->info.model_name, "%.63s", c->name[0] ? c->name : base_name(s));
+    const char *name = c->name[0] ? c->name : base_name(s);
+    snprintf(s->info.model_name, sizeof s->info.model_name, "%.*s",
+             (int)fr_utf8_cut(name, strlen(name), sizeof s->info.model_name - 1), name);
     return FR_OK;
 }
 

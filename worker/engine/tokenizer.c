@@ -177,7 +177,7 @@ static fr_status put_piece(void *arg, const char *piece, size_t n)
 {
     text_run *r = arg;
     /* Llama 3's tokenizer takes a piece that is a token as it is, whatever the merges would make of
-     * it. */
+     * it (tokenizer.json's ignore_merges). */
     if (r->t->pre == FR_PRE_LLAMA3) {
         int32_t whole = fr_vocab_find(&r->t->vocab, piece, n, FR_TOKEN_NORMAL);
         if (whole >= 0)

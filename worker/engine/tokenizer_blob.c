@@ -149,7 +149,7 @@ static fr_status read_head(fr_reader *r, fr_tokenizer *t, head_ids *ids)
     FR_TRY(fr_read_u32(r, &add_bos));
     FR_TRY(fr_read_u32(r, &ids->bos));
     FR_TRY(fr_read_u32(r, &ids->n_ends));
-    if (pre < FR_PRE_GPT2 || pre > FR_PRE_QWEN2)
+    if (pre < FR_PRE_GPT2 || pre > FR_PRE_LLAMA3_MERGED)
         return bad(r, "pre-tokenizer");
     if (chat > FR_CHAT_DEEPSEEK)
         return bad(r, "chat style");

@@ -186,7 +186,7 @@ static fr_status load_ends(const fr_model_file *f, fr_tokenizer *t)
 
 static fr_status load_bos(const fr_model_file *f, fr_tokenizer *t)
 {
-    t->add_bos = t->pre == FR_PRE_LLAMA3; /* unless the file says otherwise */
+    t->add_bos = t->pre == FR_PRE_LLAMA3 || t->pre == FR_PRE_LLAMA3_MERGED; /* unless the file says otherwise */
     if (fr_model_file_meta(f, "tokenizer.ggml.add_bos_token"))
         FR_TRY(fr_meta_bool(f, "tokenizer.ggml.add_bos_token", &t->add_bos));
     return load_id(f, &t->vocab, "tokenizer.ggml.bos_token_id", &t->bos);

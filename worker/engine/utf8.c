@@ -29,6 +29,15 @@ size_t fr_utf8_check(const char *text, size_t n)
     return n;
 }
 
+size_t fr_utf8_cut(const char *text, size_t n, size_t most)
+{
+    if (n <= most)
+        return n;
+    while (most > 0 && (text[most] & 0xc0) == 0x80)
+        most--;
+    return most;
+}
+
 /* The byte that a character spells, or -1. */
 static int gpt2_byte(utf8proc_int32_t cp)
 {
