@@ -85,21 +85,27 @@ static const char *last_number(const char *s, size_t n, size_t *n_out)
     return found;
 }
 
+/* Read from the back, so that a text of nothing but groups never closed takes one pass. */
 static const char *last_boxed(const char *s, size_t n, size_t *n_out)
 {
     static const char open[] = "\\boxed{";
-    const char *found = NULL;
-    size_t k = sizeof open - 1;
-    for (size_t i = 0; i + k <= n; i++) {
-        if (memcmp(s + i, open, k) != 0)
+    const size_t k = sizeof open - 1;
+    size_t closing = 0; /* braces further on that still close something */
+    for (size_t end = n; end > 0; end--) {
+        char brace = s[end - 1];
+        if ((brace != '{' && brace != '}') || (end > 1 && s[end - 2] == '\\'))
             continue;
-        long length = group_length(s + i + k, n - i - k);
-        if (length < 0)
-            continue;
-        found = s + i + k;
-        *n_out = (size_t)length;
+        if (brace == '}') {
+            closing++;
+        } else if (closing > 0) {
+            closing--;
+            if (end >= k && memcmp(s + end - k, open, k) == 0) {
+                *n_out = (size_t)group_length(s + end, n - end);
+                return s + end;
+            }
+        }
     }
-    return found;
+    return NULL;
 }
 
 fr_status fr_answer_extract(const char *text, size_t n, fr_buf *out)

@@ -14,15 +14,19 @@
 #define VERSION "forerun 0.1.0"
 #define LIST_LIMIT 100 /* when the client names none */
 #define LIST_MOST 10000
-#define PROBLEM_SHOWN 1024 /* bytes of a problem in a list; a single job's is told whole */
+#define SHOWN_IN_LIST 1024 /* bytes of a text in a list; a single job's is told whole */
 
 /* ---- replies */
 
 void fr_core_reply(fr_core *core, const fr_client *to, fr_msg *m)
 {
     m->tag = to->tag;
-    if (fr_core_send(core, to->link, &to->peer, m) != FR_OK)
-        fr_log(FR_LOG_DEBUG, "a %s is not delivered: %s", fr_msg_kind_name(m->kind), fr_cause());
+    fr_status st = fr_core_send(core, to->link, &to->peer, m);
+    if (st == FR_OK)
+        return;
+    fr_log(FR_LOG_DEBUG, "a %s is not delivered: %s", fr_msg_kind_name(m->kind), fr_cause());
+    if (st == FR_ELIMIT && m->kind != FR_MSG_ERROR)
+        fr_core_reply_error(core, to, st, fr_cause(), 0);
 }
 
 void fr_core_reply_error(fr_core *core, const fr_client *to, fr_status status, const char *cause,
@@ -92,6 +96,13 @@ static fr_job_record shown_record(const fr_core *core, const fr_job_record *stor
     return shown;
 }
 
+/* A list shows the beginnings: what its jobs were given and answered may be 64 MB together. */
+static void cut_shown(char *text)
+{
+    if (text && strlen(text) > SHOWN_IN_LIST)
+        text[SHOWN_IN_LIST - fr_utf8_unfinished(text, SHOWN_IN_LIST)] = 0;
+}
+
 static fr_status job_list_put(job_list *l, const fr_job_record *shown)
 {
     if (l->n == l->cap) {
@@ -105,9 +116,9 @@ static fr_status job_list_put(job_list *l, const fr_job_record *shown)
     fr_job_record *r = &l->records[l->n];
     FR_TRY(fr_record_copy(shown, r));
     l->n++;
-    char *problem = (char *)r->spec.problem;
-    if (strlen(problem) > PROBLEM_SHOWN)
-        problem[PROBLEM_SHOWN - fr_utf8_unfinished(problem, PROBLEM_SHOWN)] = 0;
+    const char *const long_texts[] = {r->spec.problem, r->spec.system, r->answer};
+    for (size_t i = 0; i < sizeof long_texts / sizeof *long_texts; i++)
+        cut_shown((char *)long_texts[i]);
     return FR_OK;
 }
 

@@ -19,6 +19,9 @@ static void answers_are_found(void **state)
         {"\\boxed{ {a} + \\{b\\} }", "{a} + \\{b\\}"},
         {"\\boxed{5} but then \\boxed{unfinished", "5"},
         {"\\boxed{}", ""},
+        {"\\boxed{1 \\boxed{2} 3}", "2"},
+        {"\\boxed{4 \\} } \\boxed{ {5}", "4 \\}"},
+        {"} \\boxed{6} } {", "6"},
         {"so it is 1,234.50.", "1,234.50"},
         {"It costs $18 a day", "18"},
         {"from -3 to -7.", "-7"},
@@ -43,6 +46,21 @@ static void answers_are_found(void **state)
         assert_int_equal(out.len, strlen(table[i][1]));
         fr_buf_free(&out);
     }
+}
+
+/* A chain that repeats itself: in time that grows with its square, this test is not over before its limit. */
+static void groups_that_are_never_closed(void **state)
+{
+    (void)state;
+    static const char begin[] = "\\boxed{7}", open[] = "\\boxed{";
+    fr_buf text = {0}, out = {0};
+    assert_int_equal(fr_buf_put(&text, begin, sizeof begin - 1), FR_OK);
+    for (int i = 0; i < 300000; i++)
+        assert_int_equal(fr_buf_put(&text, open, sizeof open - 1), FR_OK);
+    assert_int_equal(fr_answer_extract((char *)text.data, text.len, &out), FR_OK);
+    assert_string_equal((char *)out.data, "7");
+    fr_buf_free(&text);
+    fr_buf_free(&out);
 }
 
 static void a_text_need_not_be_terminated(void **state)
@@ -124,7 +142,8 @@ static void odd_input_is_harmless(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_are_found),     cmocka_unit_test(a_text_need_not_be_terminated),
+        cmocka_unit_test(answers_are_found),     cmocka_unit_test(groups_that_are_never_closed),
+        cmocka_unit_test(a_text_need_not_be_terminated),
         cmocka_unit_test(equal_answers),         cmocka_unit_test(different_answers),
         cmocka_unit_test(odd_input_is_harmless),
     };

@@ -76,6 +76,34 @@ static void status_and_list_tell_the_truth(void **state)
     expect_error(f->client, &list, FR_EINVAL, "\"finished\" is unknown");
 }
 
+/* More texts than a frame holds: the beginnings are told, in whole characters. */
+static void a_list_shows_beginnings(void **state)
+{
+    fixture *f = *state;
+    enum { JOBS = 66, BYTES = 1 << 20 };
+    char *system = malloc(BYTES + 1);
+    assert_non_null(system);
+    for (int i = 0; i + 3 <= BYTES; i += 3)
+        memcpy(system + i, "\xe5\xad\x97", 4);
+    for (int i = 0; i < JOBS; i++) {
+        fr_msg m = submit_msg("target", 0), reply;
+        m.body.submit.spec.system = system;
+        tell(f->client, &m);
+        hear_kind(f->client, FR_MSG_SUBMITTED, &reply);
+        fr_msg_free(&reply);
+    }
+    fr_msg list = {.kind = FR_MSG_LIST_QUERY, .body.list_query = {.state = "", .limit = JOBS}}, m;
+    tell(f->client, &list);
+    hear_kind(f->client, FR_MSG_LIST_REPLY, &m);
+    assert_int_equal(m.body.list_reply.n_jobs, JOBS);
+    for (int i = 0; i < JOBS; i++) {
+        assert_int_equal(strlen(m.body.list_reply.jobs[i].spec.system), 1023);
+        assert_memory_equal(m.body.list_reply.jobs[i].spec.system, system, 1023);
+    }
+    fr_msg_free(&m);
+    free(system);
+}
+
 static void refuses_bad_specs(void **state)
 {
     fixture *f = *state;
@@ -250,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(runs_every_policy),
         T(status_and_list_tell_the_truth),
+        T(a_list_shows_beginnings),
         T(refuses_bad_specs),
         T(cancels),
         T(two_watchers_see_the_same),
