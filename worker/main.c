@@ -319,13 +319,14 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that
+/* The session is the caller's to close, also where this fails: the cause is told before. All ranks agree on what
+ * beginning it fails of; what ends a follower after that the leader may not know, so *level_out, that
  * of its line, is then a warning's. */
 static fr_status run(const args *a, fr_comm *comm, fr_session **session_out, fr_log_level *level_out)
 {
     if (!a->endpoint[0])
         return no_coordinator();
-    FR_TRY(fr_session_open(a->model, comm, &a->session, session_out));
+    FR_TRY(fr_session_begin(a->model, comm, &a->session, session_out));
     fr_session *session = *session_out;
     *level_out = FR_LOG_WARN;
     catch_signals();

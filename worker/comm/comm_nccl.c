@@ -504,20 +504,14 @@ static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, cons
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                             fr_comm **out)
 {
-    fr_status st = FR_OK;
     nccl_comm *m = NULL;
-    FR_TRY_GOTO(st, host->ops->agree(host, new_comm(host, ops, dev, o, &m)), fail);
-    FR_TRY_GOTO(st, connect_ranks(m), fail);
+    const fr_status made = new_comm(host, ops, dev, o, &m);
+    *out = m ? &m->over.base : NULL;
+    FR_TRY(host->ops->agree(host, made));
+    FR_TRY(connect_ranks(m));
     m->connected = true;
     ops->set_peers(dev, &m->peers);
-    FR_TRY_GOTO(st, prove(m, o), fail);
+    FR_TRY(prove(m, o));
     m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
-    *out = &m->over.base;
     return FR_OK;
-fail:
-    if (m) {
-        fr_comm *half_built = &m->over.base;
-        nccl_close(&half_built);
-    }
-    return st;
 }

@@ -254,8 +254,8 @@ static fr_status load(fr_session *s, const fr_session_options *o)
     return FR_OK;
 }
 
-fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
-                          fr_session **out)
+fr_status fr_session_begin(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                           fr_session **out)
 {
     double start = fr_now_s();
     fr_session *s = calloc(1, sizeof *s);
@@ -276,7 +276,19 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
 fail:
     if (s)
         s->comm = NULL; /* nobody follows: there is no one to release */
-    fr_session_close(&s);
+    *out = s;
+    return st;
+}
+
+fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                          fr_session **out)
+{
+    fr_session *s = NULL;
+    fr_status st = fr_session_begin(model_path, comm, options, &s);
+    if (st == FR_OK)
+        *out = s;
+    else
+        fr_session_close(&s);
     return st;
 }
 
