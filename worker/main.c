@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "comm_link.h"
+#include "comm_roll.h"
 #include "log.h"
 #include "serve.h"
 
@@ -415,6 +416,14 @@ static void close_session(fr_session **session, fr_status st)
     alarm(0);
 }
 
+/* A follower's line. */
+static void tell_end(fr_log_level level, int rank)
+{
+    char why[512];
+    fr_comm_name_finder(rank, why, sizeof why);
+    fr_log(level, FR_LOG_ENDS "%s", why);
+}
+
 int main(int argc, char **argv)
 {
     args a = {.role = "target",
@@ -445,7 +454,7 @@ int main(int argc, char **argv)
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
-        fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
+        tell_end(level, rank);
     close_session(&session, st);
     if (comm)
         comm->ops->close(&comm);

@@ -13,6 +13,7 @@
 #include "check.h"
 #include "clock.h"
 #include "comm_device.h"
+#include "comm_roll.h"
 #include "cpu_place.h"
 #include "forward.h"
 #include "grow.h"
@@ -326,9 +327,10 @@ static fr_status give_up(fr_session *s, fr_status st)
     char cause[512];
     if (s->comm->size == 1)
         return st;
-    snprintf(cause, sizeof cause, "%s", fr_cause());
-    if (st != FR_EPEER)
-        fr_fail(st, "rank %d: %s", s->comm->rank, cause);
+    if (st != FR_EPEER) {
+        fr_comm_name_finder(s->comm->rank, cause, sizeof cause);
+        fr_fail(st, "%s", cause);
+    }
     s->comm->ops->give_up(s->comm);
     return st;
 }
