@@ -32,7 +32,7 @@ hung rank1
 wait $rank0
 told rank0 $? 2 "error: a KV cache of 2147483647 positions is too large"
 
-ends_alone() { # RANK SIGNAL WORDS: rank 1 of a group that serves ends with these when that rank gets the signal
+ends_after() { # RANK SIGNAL WORDS: rank 1 of a group that serves ends with these when that rank gets the signal
     local rank code pids=()
     for rank in 0 1; do
         worker "$2$rank" --leader "ipc://$T/$2" --ranks 2 --rank $rank --log info --give-up-ms 0 &
@@ -48,5 +48,5 @@ ends_alone() { # RANK SIGNAL WORDS: rank 1 of a group that serves ends with thes
     wait "${pids[0]}"
     told "${2}1" $code 1 "ends: $3"
 }
-ends_alone 0 KILL "rank 1: rank 0 is gone$"
-ends_alone 1 TERM "rank 1: stopped while it waited for rank 0$"
+ends_after 0 KILL "rank 1: rank 0 is gone$"
+ends_after 1 TERM "rank 1: stopped while it waited for rank 0$"
