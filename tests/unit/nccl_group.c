@@ -15,6 +15,7 @@ fr_status nccl_group_act(rank_thread *r)
         st = p->use(r, c, dev);
     if (c)
         c->ops->close(&c);
+    ops->mem_free(dev, r->summed);
     ops->close(&dev);
     return st;
 }

@@ -9,7 +9,9 @@
 
 typedef struct nccl_plan {
     fr_comm_device_options options;
-    fr_status (*use)(rank_thread *r, fr_comm *c, fr_device *dev); /* of both, while they are open */
+    /* Of both, while they are open. What it leaves in r->summed is freed when the communicator is closed: in a group that
+     * failed, freeing waits for it. */
+    fr_status (*use)(rank_thread *r, fr_comm *c, fr_device *dev);
 } nccl_plan;
 
 /* For gpu_ranks_run, with an nccl_plan as its input: opens, uses and closes. */
