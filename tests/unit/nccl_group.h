@@ -1,5 +1,5 @@
-/* nccl_group.h: groups over NCCL for the tests of comm_nccl.c: each rank a thread with a GPU (gpu_ranks.h), which opens a
- * stream_device and the communicator over it, and then does what its test says. */
+/* nccl_group.h: groups over NCCL for the tests of comm_nccl.c: each rank a thread with a GPU (gpu_ranks.h), which opens
+ * a stream_device and the communicator over it, and then does what its test says. */
 #ifndef NCCL_GROUP_H
 #define NCCL_GROUP_H
 
@@ -9,8 +9,8 @@
 
 typedef struct nccl_plan {
     fr_comm_device_options options;
-    /* Of both, while they are open. What it leaves in r->summed is freed when the communicator is closed: in a group that
-     * failed, freeing waits for it. */
+    /* Of both, while they are open. What it leaves in r->summed is freed once the communicator is closed: in a group
+     * that failed, freeing waits for that. */
     fr_status (*use)(rank_thread *r, fr_comm *c, fr_device *dev);
 } nccl_plan;
 
