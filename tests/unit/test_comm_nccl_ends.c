@@ -121,14 +121,6 @@ static void test_told_before_nccl_is_left(void **state)
     }
 }
 
-static fr_status act_and_await_nccl(rank_thread *r)
-{
-    const fr_status st = nccl_group_act(r);
-    for (int ms = 0; fake_cuda_count().comms > 0 && ms < LONG_MS; ms++) /* what a rank left behind ends later */
-        fr_sleep_ms(1);
-    return st;
-}
-
 /* And NCCL does not let go of rank 0's GPU for longer than anybody waits: rank 0 says so, and goes on without. */
 static void test_slow_abort(void **state)
 {
@@ -140,7 +132,7 @@ static void test_slow_abort(void **state)
     const int out = dup(STDERR_FILENO);
     assert_true(log && out >= 0 && dup2(fileno(log), STDERR_FILENO) >= 0);
     fake_nccl_slow(FAKE_NCCL_ABORT, 0, 2 * FR_COMM_LEAVE_MS);
-    gpu_ranks_run(ranks, 3, act_and_await_nccl, &p);
+    gpu_ranks_run(ranks, 3, nccl_group_act, &p);
     dup2(out, STDERR_FILENO);
     close(out);
     rewind(log);
