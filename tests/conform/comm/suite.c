@@ -1,6 +1,6 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
- * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi 3", "suite link 3");
- * with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
+ * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi 3", "suite link
+ * 3"); with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
  * backend; with a moment, what becomes of the group when a rank fails then. Other words are refused. All ranks run the
  * same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the others.
  * "suite no-mpi": what a build without MPI says. The checks are in the other files (suite.h). */
