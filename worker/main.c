@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "comm_link.h"
+#include "comm_roll.h"
 #include "log.h"
 #include "serve.h"
 
@@ -319,13 +320,14 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* All ranks agree on what open fails of; what ends a follower after that the leader may not know, so *level_out, that
+/* The session is the caller's to close, also where this fails: the cause is told before. All ranks agree on what
+ * beginning it fails of; what ends a follower after that the leader may not know, so *level_out, that
  * of its line, is then a warning's. */
 static fr_status run(const args *a, fr_comm *comm, fr_session **session_out, fr_log_level *level_out)
 {
     if (!a->endpoint[0])
         return no_coordinator();
-    FR_TRY(fr_session_open(a->model, comm, &a->session, session_out));
+    FR_TRY(fr_session_begin(a->model, comm, &a->session, session_out));
     fr_session *session = *session_out;
     *level_out = FR_LOG_WARN;
     catch_signals();
@@ -414,6 +416,14 @@ static void close_session(fr_session **session, fr_status st)
     alarm(0);
 }
 
+/* A follower's line. */
+static void tell_end(fr_log_level level, int rank)
+{
+    char why[512];
+    fr_comm_name_finder(rank, why, sizeof why);
+    fr_log(level, FR_LOG_ENDS "%s", why);
+}
+
 int main(int argc, char **argv)
 {
     args a = {.role = "target",
@@ -444,7 +454,7 @@ int main(int argc, char **argv)
     if (st != FR_OK && rank == 0)
         fr_log(FR_LOG_ERROR, "%s", fr_cause());
     else if (st != FR_OK)
-        fr_log(level, FR_LOG_ENDS "rank %d: %s", rank, fr_cause());
+        tell_end(level, rank);
     close_session(&session, st);
     if (comm)
         comm->ops->close(&comm);

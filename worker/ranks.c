@@ -4,8 +4,9 @@
  *   1. every follower sends HELLO, which waits in its socket until rank 0 listens;
  *   2. rank 0 takes a HELLO of each, and so learns their addresses;
  *   3. rank 0 sends WELCOME to all; a follower that has it knows that the group is whole.
- * Words of strangers are passed over. A follower may be ahead of the others by words that want no answer, so what comes
- * before its turn is kept, a queue a rank. */
+ * A HELLO that does not fit, or comes later, is answered by REFUSED. Other words of strangers are passed over. A
+ * follower may be ahead of the others by words that want no answer, so what comes before its turn is kept, a queue a
+ * rank. */
 #include "ranks.h"
 
 #include <stdio.h>
@@ -55,13 +56,17 @@ static int ms_until(uint64_t end)
 
 /* ---- sending */
 
+static fr_msg word_of(const fr_ranks *g, fr_ranks_kind kind, uint64_t number, const void *data, size_t bytes)
+{
+    return (fr_msg){.kind = FR_MSG_RANK_WORD,
+                    .body.rank_word = {.rank = (uint32_t)g->rank, .ranks = (uint32_t)g->size, .kind = (uint32_t)kind,
+                                       .number = number, .data = {data, bytes}}};
+}
+
 static fr_status send_word(fr_ranks *g, int to, fr_ranks_kind kind, const void *data, size_t bytes)
 {
     peer *p = &g->peers[to];
-    const fr_msg word = {.kind = FR_MSG_RANK_WORD,
-                         .body.rank_word = {.rank = (uint32_t)g->rank, .ranks = (uint32_t)g->size,
-                                            .kind = (uint32_t)kind, .number = ++p->n_sent,
-                                            .data = {data, bytes}}};
+    const fr_msg word = word_of(g, kind, ++p->n_sent, data, bytes);
     return fr_link_send(g->link, g->rank == 0 ? &p->address : NULL, &word);
 }
 
@@ -133,17 +138,40 @@ static fr_status meet(fr_ranks *g, const fr_peer *from, const fr_msg_rank_word *
     return FR_OK;
 }
 
+/* Tells a process that said HELLO the cause of st, which stays the last one. It is the first word that it gets. */
+static fr_status refuse(fr_ranks *g, const fr_peer *process, fr_status st)
+{
+    char why[512];
+    snprintf(why, sizeof why, "%s", fr_cause());
+    const fr_msg word = word_of(g, FR_RANKS_REFUSED, 1, why, strlen(why));
+    fr_link_send(g->link, process, &word); /* it may be gone */
+    return fr_fail(st, "%s", why);
+}
+
+/* Rank 0 takes a HELLO. A group that is whole goes on, whoever comes. */
+static fr_status greet(fr_ranks *g, const fr_peer *from, const fr_msg_rank_word *w)
+{
+    fr_status st;
+    if (g->whole)
+        st = fr_fail(FR_EMISMATCH, "a process came as rank %u of %u, but the group of %d is whole", w->rank, w->ranks,
+                     g->size);
+    else
+        st = meet(g, from, w);
+    if (st == FR_OK)
+        return FR_OK;
+    refuse(g, from, st);
+    if (!g->whole)
+        return st;
+    fr_log(FR_LOG_WARN, "%s", fr_cause());
+    return FR_OK;
+}
+
 /* Takes over *m when it is kept. */
 static fr_status file_word(fr_ranks *g, const fr_peer *from, fr_msg *m)
 {
     const fr_msg_rank_word *w = &m->body.rank_word;
-    const bool hello = m->kind == FR_MSG_RANK_WORD && w->kind == FR_RANKS_HELLO && g->rank == 0;
-    if (hello && !g->whole)
-        return meet(g, from, w);
-    if (hello) {
-        fr_log(FR_LOG_INFO, "a process came as rank %u of %u to a group that is whole: passed over", w->rank, w->ranks);
-        return FR_OK;
-    }
+    if (m->kind == FR_MSG_RANK_WORD && w->kind == FR_RANKS_HELLO && g->rank == 0)
+        return greet(g, from, w);
     const int r = m->kind == FR_MSG_RANK_WORD ? sender(g, from, w) : -1;
     if (r < 0)
         return FR_OK;
@@ -151,6 +179,8 @@ static fr_status file_word(fr_ranks *g, const fr_peer *from, fr_msg *m)
     if (w->number != ++p->n_received)
         return fr_fail(FR_EPEER, "rank %d: a word of rank %d was lost before number %llu", g->rank, r,
                        (unsigned long long)w->number);
+    if (w->kind == FR_RANKS_REFUSED)
+        return fr_fail(FR_EMISMATCH, "%.*s", (int)w->data.len, (const char *)w->data.data);
     if (w->kind == FR_RANKS_ROLL) {
         p->rolled = true;
         if (!g->why[0])

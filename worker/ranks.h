@@ -26,6 +26,7 @@ typedef enum {
     FR_RANKS_COMMAND,
     FR_RANKS_ROLL,  /* the sender gives up; data: why */
     FR_RANKS_HEARD, /* rank 0's list at the end of a roll call */
+    FR_RANKS_REFUSED, /* rank 0's answer to the HELLO of a process that is no rank of its group; data: why */
 } fr_ranks_kind;
 
 enum { FR_RANKS_MOST_BYTES = 60 << 20 }; /* of a word */
@@ -37,7 +38,9 @@ typedef struct fr_ranks_options {
     int wait_ms;          /* how long comm_link.h's calls wait until the communicator has patience of its own */
 } fr_ranks_options;
 
-/* Returns when all ranks are there. FR_EPEER names those that are not. */
+/* Returns when all ranks are there. FR_EPEER names those that are not. FR_EMISMATCH on rank 0 and on the process that
+ * it refuses, in the same words, when one comes as a rank that is there already, or of a group of another size; a group
+ * that is whole goes on. */
 fr_status fr_ranks_open(const fr_ranks_options *options, fr_ranks **out);
 /* Words that were sent get a moment to leave. NULL is fine. */
 void fr_ranks_close(fr_ranks **g);

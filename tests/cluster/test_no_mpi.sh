@@ -89,13 +89,42 @@ kill_now rank1
 job_goes_on
 say "a signal ends a rank that waits for another"
 
+ends_with() { # NAME CODE WORDS: in time, and in one line
+    local code=0
+    wait_for 10 "$1 to end" ended "$1"
+    wait "$(pid_of "$1")" || code=$?
+    [ $code = "$2" ] || fail "$1: exit code $code, want $2"
+    grep -q -e "error: $3" "$T/$1.log" || fail "$1 does not say \"$3\""
+    [ "$(wc -l <"$T/$1.log")" = 1 ] || fail "$1: not one line"
+    unset "SESSION[$1]"
+}
+
 PORT=$(free_port)
 rank leader 0 2
 rank stranger 1 3
-wait_for 30 "the leader to end" ended leader
-grep -q "rank 1 was started as one of 3 ranks, rank 0 as one of 2" "$T/leader.log" || fail "the leader does not tell"
-unset "SESSION[leader]"
+ends_with leader 2 "rank 1 was started as one of 3 ranks, rank 0 as one of 2"
+ends_with stranger 2 "rank 1 was started as one of 3 ranks, rank 0 as one of 2"
 say "a rank of another group is refused"
+
+PORT=$(free_port)
+rank first 1 3
+rank second 1 3
+rank doubled 0 3
+ends_with doubled 2 "two processes came as rank 1"
+wait_for 10 "one of them to end" ended first
+wait_for 10 "the other to end" ended second
+grep -q "two processes came as rank 1" "$T/first.log" || fail "one does not tell"
+grep -q "two processes came as rank 1" "$T/second.log" || fail "the other does not tell"
+unset "SESSION[first]" "SESSION[second]"
+PORT=$(free_port)
+for r in 0 1; do rank "whole$r" $r 2; done
+wait_for 30 "a target" serves target
+rank late 1 2
+ends_with late 2 "a process came as rank 1 of 2, but the group of 2 is whole"
+text=$(solve --policy target "$problem" | json text)
+[ "$text" = "$want" ] || fail "the group that one more came to: $text, want $want"
+for r in 0 1; do stop "whole$r"; done
+say "a second process of one rank is refused, also where the group serves, which goes on"
 
 differs() { # WORDS ARGS...: refused by rank 0, in one line, when rank 1 is given these
     local words=$1 r code

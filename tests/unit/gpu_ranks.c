@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "fake_cuda.h"
 
 static _Thread_local bool is_missing; /* NCCL, for the rank that this thread is */
@@ -35,6 +36,8 @@ void gpu_ranks_run(rank_thread *ranks, int n, fr_status (*act)(rank_thread *r), 
     for (int i = 0; i < n; i++)
         ranks[i].input = input;
     rank_threads_run(ranks, n);
+    for (int ms = 0; fake_cuda_count().comms > 0 && ms < LONG_MS; ms++) /* of a rank that did not wait for NCCL */
+        fr_sleep_ms(1);
     assert_true(fake_cuda_all_freed());
 }
 

@@ -19,6 +19,7 @@ struct rank_thread {
     fr_status st;                     /* of opening comm, or of act */
     char cause[512];
     bool heard[MOST_RANKS];           /* for act */
+    void *summed;                     /* for act */
     pthread_barrier_t *end;           /* all have acted; only then they leave */
     pthread_t thread;
 };

@@ -1,54 +1,21 @@
 /* test_comm_nccl.c: collectives over NCCL, with a fake GPU and a fake NCCL (cuda_on_cpu): the order of sums to the bit,
- * all recorded and replayed, and what becomes of the group when a rank stalls or a call fails: all ranks end in time,
- * with the cause of the one that noticed, and nothing leaks. */
+ * all recorded and replayed, what moves through host memory, closing while sums are pending, and which communicator a
+ * group chooses. What becomes of a group that fails: test_comm_nccl_ends.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "check.h"
-#include "clock.h"
-#include "comm_device.h"
 #include "fake_cuda.h"
-#include "gpu_ranks.h"
-#include "nccl.h"
+#include "nccl_group.h"
 #include "rng.h"
-#include "stream_device.h"
 
 static const fr_ops *const ops = &stream_device_ops;
-
-/* How a rank's device and communicator are opened, and what is done with them. */
-typedef struct plan {
-    fr_comm_device_options options;
-    fr_status (*use)(rank_thread *r, fr_comm *c, fr_device *dev);
-} plan;
-
-static fr_status act(rank_thread *r)
-{
-    const plan *p = r->input;
-    fr_device *dev = NULL;
-    fr_comm *c = NULL;
-    FR_TRY(ops->open(&(fr_device_options){.local_rank = r->options.rank}, &dev));
-    fr_status st = fr_comm_nccl_open(r->comm, ops, dev, &p->options, &c);
-    if (st == FR_OK)
-        st = p->use(r, c, dev);
-    if (c)
-        c->ops->close(&c);
-    ops->close(&dev);
-    return st;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    gpu_ranks_reset(MOST_RANKS);
-    return 0;
-}
 
 /* ---- sums */
 
@@ -124,10 +91,10 @@ static fr_status sum_in_any_order(rank_thread *r, fr_comm *c, fr_device *dev)
 static void test_sums_in_rank_order(void **state)
 {
     (void)state;
-    const plan p = {.options = {.batch_invariant = true}, .use = sum_in_order};
+    const nccl_plan p = {.options = {.batch_invariant = true}, .use = sum_in_order};
     for (int n = 1; n <= MOST_RANKS; n++) {
         gpu_ranks_reset(MOST_RANKS);
-        gpu_ranks_run_well(n, act, &p);
+        gpu_ranks_run_well(n, nccl_group_act, &p);
         assert_int_equal(fake_cuda_count().captures, n * N_SIZES);
         assert_int_equal(fake_cuda_count().graph_launches, 2 * n * N_SIZES);
     }
@@ -136,10 +103,10 @@ static void test_sums_in_rank_order(void **state)
 static void test_sums_as_nccl_likes(void **state)
 {
     (void)state;
-    const plan p = {.use = sum_in_any_order}, strict = {.use = sum_in_order};
+    const nccl_plan p = {.use = sum_in_any_order}, strict = {.use = sum_in_order};
     rank_thread ranks[3];
-    gpu_ranks_run_well(3, act, &p);
-    gpu_ranks_run(ranks, 3, act, &strict); /* the order shows */
+    gpu_ranks_run_well(3, nccl_group_act, &p);
+    gpu_ranks_run(ranks, 3, nccl_group_act, &strict); /* the order shows */
     rank_thread_ended(&ranks[0], FR_EMISMATCH, "want");
 }
 
@@ -209,10 +176,10 @@ done:
 static void test_gathers_and_broadcasts(void **state)
 {
     (void)state;
-    const plan p = {.options = {.batch_invariant = true}, .use = move_sizes};
+    const nccl_plan p = {.options = {.batch_invariant = true}, .use = move_sizes};
     for (int n = 1; n <= MOST_RANKS; n++) {
         gpu_ranks_reset(MOST_RANKS);
-        gpu_ranks_run_well(n, act, &p);
+        gpu_ranks_run_well(n, nccl_group_act, &p);
         assert_int_equal(fake_cuda_count().captures, n * N_MOVED);
         assert_int_equal(fake_cuda_count().graph_launches, 2 * n * N_MOVED);
     }
@@ -244,10 +211,10 @@ static fr_status sum_in_reserved(rank_thread *r, fr_comm *c, fr_device *dev)
 static void test_room_for_the_largest(void **state)
 {
     (void)state;
-    const plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST, .max_gather = MOST_GATHERED},
-                    .use = sum_in_reserved};
+    const nccl_plan p = {.options = {.batch_invariant = true, .max_sum = LARGEST, .max_gather = MOST_GATHERED},
+                         .use = sum_in_reserved};
     for (int n = 2; n <= MOST_RANKS; n++)
-        gpu_ranks_run_well(n, act, &p);
+        gpu_ranks_run_well(n, nccl_group_act, &p);
 }
 
 /* What is in host memory goes through the communicator below, and its limits hold. */
@@ -269,245 +236,11 @@ static fr_status pass_on(rank_thread *r, fr_comm *c, fr_device *dev)
 static void test_passes_on(void **state)
 {
     (void)state;
-    const plan p = {.options = {.batch_invariant = true}, .use = pass_on};
-    gpu_ranks_run_well(2, act, &p);
+    const nccl_plan p = {.options = {.batch_invariant = true}, .use = pass_on};
+    gpu_ranks_run_well(2, nccl_group_act, &p);
 }
 
-/* ---- failures */
-
-static fr_status sum_once(fr_comm *c, fr_device *dev)
-{
-    void *x = NULL;
-    FR_TRY(ops->mem_alloc(dev, sizeof(float), &x));
-    fr_status st = c->ops->all_reduce_sum(c, x, 1);
-    if (st == FR_OK)
-        st = ops->sync(dev);
-    const bool told_again = st == FR_OK || c->ops->agree(c, FR_OK) == st;
-    ops->mem_free(dev, x);
-    return told_again ? st : fr_fail(FR_EMISMATCH, "the group goes on");
-}
-
-/* Rank 2 hangs for longer than the others wait. */
-static fr_status sum_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    if (r->options.rank != 2)
-        return sum_once(c, dev);
-    fr_sleep_ms(4000);
-    return FR_OK;
-}
-
-static void test_stalled_rank(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = sum_without_2};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    for (int i = 0; i < 2; i++) {
-        rank_thread_ended(&ranks[i], FR_EPEER, "collective 1 did not end in 300 ms");
-        rank_thread_ended(&ranks[i], FR_EPEER, "; no word from rank 2");
-    }
-}
-
-/* The same in the middle of its stream: its host waits as the others' do, and so has a word for them. */
-static fr_status hang_in_2(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    if (r->options.rank == 0)
-        fake_nccl_trouble(2, 1, ncclSuccess);
-    FR_TRY(r->comm->ops->agree(r->comm, FR_OK));
-    return sum_once(c, dev);
-}
-
-static void test_stalled_stream(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, "collective 1 did not end in 300 ms; every rank is still there");
-}
-
-static fr_status act_and_await_nccl(rank_thread *r)
-{
-    const fr_status st = act(r);
-    for (int ms = 0; fake_cuda_count().comms > 0 && ms < LONG_MS; ms++) /* what a rank left behind ends later */
-        fr_sleep_ms(1);
-    return st;
-}
-
-/* And NCCL does not let go of rank 0's GPU for longer than anybody waits: all are told why before that, and rank 0 goes
- * on without. */
-static void test_slow_abort(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = hang_in_2};
-    rank_thread ranks[3];
-    fake_nccl_slow(FAKE_NCCL_ABORT, 0, 2 * FR_COMM_LEAVE_MS);
-    gpu_ranks_run(ranks, 3, act_and_await_nccl, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, ": collective 1 did not end in 300 ms; every rank is still there");
-    rank_thread_ended(&ranks[0], FR_EPEER, "; NCCL has not left this rank's GPU");
-}
-
-/* NCCL of one rank says that it lost another; the others, whose waits are long, hear it from there. */
-static fr_status lose_in_1(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    if (r->options.rank == 0)
-        fake_nccl_trouble(1, 1, ncclRemoteError);
-    FR_TRY(r->comm->ops->agree(r->comm, FR_OK));
-    return sum_once(c, dev);
-}
-
-static void test_remote_error(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = lose_in_1};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: NCCL: a collective failed: remote process exited");
-}
-
-static fr_status fail_in_0(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    if (r->options.rank == 0)
-        fake_cuda_fail("ncclAllGather", 1, ncclInternalError);
-    FR_TRY(r->comm->ops->agree(r->comm, FR_OK)); /* only rank 0's comes first */
-    if (r->options.rank != 0)
-        fr_sleep_ms(500);
-    return sum_once(c, dev);
-}
-
-static void test_failing_launch(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = fail_in_0};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    for (int i = 0; i < 3; i++) {
-        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: NCCL: a collective failed: ");
-        rank_thread_ended(&ranks[i], FR_EPEER, "; every rank is still there");
-    }
-}
-
-static fr_status never(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    (void)r, (void)c, (void)dev;
-    return FR_OK;
-}
-
-static void test_failing_init(void **state)
-{
-    static const char *const calls[] = {"ncclGetUniqueId", "ncclCommInitRankConfig"};
-    static const char *const causes[] = {"rank 0: NCCL: ncclGetUniqueId: ", ": NCCL: connecting the ranks: "};
-    const plan p = {.options = {.batch_invariant = true, .connect_ms = SHORT_MS}, .use = never};
-    (void)state;
-    for (int call = 0; call < 2; call++) {
-        rank_thread ranks[3];
-        fake_cuda_fail(calls[call], 1, ncclSystemError);
-        gpu_ranks_run(ranks, 3, act, &p);
-        rank_threads_ended(ranks, 3, FR_EPEER, causes[call]);
-    }
-}
-
-/* NCCL takes seconds to start, whatever a sum may take; what it may take has a limit of its own. */
-static void test_slow_init(void **state)
-{
-    (void)state;
-    plan p = {.options = {.batch_invariant = true, .timeout_ms = SHORT_MS}, .use = never};
-    rank_thread ranks[3];
-    fake_nccl_slow(FAKE_NCCL_INIT, 1, 2 * SHORT_MS);
-    gpu_ranks_run_well(3, act, &p);
-    p.options.connect_ms = SHORT_MS;
-    gpu_ranks_run(ranks, 3, act, &p);
-    rank_threads_ended(ranks, 3, FR_EPEER, "NCCL did not connect 3 ranks in 300 ms");
-}
-
-/* While NCCL is tried out one rank has no memory for its sum: that is everyone's cause, at once, not that it did not
- * come. */
-static void test_failing_proof(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = never};
-    rank_thread ranks[3];
-    const uint64_t start = fr_now_ns();
-    fake_cuda_fail_on(1, "cudaMalloc", 2, cudaErrorMemoryAllocation); /* the first is of what is summed */
-    gpu_ranks_run(ranks, 3, act, &p);
-    assert_true((fr_now_ns() - start) / 1000000 < LONG_MS / 2);
-    rank_threads_ended(ranks, 3, FR_EPEER, "rank 1: cudaMalloc: ");
-}
-
-/* Rank 2 hangs when all sums have ended: what the hosts tell each other has the host communicator's patience. */
-static fr_status agree_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    FR_TRY(sum_once(c, dev));
-    r->comm->patience.ms = SHORT_MS;
-    if (r->options.rank != 2)
-        return c->ops->agree(c, FR_OK);
-    fr_sleep_ms(3 * SHORT_MS);
-    return FR_OK;
-}
-
-static void test_stalled_after_the_sums(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = agree_without_2};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    for (int i = 0; i < 2; i++)
-        rank_thread_ended(&ranks[i], FR_EPEER, "rank 0: no word from rank 2 in 300 ms");
-}
-
-/* Rank 2 ends between passes. The leader sees it when it looks, as it does while there is nothing to do, and rank 1,
- * which waits for a command, hears it from there. */
-static fr_status idle_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    const void *data = NULL;
-    size_t bytes = 0;
-    FR_TRY(sum_once(c, dev));
-    if (r->options.rank == 1)
-        return c->ops->command_wait(c, &data, &bytes);
-    fr_status st = FR_OK;
-    while (r->options.rank == 0 && (st = c->ops->look(c)) == FR_OK)
-        fr_sleep_ms(1);
-    return st;
-}
-
-static fr_status act_and_2_leaves(rank_thread *r)
-{
-    const fr_status st = act(r);
-    if (r->options.rank == 2 && st == FR_OK)
-        r->comm->ops->close(&r->comm);
-    return st;
-}
-
-static void test_gone_between_passes(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = idle_without_2};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act_and_2_leaves, &p);
-    rank_thread_ended(&ranks[0], FR_EPEER, "rank 0: rank 2 is gone; no word from rank 2");
-    rank_thread_ended(&ranks[1], FR_EPEER, "rank 0: rank 2 is gone");
-}
-
-/* Rank 2 does not come to the sum, and the others are told to end. */
-static fr_status stop_without_2(rank_thread *r, fr_comm *c, fr_device *dev)
-{
-    static const atomic_int stopped = 1;
-    r->comm->patience.stop = &stopped;
-    if (r->options.rank != 2)
-        return sum_once(c, dev);
-    fr_sleep_ms(2 * FR_COMM_STOP_MS);
-    return FR_OK;
-}
-
-static void test_stopped(void **state)
-{
-    (void)state;
-    const plan p = {.options = {.batch_invariant = true, .timeout_ms = LONG_MS}, .use = stop_without_2};
-    rank_thread ranks[3];
-    gpu_ranks_run(ranks, 3, act, &p);
-    for (int i = 0; i < 2; i++)
-        rank_thread_ended(&ranks[i], FR_EPEER, "collective 1 had not ended when the rank was stopped");
-}
+/* ---- closing */
 
 /* A communicator may be closed while sums are pending, which must not touch it later. */
 static fr_status leave_a_sum_pending(fr_comm *c, fr_device *dev)
@@ -589,25 +322,14 @@ static void test_choice_without_nccl(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_sums_in_rank_order, set_up),
-        cmocka_unit_test_setup(test_sums_as_nccl_likes, set_up),
-        cmocka_unit_test_setup(test_gathers_and_broadcasts, set_up),
-        cmocka_unit_test_setup(test_room_for_the_largest, set_up),
-        cmocka_unit_test_setup(test_passes_on, set_up),
-        cmocka_unit_test_setup(test_stalled_rank, set_up),
-        cmocka_unit_test_setup(test_stalled_stream, set_up),
-        cmocka_unit_test_setup(test_slow_abort, set_up),
-        cmocka_unit_test_setup(test_remote_error, set_up),
-        cmocka_unit_test_setup(test_failing_launch, set_up),
-        cmocka_unit_test_setup(test_failing_init, set_up),
-        cmocka_unit_test_setup(test_slow_init, set_up),
-        cmocka_unit_test_setup(test_failing_proof, set_up),
-        cmocka_unit_test_setup(test_stalled_after_the_sums, set_up),
-        cmocka_unit_test_setup(test_gone_between_passes, set_up),
-        cmocka_unit_test_setup(test_stopped, set_up),
-        cmocka_unit_test_setup(test_closed_with_a_sum_pending, set_up),
-        cmocka_unit_test_setup(test_choice, set_up),
-        cmocka_unit_test_setup(test_choice_without_nccl, set_up),
+        cmocka_unit_test_setup(test_sums_in_rank_order, nccl_group_set_up),
+        cmocka_unit_test_setup(test_sums_as_nccl_likes, nccl_group_set_up),
+        cmocka_unit_test_setup(test_gathers_and_broadcasts, nccl_group_set_up),
+        cmocka_unit_test_setup(test_room_for_the_largest, nccl_group_set_up),
+        cmocka_unit_test_setup(test_passes_on, nccl_group_set_up),
+        cmocka_unit_test_setup(test_closed_with_a_sum_pending, nccl_group_set_up),
+        cmocka_unit_test_setup(test_choice, nccl_group_set_up),
+        cmocka_unit_test_setup(test_choice_without_nccl, nccl_group_set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

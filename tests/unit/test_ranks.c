@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -322,25 +323,28 @@ static void test_another_count(void **state)
 {
     (void)state;
     rank_thread m[2];
+    const uint64_t start = fr_now_ns();
     rank_threads_set_up(m, 2, 2, do_nothing);
     m[1].options.size = 3;
-    m[1].options.connect_ms = SHORT_MS; /* a stranger to rank 0, which therefore cannot tell it */
     rank_threads_run(m, 2);
-    rank_thread_ended(&m[0], FR_EMISMATCH, "rank 1 was started as one of 3 ranks, rank 0 as one of 2");
-    rank_thread_ended(&m[1], FR_EPEER, "no word from rank 0");
+    took_less_than(start, LONG_MS / 4);
+    rank_threads_ended(m, 2, FR_EMISMATCH, "rank 1 was started as one of 3 ranks, rank 0 as one of 2");
 }
 
+/* The one that came second is refused; the first was in a group that is given up. */
 static void test_doubled(void **state)
 {
     (void)state;
     rank_thread m[3];
+    const uint64_t start = fr_now_ns();
     rank_threads_set_up(m, 3, 3, do_nothing);
     m[2].options.rank = 1;
-    m[1].options.connect_ms = m[2].options.connect_ms = 1000;
     rank_threads_run(m, 3);
+    took_less_than(start, LONG_MS / 4);
+    const int first = m[1].st == FR_EPEER ? 1 : 2, second = 3 - first;
     rank_thread_ended(&m[0], FR_EMISMATCH, "two processes came as rank 1");
-    assert_int_not_equal(m[1].st, FR_OK);
-    assert_int_not_equal(m[2].st, FR_OK);
+    rank_thread_ended(&m[first], FR_EPEER, "two processes came as rank 1");
+    rank_thread_ended(&m[second], FR_EMISMATCH, "two processes came as rank 1");
 }
 
 /* One more process comes as rank 1, while rank 0 waits for the sum of the real one. */
@@ -348,10 +352,10 @@ static fr_status another_comes(rank_thread *m)
 {
     float x = 1;
     fr_comm *c = NULL;
-    fr_ranks_options another = m->options;
-    another.connect_ms = SHORT_MS;
-    if (m->options.rank == 1 && fr_comm_link_open(&another, &c) == FR_OK)
+    if (m->options.rank == 1 && fr_comm_link_open(&m->options, &c) == FR_OK)
         return fr_fail(FR_EMISMATCH, "the other process was let in");
+    if (m->options.rank == 1 && !strstr(fr_cause(), "a process came as rank 1 of 2, but the group of 2 is whole"))
+        return FR_EPROTO;
     FR_TRY(m->comm->ops->all_reduce_sum(m->comm, &x, 1));
     return x == 2 ? FR_OK : fr_fail(FR_EMISMATCH, "the sum is %g", (double)x);
 }

@@ -18,8 +18,5 @@ fr_status fr_comm_device_open(fr_comm *host, const fr_ops *ops, fr_device *dev, 
         if (host->rank == 0)
             fr_log(FR_LOG_WARN, "%s: what %d ranks send each other goes through host memory", fr_cause(), host->size);
     }
-    fr_status st = host->ops->agree(host, fr_comm_staged_open(host, ops, dev, out));
-    if (st != FR_OK && *out)
-        (*out)->ops->close(out);
-    return st;
+    return host->ops->agree(host, fr_comm_staged_open(host, ops, dev, out));
 }

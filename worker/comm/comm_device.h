@@ -7,7 +7,8 @@
  *   nccl     on the device's stream, one GPU a rank. A rank that is lost is noticed by a time-out or by NCCL; then
  *            every rank gives the group up, and the cause tells who noticed what and which ranks were no more heard of.
  *
- * Collective: all ranks call, with equal options, and when one fails all do. */
+ * Collective: all ranks call, with equal options, and when one fails all do. To close what was opened until then waits
+ * for the device, which may hang: so that is left to the caller, who can tell the cause first. */
 #ifndef FR_COMM_DEVICE_H
 #define FR_COMM_DEVICE_H
 
@@ -28,11 +29,12 @@ typedef struct fr_comm_device_options {
     int timeout_ms; /* of each wait for the devices from then on; 0: FR_COMM_TIMEOUT_MS */
 } fr_comm_device_options;
 
-/* The communicator that the session needs over its host communicator; NULL when that will do as it is. */
+/* The communicator that the session needs over its host communicator; NULL when that will do as it is. Where it fails,
+ * *out can only be closed; or it is NULL. */
 fr_status fr_comm_device_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                               fr_comm **out);
 
-/* The two by themselves. No collective: fr_comm_staged_open. */
+/* The two by themselves; the same holds of their *out. No collective: fr_comm_staged_open. */
 fr_status fr_comm_staged_open(fr_comm *host, const fr_ops *ops, fr_device *dev, fr_comm **out);
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                             fr_comm **out);

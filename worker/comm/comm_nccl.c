@@ -21,10 +21,10 @@
  * What was launched hangs in the device's queue when a rank does not come to it, so the device calls look() while
  * the host waits, which gives the group up when NCCL knows of an error, when the host communicator does, or when
  * the host has waited for timeout_ms since its last call here; compare() has the same limit. Giving up: a roll call
- * over the host communicator, so that all ranks leave at once and the cause names those not heard of; then
- * ncclCommAbort, which lets the kernels leave. It waits for the GPU and has been seen to hang (NCCL issue 863): so it
- * is called last, and not waited for without end. Under MPI a rank that has left by then takes the others along: the
- * cause may be lost where rank 0's call takes longer than theirs.
+ * over the host communicator, so that all ranks leave at once and the cause names those not heard of. The call that
+ * lets the kernels leave, ncclCommAbort, waits for the GPU and has been seen to hang (NCCL issue 863), and under MPI a
+ * rank that has left by then takes the others along: so it is made when this is closed, after the cause was told, and
+ * not waited for without end. Until then memory of the device cannot be freed: that waits for the kernels.
  *
  * Easy to get wrong: launch functions cannot return an error, so they leave it in `launched`, and every later call
  * looks there first, also those that are only passed on: an answer must not travel when its sums did not. A gather
@@ -46,6 +46,7 @@
 #include "comm_prove.h"
 #include "comm_roll.h"
 #include "comm_wait.h"
+#include "log.h"
 
 enum {
     SMALL_SUM = 64 * 1024, /* floats; above it a second collective costs less than the all-gather's extra bytes */
@@ -54,7 +55,7 @@ enum {
 
 typedef struct nccl_comm {
     fr_comm_over over;
-    ncclComm_t nccl; /* NULL: not begun yet, or given up */
+    ncclComm_t nccl; /* NULL: not begun yet, or left */
     bool connected;
     bool in_rank_order;
     int timeout_ms;  /* of connecting, until that is done */
@@ -104,19 +105,6 @@ static ncclResult_t settle(const nccl_comm *m, ncclResult_t rc)
 
 /* ---- giving up */
 
-static void call_abort(void *nccl)
-{
-    ncclCommAbort(nccl);
-}
-
-/* false: it has not ended, and what is on the GPU may stay there until the process ends. */
-static bool abort_nccl(nccl_comm *m)
-{
-    ncclComm_t nccl = m->nccl;
-    m->nccl = NULL;
-    return !nccl || fr_bounded_call(call_abort, nccl, ABORT_MS);
-}
-
 /* why "": another rank began it, and says why. */
 static fr_status give_up(nccl_comm *m, const char *why)
 {
@@ -130,9 +118,7 @@ static fr_status give_up(nccl_comm *m, const char *why)
             snprintf(silent, sizeof silent, "; every rank is still there");
     }
     free(heard);
-    m->over.ops->set_peers(m->over.dev, &m->peers); /* forget what was recorded */
-    const char *const stuck = abort_nccl(m) ? "" : "; NCCL has not left this rank's GPU";
-    snprintf(m->cause, sizeof m->cause, "%s%s%s", word[0] ? word : "a rank gave the group up", silent, stuck);
+    snprintf(m->cause, sizeof m->cause, "%s%s", word[0] ? word : "a rank gave the group up", silent);
     return fr_fail(FR_EPEER, "%s", m->cause);
 }
 
@@ -236,7 +222,7 @@ static void note(nccl_comm *m, ncclResult_t rc)
 
 static bool may_launch(const nccl_comm *m)
 {
-    return m->nccl && m->launched == ncclSuccess;
+    return m->nccl && !m->cause[0] && m->launched == ncclSuccess;
 }
 
 static void launch_all_reduce(void *stream, const void *args)
@@ -399,19 +385,33 @@ static fr_status nccl_broadcast(fr_comm *c, void *data, size_t bytes)
 
 /* ---- opening and closing */
 
+static void call_abort(void *nccl)
+{
+    ncclCommAbort(nccl);
+}
+
+/* The device has forgotten what was recorded. */
+static void leave(nccl_comm *m)
+{
+    const bool in_good_order = m->nccl && m->connected && !m->cause[0] &&
+                               settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess;
+    if (in_good_order)
+        ncclCommDestroy(m->nccl);
+    else if (m->nccl && !fr_bounded_call(call_abort, m->nccl, ABORT_MS))
+        fr_log(FR_LOG_WARN, "rank %d: NCCL has not left this rank's GPU in %d ms", m->over.base.rank, ABORT_MS);
+    m->nccl = NULL;
+}
+
 static void nccl_close(fr_comm **c)
 {
     if (!c || !*c)
         return;
     nccl_comm *m = of(*c);
     m->over.ops->set_peers(m->over.dev, NULL);
-    if (m->nccl && m->connected && settle(m, ncclCommFinalize(m->nccl)) == ncclSuccess)
-        ncclCommDestroy(m->nccl);
-    else
-        abort_nccl(m);
-    m->nccl = NULL;
+    leave(m);
     m->over.ops->sync(m->over.dev); /* what is pending may be launches of this, which now do nothing */
     m->over.ops->mem_free(m->over.dev, m->parts);
+    m->over.ops->mem_free(m->over.dev, m->over.tried);
     free(m->compared);
     free(m);
     *c = NULL;
@@ -504,20 +504,14 @@ static fr_status new_comm(fr_comm *host, const fr_ops *ops, fr_device *dev, cons
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                             fr_comm **out)
 {
-    fr_status st = FR_OK;
     nccl_comm *m = NULL;
-    FR_TRY_GOTO(st, host->ops->agree(host, new_comm(host, ops, dev, o, &m)), fail);
-    FR_TRY_GOTO(st, connect_ranks(m), fail);
+    const fr_status made = new_comm(host, ops, dev, o, &m);
+    *out = m ? &m->over.base : NULL;
+    FR_TRY(host->ops->agree(host, made));
+    FR_TRY(connect_ranks(m));
     m->connected = true;
     ops->set_peers(dev, &m->peers);
-    FR_TRY_GOTO(st, prove(m, o), fail);
+    FR_TRY(prove(m, o));
     m->timeout_ms = o->timeout_ms > 0 ? o->timeout_ms : FR_COMM_TIMEOUT_MS;
-    *out = &m->over.base;
     return FR_OK;
-fail:
-    if (m) {
-        fr_comm *half_built = &m->over.base;
-        nccl_close(&half_built);
-    }
-    return st;
 }

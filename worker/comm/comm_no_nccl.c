@@ -9,6 +9,7 @@ fr_status fr_comm_nccl_present(void)
 fr_status fr_comm_nccl_open(fr_comm *host, const fr_ops *ops, fr_device *dev, const fr_comm_device_options *o,
                             fr_comm **out)
 {
-    (void)host, (void)ops, (void)dev, (void)o, (void)out;
+    (void)host, (void)ops, (void)dev, (void)o;
+    *out = NULL;
     return fr_fail(FR_EUNSUPPORTED, "this program was built without NCCL");
 }

@@ -11,6 +11,7 @@ typedef struct fr_comm_over {
     fr_comm *host;
     const fr_ops *ops;
     fr_device *dev;
+    void *tried; /* memory of the device that a trial which failed may still use (comm_prove.h); freed at the end */
     fr_status (*before)(struct fr_comm_over *o); /* each call that is passed on; its error ends that. NULL: none */
 } fr_comm_over;
 

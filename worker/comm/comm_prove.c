@@ -121,7 +121,10 @@ fr_status fr_comm_over_prove(fr_comm_over *o, const fr_comm_trials *t)
         st = run_trials(&p, t);
         st = st == FR_OK ? st : give_up(o, st);
     }
-    o->ops->mem_free(o->dev, p.x);
+    if (st == FR_OK)
+        o->ops->mem_free(o->dev, p.x);
+    else
+        o->tried = p.x;
     free(p.gathered);
     return st;
 }

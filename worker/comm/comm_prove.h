@@ -12,7 +12,8 @@ typedef struct fr_comm_trials {
 } fr_comm_trials;
 
 /* All ranks, with equal trials. FR_EPEER when something else arrives than was sent. When one rank has no memory for
- * it, all fail for that; a rank that fails later gives the group up. */
+ * it, all fail for that; a rank that fails later gives the group up. What the device may still use is then in o->tried:
+ * freeing it waits for the device. */
 fr_status fr_comm_over_prove(fr_comm_over *o, const fr_comm_trials *t);
 
 #endif

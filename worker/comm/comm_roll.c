@@ -2,6 +2,16 @@
 #include "comm_roll.h"
 
 #include <stdio.h>
+#include <string.h>
+
+#include "status.h"
+
+void fr_comm_name_finder(int rank, char *text, size_t cap)
+{
+    char name[32];
+    const int n = snprintf(name, sizeof name, "rank %d: ", rank);
+    snprintf(text, cap, "%s%s", strncmp(fr_cause(), name, (size_t)n) == 0 ? "" : name, fr_cause());
+}
 
 void fr_comm_name_silent(const bool *heard, int n_ranks, char *text, size_t cap)
 {

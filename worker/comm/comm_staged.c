@@ -80,9 +80,9 @@ static const fr_comm_ops staged_ops = {
 fr_status fr_comm_staged_open(fr_comm *host, const fr_ops *ops, fr_device *dev, fr_comm **out)
 {
     staged_comm *s = calloc(1, sizeof *s);
+    *out = s ? &s->over.base : NULL;
     if (!s)
         return fr_no_memory();
     fr_comm_over_init(&s->over, &staged_ops, host, ops, dev);
-    *out = &s->over.base;
     return FR_OK;
 }

@@ -13,6 +13,7 @@
 #include "check.h"
 #include "clock.h"
 #include "comm_device.h"
+#include "comm_roll.h"
 #include "cpu_place.h"
 #include "forward.h"
 #include "grow.h"
@@ -257,8 +258,8 @@ static fr_status load(fr_session *s, const fr_session_options *o)
     return FR_OK;
 }
 
-fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
-                          fr_session **out)
+fr_status fr_session_begin(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                           fr_session **out)
 {
     double start = fr_now_s();
     fr_session *s = calloc(1, sizeof *s);
@@ -279,7 +280,19 @@ fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_sessio
 fail:
     if (s)
         s->comm = NULL; /* nobody follows: there is no one to release */
-    fr_session_close(&s);
+    *out = s;
+    return st;
+}
+
+fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                          fr_session **out)
+{
+    fr_session *s = NULL;
+    fr_status st = fr_session_begin(model_path, comm, options, &s);
+    if (st == FR_OK)
+        *out = s;
+    else
+        fr_session_close(&s);
     return st;
 }
 
@@ -317,9 +330,10 @@ static fr_status give_up(fr_session *s, fr_status st)
     char cause[512];
     if (s->comm->size == 1)
         return st;
-    snprintf(cause, sizeof cause, "%s", fr_cause());
-    if (st != FR_EPEER)
-        fr_fail(st, "rank %d: %s", s->comm->rank, cause);
+    if (st != FR_EPEER) {
+        fr_comm_name_finder(s->comm->rank, cause, sizeof cause);
+        fr_fail(st, "%s", cause);
+    }
     s->comm->ops->give_up(s->comm);
     return st;
 }

@@ -60,6 +60,10 @@ fr_status fr_session_check_ranks(const char *model_path, int n_ranks);
  * fr_session_check_ranks() refuses. The communicator stays the caller's. */
 fr_status fr_session_open(const char *model_path, fr_comm *comm, const fr_session_options *options,
                           fr_session **out);
+/* The same, but where it fails nothing is let go yet, which may take long: *out is then what was opened, or NULL, and
+ * can only be closed, after the cause was told. */
+fr_status fr_session_begin(const char *model_path, fr_comm *comm, const fr_session_options *options,
+                           fr_session **out);
 /* Leader: also releases the followers. */
 void fr_session_close(fr_session **s);
 /* Followers: returns FR_OK when the leader closes. */

@@ -1,9 +1,9 @@
 /* suite.c: what every communicator must do. One program: as one process over comm_self, as the ranks of mpirun over
- * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi", "suite link 3");
- * with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
- * backend; with a moment, what becomes of the group when a rank fails then. All ranks run the same checks in
- * the same order; the first that fails says so and exits, and mpirun or the time-outs end the others. "suite no-mpi":
- * what a build without MPI says. The checks are in the other files (suite.h). */
+ * comm_mpi, or as ranks that it starts itself over comm_link ("suite self", "mpirun -np 3 suite mpi 3", "suite link
+ * 3"); with "staged" behind that, what lies over those for a device whose memory the host cannot read, here on a CPU
+ * backend; with a moment, what becomes of the group when a rank fails then. Other words are refused. All ranks run the
+ * same checks in the same order; the first that fails says so and exits, and mpirun or the time-outs end the others.
+ * "suite no-mpi": what a build without MPI says. The checks are in the other files (suite.h). */
 #include "suite.h"
 
 #include <stdio.h>
@@ -71,7 +71,7 @@ static void check_mpi(int n_ranks, bool staged, int when)
     fr_comm *c = NULL;
     CHECK(fr_comm_mpi_launched(), "run me under mpirun");
     OK(fr_comm_mpi_open(0, &c));
-    CHECK(n_ranks == 0 || c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
+    CHECK(c->size == n_ranks, "%d ranks, want %d", c->size, n_ranks);
     if (when >= 0) {
         staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
     } else if (staged) {
@@ -128,15 +128,34 @@ static void check_link(int n_ranks, bool staged, int when)
     CHECK(rmdir(folder) == 0, "%s", folder);
 }
 
-/* suite self [staged] | mpi [RANKS [staged] [MOMENT]] | lost | hung | link RANKS [staged] [MOMENT] */
+static int count_of(const char *text)
+{
+    char *end = NULL;
+    const long n = strtol(text, &end, 10);
+    return *end || n < 1 || n > 1000 ? 0 : (int)n;
+}
+
+static int refuse(const char *word)
+{
+    fprintf(stderr, "conform_comm: \"%s\" is no word for this place: self [staged] | no-mpi | lost | hung | "
+                    "mpi RANKS [staged] [MOMENT] | link RANKS [staged] [MOMENT]\n", word);
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
-    const char *kind = argc > 1 ? argv[1] : "self";
-    const int n_ranks = argc > 2 ? atoi(argv[2]) : 0, when = moment_named(argv[argc - 1]);
-    bool staged = false;
-    for (int i = 2; i < argc; i++)
-        staged = staged || strcmp(argv[i], "staged") == 0;
-    if (strcmp(kind, "self") == 0)
+    const char *kind = argc > 1 ? argv[1] : "";
+    const bool is_self = strcmp(kind, "self") == 0;
+    const bool is_mpi = strcmp(kind, "mpi") == 0, is_link = strcmp(kind, "link") == 0;
+    const int n_ranks = argc > 2 && (is_mpi || is_link) ? count_of(argv[2]) : 0;
+    int at = n_ranks > 0 ? 3 : 2;
+    const bool staged = argc > at && (n_ranks > 0 || is_self) && strcmp(argv[at], "staged") == 0;
+    at += staged;
+    const int when = argc > at && n_ranks > 0 ? moment_named(argv[at]) : -1;
+    at += when >= 0;
+    if (at < argc)
+        return refuse(argv[at]);
+    if (is_self)
         check_self(staged);
     else if (strcmp(kind, "no-mpi") == 0)
         check_no_mpi();
@@ -144,9 +163,11 @@ int main(int argc, char **argv)
         check_lost();
     else if (strcmp(kind, "hung") == 0)
         check_hung();
-    else if (strcmp(kind, "link") == 0)
-        check_link(n_ranks > 0 ? n_ranks : 1, staged, when);
-    else
+    else if (is_link && n_ranks > 0)
+        check_link(n_ranks, staged, when);
+    else if (is_mpi && n_ranks > 0)
         check_mpi(n_ranks, staged, when);
+    else
+        return refuse(kind);
     return 0;
 }
