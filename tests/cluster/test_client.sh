@@ -26,8 +26,10 @@ for part in inspect tokenize perplexity check perf vocab; do
     "$F" model "$part" --help 2>"$T/err.log" | grep -q "^Usage: forerun model $part" || fail "model $part --help"
 done
 "$F" solve --help | grep -q "Examples:" || fail "no examples in solve --help"
-code 0 "$F" --version
-has "^forerun [0-9]"
+for program in "$F" "$BIN/forerun-coordinator" "$BIN/forerun-worker"; do
+    code 0 "$program" --version
+    has "^forerun [0-9]"
+done
 code 2 "$F"
 code 2 "$F" nonsense
 grep -q "solve, submit" "$T/err.log" || fail "an unknown command does not list the known ones"
