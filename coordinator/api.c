@@ -10,8 +10,8 @@
 #include "clock.h"
 #include "core.h"
 #include "log.h"
+#include "version.h"
 
-#define VERSION "forerun 0.1.0"
 #define LIST_LIMIT 100 /* when the client names none */
 #define LIST_MOST 10000
 #define SHOWN_IN_LIST 1024 /* bytes of a text in a list; a single job's is told whole */
@@ -237,7 +237,7 @@ static fr_status on_cluster_status(fr_core *core, const fr_client *from, double 
         .uptime = now - core->started,
         .queued = (uint32_t)fr_jobs_queued(core->jobs),
         .running = (uint32_t)fr_jobs_running(core->jobs),
-        .version = VERSION,
+        .version = FR_VERSION,
     };
     fr_core_reply(core, from, &m);
 done:
@@ -272,7 +272,7 @@ static fr_status reply_one_job(void *ctx, const fr_msg_job_info *stored)
         .uptime = o->now - o->core->started,
         .queued = (uint32_t)fr_jobs_queued(o->core->jobs),
         .running = (uint32_t)fr_jobs_running(o->core->jobs),
-        .version = VERSION,
+        .version = FR_VERSION,
     };
     fr_core_reply(o->core, o->from, &m);
     return FR_OK;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "draft_vocab.h"
+#include "version.h"
 
 enum { BAD_USAGE = 2 }; /* exit status */
 
@@ -183,7 +184,7 @@ fr_status fr_options_parse(int argc, char **argv, fr_options *out)
                "\vSIGTERM and SIGINT stop it; open jobs go on when it is started again with their "
                "store.",
     };
-    argp_program_version = "forerun 0.1.0";
+    argp_program_version = FR_VERSION;
     *out = (fr_options){.coordinator = FR_COORDINATOR_OPTIONS,
                         .draft_vocab = FR_DRAFT_VOCAB_AUTO,
                         .log = FR_LOG_INFO};

@@ -19,6 +19,7 @@
 #include "comm_roll.h"
 #include "log.h"
 #include "serve.h"
+#include "version.h"
 
 enum { EXIT_RUNTIME = 1, EXIT_INPUT = 2, EXIT_NO_CLUSTER = 3 };
 enum { COLOUR_COORDINATOR = 0, COLOUR_WORKER = 1 };
@@ -288,6 +289,7 @@ static fr_status parse_command_line(int argc, char **argv, args *a)
         .parser = parse_option,
         .doc = "Serves one model to a Forerun coordinator.\v"
                "Exit status: 0 done, 1 failed, 2 bad usage or input, 3 no coordinator."};
+    argp_program_version = FR_VERSION;
     parse p = {.args = a};
     static char program[] = "forerun-worker";
     argv[0] = program; /* getopt's lines begin with all of it */

@@ -5,8 +5,6 @@
 
 #include "status.h"
 
-#define FR_VERSION_TEXT "forerun 0.1.0"
-
 /* What the process ends with: the contract of every subcommand. A job that the user cancels
  * (Ctrl-C) has failed. */
 typedef enum {

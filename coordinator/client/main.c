@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "version.h"
 
 static const fr_command *const commands[] = {
     &fr_command_solve, &fr_command_submit, &fr_command_watch, &fr_command_status,
@@ -47,7 +48,7 @@ static int unknown_command(const char *name)
 int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
-    argp_program_version = FR_VERSION_TEXT;
+    argp_program_version = FR_VERSION;
     argp_err_exit_status = FR_EXIT_USAGE;
     fr_log_open("forerun", FR_LOG_INFO);
     signal(
@@ -63,7 +64,7 @@ int main(int argc, char **argv)
         return FR_EXIT_DONE;
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
-        puts(FR_VERSION_TEXT);
+        puts(FR_VERSION);
         return FR_EXIT_DONE;
     }
     const fr_command *command = fr_command_find(commands, N_COMMANDS, name);

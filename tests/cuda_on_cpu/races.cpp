@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "fibre.h"
@@ -26,26 +27,31 @@ extern "C" const char __executable_start, _end; /* the linker's: the program and
 
 struct record {
     uint32_t interval; /* 0: none */
-    uint32_t bits;     /* thread, bytes of the word, what kind, and the lane's clock */
+    uint32_t bits;     /* thread, what kind, and the lane's clock */
     uint32_t code;     /* bytes from the program's start */
 };
 enum : uint32_t {
     THREAD = 1023,
-    BYTES = 15u << 10,
     ATOMIC = 1u << 14,
     PENDING = 1u << 15, /* an asynchronous copy that is not awaited */
     CLOCK_SHIFT = 16,
 };
 
-/* Of a word. */
-struct alignas(64) cell {
-    record write;
-    record reads[3]; /* the last; one before it of the same warp; one of another */
-    record earlier;  /* the last read or atomic access before this block: blocks that do both race */
-    /* Threads may have bytes of the word each: those (of BYTES) that the last write's launch wrote in all, and the last
-     * read's launch read. */
-    uint16_t written, read;
+/* Reads, or atomic accesses, which do not race with each other, so that many threads' may be in no order: of them one
+ * that a later access races with, if it does with any. */
+struct crowd {
+    record last, of_warp, of_another; /* the one before it of the same warp; one of another */
 };
+
+/* Of a word, or of a byte. */
+struct alignas(64) cell {
+    record write; /* the last that is not atomic: what is in order with it is so with those before it */
+    crowd reads;
+    record earlier; /* the last read or atomic access before this block: blocks that do both race */
+    uint32_t has_atomics : 1; /* in `atomics` */
+    uint32_t bytes : 31; /* of a word, a part of which was touched without the rest: its place in `parts`; or 0 */
+};
+static std::unordered_map<const cell *, crowd> &atomics = *new std::unordered_map<const cell *, crowd>;
 
 /* Cells by address: a table of regions, each made when it is first touched. */
 static const int region_bits = 20, address_bits = 47;
@@ -68,6 +74,26 @@ static inline cell *cell_of(uintptr_t at)
     if (!*region)
         *region = static_cast<cell *>(reserve((size_t(1) << region_bits) / 4 * sizeof(cell)));
     return *region + at % (size_t(1) << region_bits) / 4;
+}
+
+/* Of bytes, four a word. What is not used of them takes no memory. */
+static cell *parts;
+static const size_t most_parts = size_t(1) << 26;
+
+static void split(cell *word)
+{
+    static uint32_t n = 4; /* none is at 0 */
+    if (n == most_parts) {
+        fprintf(stderr, "cuda_on_cpu: too many words whose bytes are used one by one\n");
+        abort();
+    }
+    for (cell *byte = parts + n; byte < parts + n + 4; byte++) {
+        *byte = *word;
+        if (word->has_atomics)
+            atomics[byte] = atomics[word];
+    }
+    word->bytes = n;
+    n += 4;
 }
 
 /* The running launch, block and thread */
@@ -200,10 +226,11 @@ static void print_thread(const record &a)
 
 /* The rules */
 
-/* Do the running thread's access (its bits) and an earlier one race, if the memory is such that both touch it? */
+/* Do the running thread's access (its bits) and an earlier one of the place race, if the memory is such that both touch
+ * it? */
 static inline bool may_race(const record &before, uint32_t bits)
 {
-    if (before.interval < horizon || !(before.bits & bits & BYTES) || (before.bits & bits & ATOMIC))
+    if (before.interval < horizon || (before.bits & bits & ATOMIC))
         return false;
     if (before.interval >= block_first) {
         if (before.bits & PENDING)
@@ -227,71 +254,64 @@ static void judge(uintptr_t at, const record &now, bool writes, const record &be
         die_of_race(at, now, writes, before, wrote);
 }
 
-/* The last write or read of a word as a later block or launch takes it: it stands for all of its launch. */
-static inline record in_all(record last, uint32_t bytes)
+static inline void judge_all(uintptr_t at, const record &now, bool writes, const crowd &before, bool wrote)
 {
-    if (last.interval < block_first)
-        last.bits |= bytes;
-    return last;
+    if (before.last.interval < horizon)
+        return;
+    for (const record *one : {&before.last, &before.of_warp, &before.of_another})
+        if (may_race(*one, now.bits))
+            judge(at, now, writes, *one, wrote);
 }
 
-/* Bytes in all, with those of an access more; `last`: when the last one was. */
-static inline uint16_t add_bytes(uint32_t bytes, uint32_t last, const record &now)
+static inline void remember(crowd *c, record *earlier, const record &now)
 {
-    return uint16_t((last < launch_first ? 0 : bytes) | (now.bits & BYTES));
-}
-
-static inline void remember_read(cell *c, const record &now)
-{
-    record *last = &c->reads[0];
-    c->read = add_bytes(c->read, last->interval, now);
+    record *last = &c->last;
     if (last->interval == interval) {
         const uint32_t both = last->bits ^ now.bits;
-        if ((both & ~BYTES) == 0) {
-            last->bits |= now.bits;
-            return;
-        }
         if (both & THREAD)
-            c->reads[both & THREAD & ~31u ? 2 : 1] = *last;
-    } else if (last->interval < block_first && last->interval > c->earlier.interval) {
-        c->earlier = *last;
+            (both & THREAD & ~31u ? c->of_another : c->of_warp) = *last;
+    } else if (last->interval < block_first && last->interval > earlier->interval) {
+        *earlier = *last;
     }
     *last = now;
 }
 
-static inline void touch_word(uintptr_t at, uint32_t bytes, bool writes, uint32_t kind,
-                              uint32_t code)
+static inline void touch_cell(uintptr_t at, cell *c, bool writes, uint32_t kind, uint32_t code)
 {
-    cell *c = cell_of(at);
-    const record now = {interval, thread_bits | bytes | kind, code};
-    const record write = in_all(c->write, c->written);
-    if (may_race(write, now.bits))
-        judge(at, now, writes, write, true);
+    const record now = {interval, thread_bits | kind, code};
+    if (may_race(c->write, now.bits))
+        judge(at, now, writes, c->write, true);
     if ((writes || c->earlier.bits & ATOMIC) && may_race(c->earlier, now.bits))
         judge(at, now, writes, c->earlier, c->earlier.bits & ATOMIC);
-    if (!writes) {
-        remember_read(c, now);
-        return;
+    if (writes)
+        judge_all(at, now, writes, c->reads, false);
+    if (c->has_atomics && !(kind & ATOMIC))
+        judge_all(at, now, writes, atomics[c], true);
+    if (kind & ATOMIC) {
+        c->has_atomics = 1;
+        remember(&atomics[c], &c->earlier, now);
+    } else if (writes) {
+        c->write = now;
+    } else {
+        remember(&c->reads, &c->earlier, now);
     }
-    const record reads[] = {in_all(c->reads[0], c->read), c->reads[1], c->reads[2]};
-    for (const record &read : reads) {
-        if (may_race(read, now.bits))
-            judge(at, now, writes, read, false);
-    }
-    if (c->write.bits & ATOMIC && c->write.interval < block_first)
-        c->earlier = c->write;
-    c->written = add_bytes(c->written, c->write.interval, now);
-    c->write = now;
 }
 
-/* Calls touch for each word of a range, with which of its bytes lie in it. */
-template <typename Touch> static inline void each_word(uintptr_t at, size_t bytes, Touch touch)
+/* Calls touch with each place of a range and its cell. */
+template <typename Touch> static inline void each_cell(uintptr_t at, size_t bytes, Touch touch)
 {
     const uintptr_t end = at + bytes;
     while (at < end) {
-        const unsigned from = at % 4, n = unsigned(std::min<uintptr_t>(4 - from, end - at));
-        touch(at - from, ((1u << n) - 1) << from << 10);
-        at += n;
+        cell *word = cell_of(at);
+        if (!word->bytes && at % 4 == 0 && end - at >= 4) {
+            touch(at, word);
+            at += 4;
+            continue;
+        }
+        if (!word->bytes)
+            split(word);
+        touch(at, &parts[word->bytes + at % 4]);
+        at++;
     }
 }
 
@@ -310,9 +330,8 @@ static inline void touch(const void *p, size_t bytes, bool writes, uint32_t kind
 {
     const uintptr_t at = reinterpret_cast<uintptr_t>(p);
     if (is_watched(at))
-        each_word(at, bytes, [=](uintptr_t word, uint32_t mask) {
-            touch_word(word, mask, writes, kind, code_at(code));
-        });
+        each_cell(at, bytes,
+                  [=](uintptr_t place, cell *c) { touch_cell(place, c, writes, kind, code_at(code)); });
 }
 
 /* What the emulator tells */
@@ -392,9 +411,8 @@ static void begin_copy(const void *to, size_t to_bytes, const void *from, size_t
 /* What raced with it since its start was told. */
 static void end_copy(const void *to, size_t bytes, const void *code)
 {
-    each_word(reinterpret_cast<uintptr_t>(to), bytes, [=](uintptr_t at, uint32_t mask) {
-        cell_of(at)->write = {interval, thread_bits | mask, code_at(code)};
-    });
+    each_cell(reinterpret_cast<uintptr_t>(to), bytes,
+              [=](uintptr_t, cell *c) { c->write = {interval, thread_bits, code_at(code)}; });
 }
 
 static void over(cudaStream_t stream, uint32_t mark)
@@ -427,11 +445,8 @@ static void library_kernel(const char *name, cudaStream_t stream)
 
 static void library_touch(const void *memory, size_t bytes, bool writes)
 {
-    each_word(reinterpret_cast<uintptr_t>(memory), bytes, [=](uintptr_t at, uint32_t mask) {
-        cell *c = cell_of(at);
-        (writes ? c->write : c->reads[0]) = {interval, mask, 0};
-        (writes ? c->written : c->read) = uint16_t(mask);
-    });
+    each_cell(reinterpret_cast<uintptr_t>(memory), bytes,
+              [=](uintptr_t, cell *c) { (writes ? c->write : c->reads.last) = {interval, 0, 0}; });
 }
 
 static const fake_race_watcher watcher = {
@@ -443,6 +458,7 @@ __attribute__((constructor)) static void watch()
 {
     regions = static_cast<cell **>(
         reserve((size_t(1) << (address_bits - region_bits)) * sizeof *regions));
+    parts = static_cast<cell *>(reserve(most_parts * sizeof *parts));
     fake_race_watch = &watcher;
 }
 

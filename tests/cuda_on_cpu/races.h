@@ -14,10 +14,8 @@
  *
  * Accesses that happen are found to race in whichever order the threads run. Not seen:
  *   - races of kernels in different streams;
- *   - more than a word's last write and three of its reads (the last, one before it of the same warp and one
- *     of another): where a block's threads have bytes of a word each, or some use it atomically and some do not,
- *     one in between may be forgotten. Later blocks and kernels are told which bytes all of them wrote and read,
- *     under the name of the last one;
+ *   - where some lanes of a warp meet without the others (a __syncwarp of a part of them, of which no kernel has
+ *     need): of reads, and of atomic accesses, of a byte by its lanes all but the last two;
  *   - what lies on threads' stacks, though another thread may be given a pointer to it;
  *   - memcpy and memset where gcc calls the library's; in the kernels it never does;
  *   - what asm does in the kernels' own code for GPUs, which is not compiled here.

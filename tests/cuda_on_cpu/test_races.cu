@@ -101,6 +101,34 @@ FR_KERNEL(64) void halves(int *x, int right)
 }
 TEST_KERNEL(halves, 1, "by thread 0 (warp 0, lane 0)")
 
+/* The other half is written in between. */
+FR_KERNEL(64) void half_written_before_the_other(int *x, int right)
+{
+    __shared__ uint16_t shared[2];
+    FR_AWAIT_PREVIOUS();
+    if (threadIdx.x < 2)
+        shared[threadIdx.x] = 1;
+    if (right)
+        __syncthreads();
+    if (threadIdx.x == 40)
+        x[0] = shared[0];
+}
+TEST_KERNEL(half_written_before_the_other, 1, "after a write by thread 0 (warp 0, lane 0)")
+
+/* The others are read in between. */
+FR_KERNEL(64) void byte_read_before_the_others(int *x, int right)
+{
+    __shared__ uint8_t shared[4];
+    FR_AWAIT_PREVIOUS();
+    if (threadIdx.x < 4)
+        x[threadIdx.x] = shared[threadIdx.x];
+    if (right)
+        __syncthreads();
+    if (threadIdx.x == 40)
+        shared[0] = 1;
+}
+TEST_KERNEL(byte_read_before_the_others, 1, "after a read by thread 0 (warp 0, lane 0)")
+
 /* Every block has shared memory of its own, in the same places here. */
 FR_KERNEL(64) void shared_of_blocks(int *x, int right)
 {
@@ -205,6 +233,33 @@ FR_KERNEL(64) void atomic_and_plain(int *x, int right)
     x[threadIdx.x] = n;
 }
 TEST_KERNEL(atomic_and_plain, 1, "atomic access")
+
+/* Also when it has used it atomically itself since the others did. */
+FR_KERNEL(64) void read_after_an_atomic_of_its_own(int *x, int right)
+{
+    __shared__ int n;
+    FR_AWAIT_PREVIOUS();
+    if (threadIdx.x == 0)
+        n = 0;
+    __syncthreads();
+    atomicAdd(&n, 1);
+    if (right)
+        __syncthreads();
+    if (threadIdx.x == 63)
+        x[0] = n;
+}
+TEST_KERNEL(read_after_an_atomic_of_its_own, 1, "after an atomic access by thread ")
+
+/* Block 0's own atomic access is between its write and the other block's. */
+FR_KERNEL(64) void atomic_after_a_write(int *x, int right)
+{
+    FR_AWAIT_PREVIOUS();
+    if (threadIdx.x == 0 && blockIdx.x == 0)
+        x[right ? 1 : 0] = 1;
+    if (threadIdx.x == 0)
+        atomicAdd(x, 1);
+}
+TEST_KERNEL(atomic_after_a_write, 2, "in another block (")
 
 /* Each block counts itself; the last one to come cannot know what the others did. */
 FR_KERNEL(64) void atomic_of_blocks(int *x, int right)
@@ -553,6 +608,8 @@ int main(void)
         TEST(test_write_after_read),
         TEST(test_two_writes),
         TEST(test_halves),
+        TEST(test_half_written_before_the_other),
+        TEST(test_byte_read_before_the_others),
         TEST(test_shared_of_blocks),
         TEST(test_read_of_a_lane),
         TEST(test_write_after_lanes_read),
@@ -560,6 +617,8 @@ int main(void)
         TEST(test_chain_of_lanes),
         TEST(test_written_after_the_meeting),
         TEST(test_atomic_and_plain),
+        TEST(test_read_after_an_atomic_of_its_own),
+        TEST(test_atomic_after_a_write),
         TEST(test_atomic_of_blocks),
         TEST(test_words_of_blocks),
         TEST(test_halves_of_blocks),

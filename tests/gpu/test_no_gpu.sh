@@ -36,8 +36,9 @@ PORT=$(free_port)
 for r in 0 1; do rank $r --log info --gpus 0,1 --share-gpu --batch-invariant off; done
 wait_for 30 "a target" serves target
 told 1 "no GPU" "$T"/rank[01].log
-told 1 "warning: computing on the CPU: a choice of GPUs and --share-gpu and --batch-invariant off mean nothing there" \
-    "$T"/rank[01].log
+for choice in "a choice of GPUs" --share-gpu "--batch-invariant off"; do
+    told 1 "warning: computing on the CPU: $choice means nothing there" "$T"/rank[01].log
+done
 stop rank0
 stop rank1
 

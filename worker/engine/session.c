@@ -178,9 +178,11 @@ static void tell_of_no_gpu(void)
             fr_log(FR_LOG_WARN, "computing on the CPU: %s", fr_cause());
 }
 
-/* Rank 0, when all ranks are known to be told the same. */
+/* Rank 0, when all ranks are known to be told the same. Of choices too, each is told once in a process. */
 static void tell_of_cpu(const fr_session *s, const fr_session_options *o)
 {
+    enum { CHOICES = 3 };
+    static atomic_bool told[CHOICES];
     if (!s->ops->host_memory)
         return;
     if (!o->backend)
@@ -188,17 +190,12 @@ static void tell_of_cpu(const fr_session *s, const fr_session_options *o)
     const struct {
         bool given;
         const char *name;
-    } choices[] = {{o->gpus.n > 0, "a choice of GPUs"}, /* --gpus, or of a coordinator's draft --draft-gpu */
-                   {o->share_gpu, "--share-gpu"},
-                   {o->batch_dependent, "--batch-invariant off"}};
-    char names[96] = "";
-    int n = 0;
-    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
-        if (choices[i].given)
-            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", n++ > 0 ? " and " : "",
-                     choices[i].name);
-    if (n > 0)
-        fr_log(FR_LOG_WARN, "computing on the CPU: %s %s nothing there", names, n > 1 ? "mean" : "means");
+    } choices[CHOICES] = {{o->gpus.n > 0, "a choice of GPUs"}, /* --gpus, or of a draft --draft-gpu */
+                          {o->share_gpu, "--share-gpu"},
+                          {o->batch_dependent, "--batch-invariant off"}};
+    for (int i = 0; i < CHOICES; i++)
+        if (choices[i].given && !atomic_exchange(&told[i], true))
+            fr_log(FR_LOG_WARN, "computing on the CPU: %s means nothing there", choices[i].name);
 }
 
 static fr_memory_load load_of(const fr_session *s, const fr_session_options *o)
