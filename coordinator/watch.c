@@ -233,8 +233,17 @@ static fr_status serve(fr_watchers *w, watcher *one, const fr_job *job, int held
     return FR_OK;
 }
 
-/* Whether the watcher stays. */
-static int keep(watcher *one, fr_status st, double now)
+static void tell_end(fr_watchers *w, const watcher *one, fr_status status, const char *why)
+{
+    fr_msg m = {.kind = FR_MSG_ERROR,
+                .tag = one->client.tag,
+                .body.error = {.status = status, .cause = why, .job = one->job}};
+    if (w->send(w->ctx, &one->client, &m) != FR_OK)
+        fr_log(FR_LOG_DEBUG, "a watcher of job %llu was gone already", (unsigned long long)one->job);
+}
+
+/* Whether the watcher stays. One that does not is told why, if it can be. */
+static int keep(fr_watchers *w, watcher *one, fr_status st, double now)
 {
     if (st == FR_OK) {
         one->busy_since = 0;
@@ -248,6 +257,7 @@ static int keep(watcher *one, fr_status st, double now)
     }
     fr_log(FR_LOG_DEBUG, "a watcher of job %llu is dropped: %s", (unsigned long long)one->job,
            fr_cause());
+    tell_end(w, one, st, fr_cause());
     return 0;
 }
 
@@ -264,7 +274,7 @@ void fr_watchers_pump(fr_watchers *w, int held, double now)
             job = job->next;
         const fr_job *live = job && job->record.id == one->job ? job : NULL;
         fr_status st = serve(w, one, live, held, now, &over);
-        if (over || !keep(one, st, now))
+        if (over || !keep(w, one, st, now))
             continue;
         if (one->busy_since > 0)
             w->deadline = fmin(w->deadline, now + RETRY_S);
@@ -282,14 +292,7 @@ double fr_watchers_deadline(const fr_watchers *w)
 
 void fr_watchers_dismiss(fr_watchers *w, const char *why)
 {
-    for (int i = 0; i < w->n; i++) {
-        const watcher *one = &w->list[i];
-        fr_msg m = {.kind = FR_MSG_ERROR,
-                    .tag = one->client.tag,
-                    .body.error = {.status = FR_EUNAVAILABLE, .cause = why, .job = one->job}};
-        if (w->send(w->ctx, &one->client, &m) != FR_OK)
-            fr_log(FR_LOG_DEBUG, "a watcher of job %llu was gone already",
-                   (unsigned long long)one->job);
-    }
+    for (int i = 0; i < w->n; i++)
+        tell_end(w, &w->list[i], FR_EUNAVAILABLE, why);
     w->n = 0;
 }

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "fault_alloc.h"
 #include "jobs.h"
 #include "watch.h"
 
@@ -118,6 +119,18 @@ static void those_that_are_gone_are_dropped_at_once(void **state)
     assert_int_equal(fr_watchers_count(f->w), 0);
 }
 
+static void those_that_cannot_be_served_are_told(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    f->room = 100;
+    fr_fault_alloc_arm(0);
+    fr_watchers_pump(f->w, 0, 100);
+    assert_true(fr_fault_alloc_disarm());
+    assert_int_equal(fr_watchers_count(f->w), 0);
+    assert_int_equal(f->n_errors, 1);
+}
+
 static void asking_again_begins_anew(void **state)
 {
     fixture *f = *state;
@@ -150,6 +163,7 @@ int main(void)
         T(slow_ones_lag_without_gaps),
         T(those_that_never_read_are_dropped),
         T(those_that_are_gone_are_dropped_at_once),
+        T(those_that_cannot_be_served_are_told),
         T(asking_again_begins_anew),
         T(all_are_told_of_the_end),
     };
