@@ -9,6 +9,7 @@
 #include "check.h"
 #include "clock.h"
 #include "log.h"
+#include "prompt.h"
 #include "spec.h"
 
 /* A policy without a need for a draft group may still use one, when it says how drafts must look.
@@ -55,12 +56,19 @@ static fr_status check_length(const fr_chain *chain, const fr_group *target, con
 static fr_status open_chain(const fr_msg_job_spec *spec, const fr_group *target,
                             const fr_group *draft, fr_chain *chain)
 {
-    const char *system = spec->system[0] ? spec->system : NULL;
-    FR_TRY(fr_chain_open(chain, target->tokenizer, draft ? draft->tokenizer : NULL, system,
-                         spec->problem, spec->raw));
-    fr_status st = check_length(chain, target, draft);
+    const fr_tokenizer *tokenizer = target->tokenizer;
+    fr_buf problem = {0};
+    fr_status st = FR_OK;
+    FR_TRY_GOTO(st, fr_prompt_problem(spec, tokenizer, &problem), done);
+    FR_TRY_GOTO(st,
+                fr_chain_open(chain, tokenizer, draft ? draft->tokenizer : NULL, fr_prompt_system(spec, tokenizer),
+                              (const char *)problem.data, spec->raw),
+                done);
+    st = check_length(chain, target, draft);
     if (st != FR_OK)
         fr_chain_close(chain);
+done:
+    fr_buf_free(&problem);
     return st;
 }
 

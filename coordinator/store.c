@@ -104,7 +104,7 @@ static fr_status check_integrity(fr_store *s)
     return st;
 }
 
-/* A new file gets the tables; anything else must be a store of this version or the one before. */
+/* A new file gets the tables; anything else must be a store of this version or an earlier one. */
 static fr_status check_schema(fr_store *s)
 {
     int64_t application = 0, version = 0, objects = 0;
@@ -124,7 +124,9 @@ static fr_status check_schema(fr_store *s)
         return fr_fail(FR_EUNSUPPORTED, "store %s has version %lld, this program reads version %d",
                        s->path, (long long)version, VERSION);
     FR_TRY(check_integrity(s));
-    return version == 1 ? execute(s, upgrade_from_1, "bring it to version 2") : FR_OK;
+    for (int64_t v = version; v < VERSION; v++)
+        FR_TRY(execute(s, upgrade_from[v], "bring it to the next version"));
+    return FR_OK;
 }
 
 fr_status fr_store_open(const char *path, fr_store **out)
@@ -240,6 +242,8 @@ static void bind_spec(sqlite3_stmt *stmt, const fr_msg_job_spec *spec)
     bind_text(stmt, at++, spec->delimiter);
     bind_text(stmt, at++, spec->name);
     sqlite3_bind_int(stmt, at++, spec->raw);
+    sqlite3_bind_int(stmt, at++, spec->default_system);
+    sqlite3_bind_int(stmt, at++, spec->default_suffix);
 }
 
 static void bind_progress(sqlite3_stmt *stmt, const fr_job_record *r)
@@ -370,6 +374,8 @@ static void read_spec(sqlite3_stmt *stmt, fr_msg_job_spec *spec)
     spec->delimiter = text_of(stmt, at++);
     spec->name = text_of(stmt, at++);
     spec->raw = sqlite3_column_int(stmt, at++);
+    spec->default_system = sqlite3_column_int(stmt, at++);
+    spec->default_suffix = sqlite3_column_int(stmt, at++);
 }
 
 static fr_status read_job(const fr_store *s, sqlite3_stmt *stmt, fr_job_record *r)

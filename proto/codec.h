@@ -181,7 +181,7 @@ typedef struct fr_msg_job_spec {
     fr_msg_sampling sampling;
     uint32_t max_tokens, step_tokens;
     const char *delimiter, *name;
-    int raw;
+    int raw, default_system, default_suffix;
 } fr_msg_job_spec;
 
 typedef struct fr_msg_submit {

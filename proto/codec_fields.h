@@ -55,7 +55,8 @@
     F(TEXT, problem) F(TEXT, system) F(TEXT, policy) F(TEXT, judge)              \
     F(PLAIN, threshold) F(PLAIN, draft_tokens) F(PLAIN, lookahead)               \
     F(SUB, sampling, sampling) F(PLAIN, max_tokens) F(PLAIN, step_tokens)        \
-    F(TEXT, delimiter) F(TEXT, name) F(FLAG, raw)
+    F(TEXT, delimiter) F(TEXT, name) F(FLAG, raw) F(FLAG, default_system)        \
+    F(FLAG, default_suffix)
 #define SUBMIT_FIELDS(F) F(SUB, spec, job_spec) F(FLAG, watch)
 #define WATCH_FIELDS(F) F(PLAIN, job) F(PLAIN, from_step)
 #define STATUS_QUERY_FIELDS(F) F(PLAIN, job)

@@ -148,8 +148,8 @@ static fr_status submit_next(benching *b, slot *s)
     const fr_problem *p = &b->problems.data[b->next];
     fr_buf text = {0};
     fr_msg m = {.kind = FR_MSG_SUBMIT};
-    fr_status st = fr_job_spec(&b->o->job, &b->o->place, b->place.embedded, p->question,
-                               strlen(p->question), &text, &m.body.submit.spec);
+    fr_status st = fr_job_spec(&b->o->job, &b->o->place, p->question, strlen(p->question), &text,
+                               &m.body.submit.spec);
     if (st == FR_OK) {
         m.body.submit.watch = 1;
         m.body.submit.spec.policy = b->now->name;

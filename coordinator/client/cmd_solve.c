@@ -108,8 +108,7 @@ static fr_status solve(solving *s, const fr_buf *problem)
     fr_buf text = {0};
     fr_msg done = {0}, base = {0};
     fr_msg_job_spec spec;
-    fr_status st = fr_job_spec(&s->o->job, &s->o->place, s->place.embedded,
-                               (const char *)problem->data, problem->len, &text, &spec);
+    fr_status st = fr_job_spec(&s->o->job, &s->o->place, (const char *)problem->data, problem->len, &text, &spec);
     if (st == FR_OK)
         st = run_job(s, &spec, &done);
     if (st == FR_OK && s->o->compare) {

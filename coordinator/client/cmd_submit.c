@@ -74,8 +74,7 @@ static fr_status submit(const submit_options *o, fr_place *place, const fr_buf *
     fr_buf text = {0};
     fr_msg_job_spec spec;
     uint64_t job = 0;
-    fr_status st = fr_job_spec(&o->job, &o->place, place->embedded, (const char *)problem->data,
-                               problem->len, &text, &spec);
+    fr_status st = fr_job_spec(&o->job, &o->place, (const char *)problem->data, problem->len, &text, &spec);
     if (st == FR_OK)
         st = fr_call_submit(place->call, &spec, 0, &job);
     if (st == FR_OK)

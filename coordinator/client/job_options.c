@@ -66,7 +66,8 @@ static const struct argp_option job_options[] = {
     {"seed", OPT_SEED, "S", 0, "of the noise; the same seed gives the same text (default 0)", 2},
     {"max-tokens", OPT_MAX_TOKENS, "N", 0, "most tokens of the chain (default 2048)", 2},
     {.doc = "Prompt:", .group = 3},
-    {"system", OPT_SYSTEM, "TEXT", 0, "system message; \"\" for none", 3},
+    {"system", OPT_SYSTEM, "TEXT", 0,
+     "system message; \"\" for none (default: that of a helpful assistant; none for the embedded pair)", 3},
     {"prompt-suffix", OPT_SUFFIX, "TEXT", 0,
      "put behind the problem (default: asks for steps and a boxed answer; nothing for the embedded "
      "pair)",
@@ -281,8 +282,7 @@ fr_status fr_place_check_policy(const fr_place_options *o, const char *policy)
     return fr_fail(FR_EINVAL, "policy %s: needs a --draft to go with the --target", policy);
 }
 
-/* A running cluster: is it there, and is its target the embedded one, which wants no prompt
- * of ours? */
+/* A running cluster: is it there, and how large is its target? */
 static fr_status connect_to(const fr_place_options *o, fr_place *p)
 {
     FR_TRY(fr_call_open(o->connect, &p->connected));
@@ -293,7 +293,6 @@ static fr_status connect_to(const fr_place_options *o, fr_place *p)
     for (size_t i = 0; i < s->n_groups; i++) {
         if (strcmp(s->groups[i].role, "target") != 0)
             continue;
-        p->embedded |= strcmp(s->groups[i].model, "tiny-target") == 0;
         p->ranks = (int)s->groups[i].ranks;
         p->threads = (int)s->groups[i].threads;
     }
@@ -315,7 +314,6 @@ fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, in
         return st;
     }
     FR_TRY(fr_place_models(c, o, &out->models));
-    out->embedded = out->models.embedded;
     out->ranks = o->ranks;
     out->threads = o->threads;
     fr_cluster_options options = {.target = out->models.target,
@@ -351,7 +349,7 @@ fr_status fr_place_check(void *ctx)
 
 void fr_place_tell(const fr_place *p)
 {
-    if (!p->own || !p->embedded)
+    if (!p->own || !p->models.embedded)
         return;
     fprintf(
         stderr,
@@ -360,21 +358,12 @@ void fr_place_tell(const fr_place *p)
         "forerun: deploy/models/fetch brings real models; then --target NAME --draft NAME.\n");
 }
 
-#define DEFAULT_SYSTEM "You are a helpful assistant."
-#define DEFAULT_SUFFIX                                                                             \
-    " Please reason step by step, separate reasoning steps with two newlines, and put your final " \
-    "answer "                                                                                      \
-    "within \\boxed{}."
-
-fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded,
-                      const char *problem, size_t n, fr_buf *text, fr_msg_job_spec *out)
+fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, const char *problem, size_t n,
+                      fr_buf *text, fr_msg_job_spec *out)
 {
-    int plain = o->raw || embedded;
-    const char *suffix = o->prompt_suffix ? o->prompt_suffix : plain ? "" : DEFAULT_SUFFIX;
-    const char *system = o->system ? o->system : plain ? "" : DEFAULT_SYSTEM;
-    FR_TRY(fr_buf_printf(text, "%.*s%s", (int)n, problem, o->raw ? "" : suffix));
+    FR_TRY(fr_buf_printf(text, "%.*s%s", (int)n, problem, o->prompt_suffix && !o->raw ? o->prompt_suffix : ""));
     *out = (fr_msg_job_spec){.problem = (const char *)text->data,
-                             .system = system,
+                             .system = o->system ? o->system : "",
                              .policy = o->policy ? o->policy : fr_default_policy(where),
                              .judge = o->judge ? o->judge : "",
                              .threshold = o->threshold,
@@ -385,6 +374,8 @@ fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, in
                              .delimiter = o->delimiter ? o->delimiter : "",
                              .name = o->name ? o->name : "",
                              .raw = o->raw,
+                             .default_system = !o->raw && !o->system,
+                             .default_suffix = !o->raw && !o->prompt_suffix,
                              .sampling = {.temperature = (float)o->temperature,
                                           .top_p = (float)o->top_p,
                                           .top_k = (uint32_t)o->top_k,

@@ -48,7 +48,6 @@ typedef struct fr_place {
     fr_call connected;
     fr_call *call;      /* of the two */
     fr_models models;
-    int embedded;       /* the target is the embedded tiny one */
     int ranks, threads; /* of the target; threads 0: its share of the cores */
 } fr_place;
 fr_status fr_place_open(const fr_client_config *c, const fr_place_options *o, int want_draft,
@@ -59,10 +58,10 @@ fr_status fr_place_check(void *ctx);
 /* One line on stderr about the embedded pair; nothing with other models. */
 void fr_place_tell(const fr_place *p);
 
-/* The job for a problem. What it borrows lives as long as the options and *text (the problem with
- * its suffix) do. */
-fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, int embedded,
-                      const char *problem, size_t n, fr_buf *text, fr_msg_job_spec *out);
+/* The job for a problem; the prompt that was not given is the target model's own, which the coordinator knows. What it
+ * borrows lives as long as the options and *text (the problem with a given suffix) do. */
+fr_status fr_job_spec(const fr_job_options *o, const fr_place_options *where, const char *problem, size_t n,
+                      fr_buf *text, fr_msg_job_spec *out);
 
 /* Takes a command's argument as its problem; FR_EINVAL when it has one. */
 fr_status fr_arg_problem(const char *arg, const char **problem);

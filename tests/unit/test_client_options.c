@@ -265,20 +265,26 @@ static void test_spec(void **state)
     fr_place_options where = {.ranks = 1};
     fr_msg_job_spec spec;
     fr_buf text = {0};
-    assert_int_equal(fr_job_spec(&o, &where, 1, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_int_equal(fr_job_spec(&o, &where, "Take 3.", 7, &text, &spec), FR_OK);
     assert_string_equal(spec.problem, "Take 3.");
     assert_string_equal(spec.system, "");
+    assert_true(spec.default_system && spec.default_suffix);
     assert_string_equal(spec.policy, "token");
     fr_buf_free(&text);
-    assert_int_equal(fr_job_spec(&o, &where, 0, "Take 3.", 7, &text, &spec), FR_OK);
-    assert_non_null(strstr(spec.problem, "Take 3. Please reason step by step"));
-    assert_non_null(strstr(spec.problem, "\\boxed{}"));
-    assert_string_equal(spec.system, "You are a helpful assistant.");
+    o.prompt_suffix = " Be brief.";
+    assert_int_equal(fr_job_spec(&o, &where, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_string_equal(spec.problem, "Take 3. Be brief.");
+    assert_true(spec.default_system && !spec.default_suffix);
     fr_buf_free(&text);
-    o.raw = 1;
-    o.policy = "step";
-    assert_int_equal(fr_job_spec(&o, &where, 0, "Take 3.", 7, &text, &spec), FR_OK);
+    o.system = o.prompt_suffix = ""; /* none, and not the default */
+    assert_int_equal(fr_job_spec(&o, &where, "Take 3.", 7, &text, &spec), FR_OK);
     assert_string_equal(spec.problem, "Take 3.");
+    assert_true(!spec.default_system && !spec.default_suffix);
+    fr_buf_free(&text);
+    o = (fr_job_options){.threshold = NAN, .top_p = 1, .raw = 1, .policy = "step"};
+    assert_int_equal(fr_job_spec(&o, &where, "Take 3.", 7, &text, &spec), FR_OK);
+    assert_string_equal(spec.problem, "Take 3.");
+    assert_true(spec.raw && !spec.default_system && !spec.default_suffix);
     assert_string_equal(spec.policy, "step");
     fr_buf_free(&text);
     where.target = "big.gguf"; /* and no draft model: there is nothing to speculate with */

@@ -1,6 +1,6 @@
 /* test_jobs.c: which jobs run: in order, so many at once, past those that wait for a group that is
- * not there; what a spec becomes; and every allocation that can fail on the way in. The one group
- * never answers. */
+ * not there; what a spec becomes, and what the target is asked; and every allocation that can fail
+ * on the way in. The one group never answers. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +16,7 @@
 #include "fault_alloc.h"
 #include "jobs.h"
 #include "log.h"
+#include "models.h"
 
 typedef struct fixture {
     fr_tokenizer *t;
@@ -254,12 +255,152 @@ static void get_their_defaults(void **state)
     assert_true(s->max_tokens > 0 && s->step_tokens > 0 && s->draft_tokens > 0 && s->lookahead > 0);
 }
 
+/* ---- prompts */
+
+static uint64_t submit_spec(fixture *f, const fr_msg_job_spec *spec)
+{
+    uint64_t id = 0;
+    assert_int_equal(fr_jobs_submit(f->jobs, spec, 1, &id), FR_OK);
+    return id;
+}
+
+static uint64_t submit_with_defaults(fixture *f)
+{
+    fr_msg_job_spec spec = spec_of("target");
+    spec.system = "not read";
+    spec.default_system = spec.default_suffix = 1;
+    return submit_spec(f, &spec);
+}
+
+static uint64_t submit_with_texts(fixture *f, const char *system, const char *problem)
+{
+    fr_msg_job_spec spec = spec_of("target");
+    spec.system = system;
+    spec.problem = problem;
+    return submit_spec(f, &spec);
+}
+
+static void assert_asks(const fixture *f, uint64_t id, const char *system, const char *problem)
+{
+    assert_true(runs(f, id));
+    const fr_chain *chain = &fr_jobs_find(f->jobs, id)->chain;
+    fr_ids want = {0};
+    assert_int_equal(fr_chat_tokenize_prompt(f->t, fr_tokenizer_chat_style(f->t), system, problem, &want), FR_OK);
+    assert_int_equal(chain->prompt_len, want.len);
+    assert_memory_equal(chain->ids.data, want.data, want.len * sizeof *want.data);
+    fr_ids_free(&want);
+}
+
+#define GENERAL_SYSTEM "You are a helpful assistant."
+#define GENERAL_SUFFIX                                                                                                 \
+    " Please reason step by step, separate reasoning steps with two newlines, and put your final answer within "       \
+    "\\boxed{}."
+
+static void cancel(fixture *f, uint64_t id)
+{
+    fr_job_end(fr_jobs_find(f->jobs, id), FR_JOB_CANCELLED, FR_ECANCELLED, "test");
+}
+
+/* A fixture's groups are of the embedded pair until this; a real model has another tokenizer. */
+static void use_another_tokenizer(fixture *f)
+{
+    fr_tokenizer_free(&f->t);
+    fr_buf_free(&f->blob);
+    assert_int_equal(models_other_tokenizer(&f->t), FR_OK);
+    assert_int_equal(fr_tokenizer_pack(f->t, &f->blob), FR_OK);
+}
+
+/* Whether it was submitted before its target came or after. */
+static void ask_as_the_target_wants(void **state)
+{
+    static const char *const prompts[][2] = {{NULL, "What is 2 + 3?"},
+                                             {GENERAL_SYSTEM, "What is 2 + 3?" GENERAL_SUFFIX}};
+    fixture *f = *state;
+    for (uint64_t i = 0; i < 2; i++) {
+        const uint64_t before = submit_with_defaults(f);
+        fr_group *target = add_group(f, 1, "target", "t", 5 + i);
+        const uint64_t after = submit_with_defaults(f);
+        fr_jobs_turn(f->jobs, NULL, 1);
+        assert_asks(f, before, prompts[i][0], prompts[i][1]);
+        assert_asks(f, after, prompts[i][0], prompts[i][1]);
+        cancel(f, before);
+        cancel(f, after);
+        lose(f, target);
+        use_another_tokenizer(f);
+    }
+}
+
+/* What the client says it says; the other of the two is still the model's. */
+static void ask_as_the_client_wants(void **state)
+{
+    fixture *f = *state;
+    use_another_tokenizer(f);
+    add_group(f, 1, "target", "t", 5);
+    const uint64_t none = submit_with_texts(f, "", "2 + 3?"), both = submit_with_texts(f, "Be brief.", "2 + 3? Now.");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_asks(f, none, NULL, "2 + 3?");
+    assert_asks(f, both, "Be brief.", "2 + 3? Now.");
+    cancel(f, none);
+    cancel(f, both);
+    fr_msg_job_spec spec = spec_of("target");
+    spec.default_system = 1;
+    const uint64_t own_suffix = submit_spec(f, &spec);
+    spec = spec_of("target");
+    spec.system = "Be brief.";
+    spec.default_suffix = 1;
+    const uint64_t own_system = submit_spec(f, &spec);
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_asks(f, own_suffix, GENERAL_SYSTEM, "What is 2 + 3?");
+    assert_asks(f, own_system, "Be brief.", "What is 2 + 3?" GENERAL_SUFFIX);
+}
+
+static void ask_no_more_than_a_raw_problem(void **state)
+{
+    fixture *f = *state;
+    use_another_tokenizer(f);
+    add_group(f, 1, "target", "t", 5);
+    fr_msg_job_spec spec = spec_of("target");
+    spec.raw = spec.default_system = spec.default_suffix = 1;
+    const uint64_t id = submit_spec(f, &spec);
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_true(runs(f, id));
+    const fr_chain *chain = &fr_jobs_find(f->jobs, id)->chain;
+    fr_ids want = {0};
+    assert_int_equal(fr_tokenize_prompt(f->t, spec.problem, strlen(spec.problem), &want), FR_OK);
+    assert_int_equal(chain->prompt_len, want.len);
+    assert_memory_equal(chain->ids.data, want.data, want.len * sizeof *want.data);
+    fr_ids_free(&want);
+}
+
+/* Of a job that had begun, and of one that was queued; with other files of the same model. */
+static void ask_the_same_after_a_restart(void **state)
+{
+    fixture *f = *state;
+    use_another_tokenizer(f);
+    const uint64_t begun = submit_with_defaults(f);
+    fr_group *target = add_group(f, 1, "target", "t", 5);
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_asks(f, begun, GENERAL_SYSTEM, "What is 2 + 3?" GENERAL_SUFFIX);
+    lose(f, target);
+    const uint64_t queued = submit_with_defaults(f);
+    assert_int_equal(fr_store_flush(f->env.store), FR_OK);
+    fr_jobs_close(&f->jobs);
+    assert_int_equal(fr_jobs_open(&f->env, 2, 0, &f->jobs), FR_OK);
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_true(!runs(f, begun) && !runs(f, queued));
+    add_group(f, 1, "target", "tiny-target", 5);
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_asks(f, begun, GENERAL_SYSTEM, "What is 2 + 3?" GENERAL_SUFFIX);
+    assert_asks(f, queued, GENERAL_SYSTEM, "What is 2 + 3?" GENERAL_SUFFIX);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     fixture *f = *state;
     add_group(f, 1, "target", "t", 5);
     for (long n = 0; n < 2000; n++) {
-        const fr_msg_job_spec spec = spec_of("target");
+        fr_msg_job_spec spec = spec_of("target");
+        spec.default_system = spec.default_suffix = 1;
         uint64_t id = 0;
         fr_fault_alloc_arm(n);
         fr_status st = fr_jobs_submit(f->jobs, &spec, 1, &id);
@@ -291,7 +432,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(run_in_order),       T(pass_those_that_wait),      T(end_when_their_model_is_replaced),
         T(tell_which_group_they_lack), T(tell_both_reasons),
-        T(get_their_defaults), T(every_allocation_may_fail),
+        T(get_their_defaults), T(ask_as_the_target_wants),   T(ask_as_the_client_wants),
+        T(ask_no_more_than_a_raw_problem), T(ask_the_same_after_a_restart), T(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,7 +77,9 @@ static fr_job_record record_of(uint64_t id)
                                     .step_tokens = 64,
                                     .delimiter = "\n\n",
                                     .name = "n\xc3\xa4me",
-                                    .raw = 1},
+                                    .raw = 1,
+                                    .default_system = 1,
+                                    .default_suffix = 1},
                            .counts = {.steps = 1,
                                       .chain_tokens = 2,
                                       .drafted = 3,
@@ -149,6 +151,8 @@ static fr_status same_record(void *ctx, const fr_job_record *r)
     assert_string_equal(r->spec.delimiter, want.spec.delimiter);
     assert_string_equal(r->spec.name, want.spec.name);
     assert_int_equal(r->spec.raw, 1);
+    assert_int_equal(r->spec.default_system, 1);
+    assert_int_equal(r->spec.default_suffix, 1);
     assert_same_counts(&r->counts, &want.counts);
     assert_int_equal(r->target_digest, want.target_digest);
     assert_string_equal(r->draft_model, want.draft_model);
@@ -380,35 +384,54 @@ static void refuses_what_is_no_store(void **state)
     set_up(NULL);
 }
 
-static fr_status of_version_1(void *ctx, const fr_job_record *r)
+typedef struct earlier { /* a version that is still read */
+    const char *undo; /* SQL that makes it of the present one */
+    int batch_dependent; /* what it says of a job that has 1 there */
+} earlier;
+
+static fr_status of_earlier_version(void *ctx, const fr_job_record *r)
 {
-    ++*(int *)ctx;
-    assert_int_equal(r->finished_ms, record_of(r->id).finished_ms);
-    assert_int_equal(r->batch_dependent, 0);
+    const fr_job_record want = record_of(r->id);
+    assert_int_equal(r->submitted_ms, want.submitted_ms);
+    assert_string_equal(r->answer, want.answer);
+    assert_int_equal(r->spec.raw, 1);
+    assert_int_equal(r->spec.default_system, 0); /* its clients chose the prompt */
+    assert_int_equal(r->spec.default_suffix, 0);
+    assert_int_equal(r->batch_dependent, ((const earlier *)ctx)->batch_dependent);
     return FR_OK;
 }
 
-/* A store whose coordinator was replaced by a newer one goes on. */
-static void reads_version_1(void **state)
+static void read_earlier(earlier *version)
 {
-    (void)state;
     int n = 0;
+    set_up(NULL);
     fr_store *s = open_store();
     fr_job_record r = record_of(1);
     assert_int_equal(fr_store_add_job(s, &r), FR_OK);
     assert_int_equal(fr_store_flush(s), FR_OK);
     fr_store_close(&s);
-    run_sql("ALTER TABLE jobs DROP COLUMN batch_dependent; PRAGMA user_version=1");
+    run_sql(version->undo);
     s = open_store();
-    assert_int_equal(fr_store_job(s, 1, of_version_1, &n), FR_OK);
+    assert_int_equal(fr_store_job(s, 1, of_earlier_version, version), FR_OK);
     r = record_of(2);
     assert_int_equal(fr_store_add_job(s, &r), FR_OK);
     assert_int_equal(fr_store_flush(s), FR_OK);
     fr_store_close(&s);
     s = open_store();
     assert_int_equal(fr_store_job(s, 2, same_record, &n), FR_OK);
-    assert_int_equal(n, 2);
+    assert_int_equal(n, 1);
     fr_store_close(&s);
+}
+
+/* A store whose coordinator was replaced by a newer one goes on. */
+static void reads_earlier_versions(void **state)
+{
+    (void)state;
+#define UNDO_3 "ALTER TABLE jobs DROP COLUMN default_system; ALTER TABLE jobs DROP COLUMN default_suffix;"
+    earlier one = {UNDO_3 "ALTER TABLE jobs DROP COLUMN batch_dependent; PRAGMA user_version=1", 0},
+            two = {UNDO_3 "PRAGMA user_version=2", 1};
+    read_earlier(&one);
+    read_earlier(&two);
 }
 
 static void belongs_to_one_coordinator(void **state)
@@ -499,7 +522,7 @@ int main(void)
         T(lists_by_state),
         T(survives_kill_9),
         T(refuses_what_is_no_store),
-        T(reads_version_1),
+        T(reads_earlier_versions),
         T(belongs_to_one_coordinator),
         T(waits_for_a_full_disk),
         T(every_allocation_may_fail),
