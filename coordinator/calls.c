@@ -125,6 +125,7 @@ static void leave_group(fr_calls *c, fr_engine_call *k)
     k->entry = NULL;
     k->group = 0;
     k->wire = 0;
+    k->next_position = k->n_ids;
 }
 
 /* Takes the call off the list; the caller frees it. */
@@ -246,17 +247,15 @@ void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
         fail_call(c, k, st, fr_cause());
         return;
     }
-    int64_t skip = (int64_t)k->next_position - (int64_t)m->position;
-    if (skip < 0 ||
-        skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
-        return;
-    fr_msg_tokens fresh = {.request = m->request,
-                           .position = (uint32_t)k->next_position,
-                           .ids = m->ids + skip,
-                           .n_ids = m->n_ids - (size_t)skip};
-    k->next_position += (int)fresh.n_ids;
-    k->losses = 0; /* it gets on */
-    fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = k->id, .tokens = &fresh};
+    const int end = (int)m->position + (int)m->n_ids;
+    if ((int)m->position > k->next_position || end <= k->next_position)
+        return; /* a gap, which the complete reply fills, or nothing new */
+    k->next_position = end;
+    if (end > k->furthest) { /* it gets on */
+        k->furthest = end;
+        k->losses = 0;
+    }
+    fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = k->id, .tokens = m};
     c->host.event(c->host.ctx, k->terms->job, &e);
 }
 

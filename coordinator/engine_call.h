@@ -21,7 +21,8 @@ typedef struct fr_engine_call {
     fr_mirror_entry *entry;
     int whole; /* the group asked for the whole prefix */
     int losses;
-    int next_position; /* of the next streamed token that the policy does not have */
+    int next_position; /* of the next token that its group streams */
+    int furthest;      /* behind all tokens that any group streamed for it */
 } fr_engine_call;
 
 /* Copies what the call holds, ids and probes; the terms are borrowed. Waiting, without a number. */

@@ -50,6 +50,49 @@ static void survives_a_hanging_group(void **state)
     survives_loss(*state, "token", 1);
 }
 
+enum { STEP = 9 }; /* tokens of a step of the fake model */
+
+/* The group that takes a stream over computes a near-tie differently, in front of the place that the first
+ * one got to: 15 tokens, of which the first step is committed. */
+static void takes_over_a_stream(fixture *f, int near_tie, const fr_buf *expected)
+{
+    fake_options o = {.endpoint = f->server.endpoint,
+                      .role = "target",
+                      .name = "first",
+                      .model_digest = 11,
+                      .tokenizer = f->tokenizer,
+                      .dies_after = 16};
+    fake_engine *doomed = fake_engine_start(&o);
+    await_groups(f->client, 1);
+    uint64_t id = submit(f->client, "target", 0);
+    while (atomic_load(&fake_engine_counts(doomed)->generates) == 0)
+        fr_sleep_ms(5);
+    o.name = "second";
+    o.dies_after = 0;
+    o.near_tie = near_tie;
+    f->target = fake_engine_start(&o);
+    watch(f->client, id, 0);
+    follow_to(f->client, expected);
+    fake_engine_kill(&doomed);
+}
+
+/* In the step under way: that step is the second group's, from its first token. */
+static void a_stream_is_not_joined_to_another_ones(void **state)
+{
+    fixture *f = *state;
+    fr_buf second = {0};
+    fake_text_otherwise(f->tokenizer, PROBLEM, 1000, STEP + 3, &second);
+    takes_over_a_stream(f, STEP + 3, &second);
+    fr_buf_free(&second);
+}
+
+/* In the committed one, which stands: the second group goes on behind it. */
+static void what_is_committed_is_gone_on_from(void **state)
+{
+    fixture *f = *state;
+    takes_over_a_stream(f, 3, &f->expected);
+}
+
 static void waits_for_a_group_to_come_back(void **state)
 {
     fixture *f = *state;
@@ -235,6 +278,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(survives_a_killed_group),
         T(survives_a_hanging_group),
+        T(a_stream_is_not_joined_to_another_ones),
+        T(what_is_committed_is_gone_on_from),
         T(waits_for_a_group_to_come_back),
         T(goes_on_without_the_draft),
         T(steps_go_on_without_the_draft),
