@@ -6,6 +6,9 @@
  * again, since the other group may have other ones (policy.h). Each sending has a number of its own
  * on the wire, so late replies of an earlier one match nothing.
  *
+ * A call over which groups are lost again and again ends its job; others that were there are not
+ * blamed for it (calls.c).
+ *
  * An exact job's target calls go to groups that compute independently of the batch while there is
  * one; else to any, and the job is marked.
  *

@@ -31,7 +31,7 @@ struct fake_engine {
     fake_counts counts;
     fr_link *link;
     held held[MAX_HELD];
-    int n_held, work;
+    int n_held, work, is_struck;
     double beat_at;
 };
 
@@ -117,7 +117,7 @@ static void say(fake_engine *e, const fr_msg *m)
 
 static int dead(fake_engine *e)
 {
-    return atomic_load(&e->kill) || (e->o.dies_after && e->work >= e->o.dies_after);
+    return atomic_load(&e->kill) || e->is_struck || (e->o.dies_after && e->work >= e->o.dies_after);
 }
 
 static void heartbeat(fake_engine *e)
@@ -326,7 +326,11 @@ static void on_message(fake_engine *e, const fr_msg *m)
     uint64_t request =
         m->kind == FR_MSG_GENERATE ? m->body.generate.request : m->body.verify.request;
     int is_request = m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
-    if (is_request && e->o.refuses != FR_OK)
+    uint64_t seed = m->kind == FR_MSG_GENERATE ? m->body.generate.sampling.seed : m->body.verify.sampling.seed;
+    e->is_struck = is_request && e->o.dies_of_seed && seed == e->o.dies_of_seed;
+    if (e->is_struck)
+        atomic_store(&e->counts.struck, 1);
+    else if (is_request && e->o.refuses != FR_OK)
         say_error(e, request, e->o.refuses, "the fake engine refuses", 0);
     else if (m->kind == FR_MSG_GENERATE)
         on_generate(e, &m->body.generate);

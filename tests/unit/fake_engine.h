@@ -17,6 +17,7 @@ typedef struct fake_options {
     const fr_tokenizer *tokenizer;
     int token_ms;   /* time for a token, and for a verification */
     int dies_after; /* falls silent, unread, after so many tokens or verifications; 0: never */
+    uint64_t dies_of_seed; /* falls silent with the first request that has this seed; 0: of none */
     int batch_dependent; /* says that it is; its text stays the same */
     int forgets;    /* never holds a prefix: asks for the whole one every time */
     uint32_t max_context;
@@ -26,6 +27,7 @@ typedef struct fake_options {
 
 typedef struct fake_counts {
     atomic_int generates, verifies, need_prefix, registered, refused, released;
+    atomic_int struck; /* 1: its dies_of_seed came */
     atomic_llong prefix_tokens; /* received */
 } fake_counts;
 
