@@ -242,6 +242,8 @@ static void a_job_that_kills_groups_fails_alone(void **state)
                             .tokenizer = f->tokenizer,
                             .dies_of_seed = DEADLY_SEED};
     uint64_t jobs[1 + HEALTHY];
+    f->draft = engine(f, "draft", "d", 0);
+    await_groups(f->client, 1); /* all jobs begin with the first target */
     fr_msg m = submit_msg("target", 0), reply;
     m.body.submit.spec.sampling.seed = DEADLY_SEED;
     tell(f->client, &m);
