@@ -1,9 +1,15 @@
 /* calls.c: see calls.h.
  *
  * A call is 1. waiting (group 0), 2. sent (group, wire number, mirror entry), 3. gone, with its
- * event. From 2 it falls back to 1 when the group is lost, or asks for the whole prefix. */
+ * event. From 2 it falls back to 1 when the group is lost, or asks for the whole prefix.
+ *
+ * A call may be what brings its groups down, and then the others that are there are lost with it
+ * again and again. So one that lost several groups without getting on is a suspect: it is sent to a
+ * group that has nothing else to do, and no other call joins it there. Only what happens to it alone
+ * is held against it. */
 #include "calls.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +20,10 @@
 #include "log.h"
 #include "scheduler.h"
 
-/* Groups that may be lost over one call before it is blamed for it. */
-#define MAX_LOSSES 8
+/* Groups that a call loses before it is a suspect. */
+#define SUSPECT_LOSSES 3
+/* Groups that may be lost over a call that is alone on them, before it is blamed for it. */
+#define MAX_LOSSES_ALONE 8
 /* What rounding may add to the log-probability of a token that is certain. */
 #define LOGPROB_ROUNDING 1e-3f
 
@@ -114,6 +122,25 @@ static fr_engine_call *find_wire(const fr_calls *c, const fr_group *g, uint64_t 
     return NULL;
 }
 
+static int is_suspect(const fr_engine_call *k)
+{
+    return k->losses >= SUSPECT_LOSSES;
+}
+
+static int count_on_group(const fr_calls *c, uint32_t group)
+{
+    int n = 0;
+    for (int i = 0; i < c->n; i++)
+        n += c->list[i]->group == group;
+    return n;
+}
+
+static void count_loss(fr_engine_call *k, int is_alone)
+{
+    k->losses++;
+    k->losses_alone += is_alone;
+}
+
 /* The call leaves its group. */
 static void leave_group(fr_calls *c, fr_engine_call *k)
 {
@@ -125,6 +152,7 @@ static void leave_group(fr_calls *c, fr_engine_call *k)
     k->entry = NULL;
     k->group = 0;
     k->wire = 0;
+    k->next_position = k->n_ids;
 }
 
 /* Takes the call off the list; the caller frees it. */
@@ -246,17 +274,15 @@ void fr_calls_tokens(fr_calls *c, fr_group *g, const fr_msg_tokens *m)
         fail_call(c, k, st, fr_cause());
         return;
     }
-    int64_t skip = (int64_t)k->next_position - (int64_t)m->position;
-    if (skip < 0 ||
-        skip >= (int64_t)m->n_ids) /* a gap, which the complete reply fills, or nothing new */
-        return;
-    fr_msg_tokens fresh = {.request = m->request,
-                           .position = (uint32_t)k->next_position,
-                           .ids = m->ids + skip,
-                           .n_ids = m->n_ids - (size_t)skip};
-    k->next_position += (int)fresh.n_ids;
-    k->losses = 0; /* it gets on */
-    fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = k->id, .tokens = &fresh};
+    const int end = (int)m->position + (int)m->n_ids;
+    if ((int)m->position > k->next_position || end <= k->next_position)
+        return; /* a gap, which the complete reply fills, or nothing new */
+    k->next_position = end;
+    if (end > k->furthest) { /* it gets on */
+        k->furthest = end;
+        k->losses = k->losses_alone = 0;
+    }
+    fr_policy_event e = {.kind = FR_EVENT_TOKENS, .call = k->id, .tokens = m};
     c->host.event(c->host.ctx, k->terms->job, &e);
 }
 
@@ -352,7 +378,7 @@ void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
         return;
     case FR_ECANCELLED: /* not by us, so the group is leaving; another one takes it, or this one
                            again */
-        k->losses++;
+        count_loss(k, count_on_group(c, g->id) == 1);
         leave_group(c, k);
         return;
     default: {
@@ -364,10 +390,11 @@ void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
 
 void fr_calls_group_lost(fr_calls *c, uint32_t group)
 {
+    const int is_alone = count_on_group(c, group) == 1;
     for (int i = 0; i < c->n; i++) {
         fr_engine_call *k = c->list[i];
         if (k->group == group) {
-            k->losses++;
+            count_loss(k, is_alone);
             leave_group(c, k);
         }
     }
@@ -376,21 +403,38 @@ void fr_calls_group_lost(fr_calls *c, uint32_t group)
 
 /* ---- sending */
 
+/* A suspect has the group, or waits until it is idle. */
+static int is_claimed(const fr_calls *c, const fr_engine_call *by_others_than, uint32_t group)
+{
+    for (int i = 0; i < c->n; i++) {
+        const fr_engine_call *o = c->list[i];
+        if (o != by_others_than && is_suspect(o) && (o->group == group || o->awaits == group))
+            return 1;
+    }
+    return 0;
+}
+
+/* Claimed groups are taken only if there is no other: then the call waits. */
 static fr_group *choose_among(const fr_calls *c, const fr_engine_call *k, int batch_dependent)
 {
     fr_choice choices[FR_GROUPS_MAX];
     fr_group *groups[FR_GROUPS_MAX];
+    uint32_t sticky = is_suspect(k) ? 0 : k->terms->group[k->role];
     int n = 0;
     for (int i = 0; i < fr_registry_count(c->registry); i++) {
         fr_group *g = fr_registry_at(c->registry, i);
         if (!fr_group_usable(g, k->role, k->terms->model[k->role]) ||
             (g->batch_dependent && !batch_dependent))
             continue;
+        const int claimed = is_claimed(c, k, g->id);
+        if (claimed && g->id == sticky)
+            sticky = 0;
         groups[n] = g;
-        choices[n++] =
-            (fr_choice){.group = g->id, .n_calls = g->n_calls, .kv_free = g->load.kv_free};
+        choices[n++] = (fr_choice){.group = g->id,
+                                   .n_calls = claimed ? INT_MAX : g->n_calls,
+                                   .kv_free = g->load.kv_free};
     }
-    int at = fr_schedule(choices, n, k->terms->group[k->role]);
+    int at = fr_schedule(choices, n, sticky);
     return at < 0 ? NULL : groups[at];
 }
 
@@ -432,13 +476,14 @@ static fr_status send_call(fr_calls *c, fr_engine_call *k, fr_group *g)
 /* One waiting call: sent, left waiting, or ended. The call may be gone afterwards. */
 static void dispatch_call(fr_calls *c, fr_engine_call *k, double now)
 {
-    if (k->losses >= MAX_LOSSES) {
+    if (k->losses_alone >= MAX_LOSSES_ALONE) {
         char cause[128];
-        snprintf(cause, sizeof cause, "%d %s groups were lost over the same call", k->losses,
-                 fr_role_name(k->role));
+        snprintf(cause, sizeof cause, "%d %s groups were lost over the same call, which was alone on them",
+                 k->losses_alone, fr_role_name(k->role));
         fail_call(c, k, FR_EPEER, cause);
         return;
     }
+    k->awaits = 0;
     fr_group *g = choose_group(c, k);
     if (!g) {
         double since = fr_registry_absent_since(c->registry, k->role);
@@ -447,6 +492,12 @@ static void dispatch_call(fr_calls *c, fr_engine_call *k, double now)
         int other_model = isinf(since) && k->terms->exact;
         if (outlives_draft(k) && (other_model || now - since >= c->grace_s))
             fail_call(c, k, FR_EUNAVAILABLE, "no draft group is there");
+        return;
+    }
+    if (is_claimed(c, k, g->id))
+        return;
+    if (is_suspect(k) && g->n_calls > 0) {
+        k->awaits = g->id;
         return;
     }
     fr_status st = send_call(c, k, g);

@@ -2,9 +2,12 @@
  *
  * A call waits until a group of its role and model is there, is sent with the part of its prefix
  * that the group does not hold yet, and ends with one event. A lost group's calls wait again, and
- * go to another one from their beginning; streamed tokens that the policy already has are not given
- * to it twice. Each sending has a number of its own on the wire, so late replies of an earlier one
- * match nothing.
+ * go to another one from their beginning. So does their stream: the policy is given those tokens
+ * again, since the other group may have other ones (policy.h). Each sending has a number of its own
+ * on the wire, so late replies of an earlier one match nothing.
+ *
+ * A call over which groups are lost again and again ends its job; others that were there are not
+ * blamed for it (calls.c).
  *
  * An exact job's target calls go to groups that compute independently of the batch while there is
  * one; else to any, and the job is marked.

@@ -36,7 +36,7 @@ static fr_status new_call(fr_call_terms *terms, fr_role role, const int32_t *ids
         return fr_no_memory();
     k->terms = terms;
     k->role = role;
-    k->n_ids = k->next_position = n_ids;
+    k->n_ids = k->next_position = k->furthest = n_ids;
     k->chain_base = chain_base;
     fr_status st = copy_ids(ids, (size_t)n_ids, &k->ids);
     if (st != FR_OK) {

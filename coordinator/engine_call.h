@@ -20,8 +20,11 @@ typedef struct fr_engine_call {
     uint64_t wire;
     fr_mirror_entry *entry;
     int whole; /* the group asked for the whole prefix */
-    int losses;
-    int next_position; /* of the next streamed token that the policy does not have */
+    int losses;       /* groups lost since it last got on, with the call on them */
+    int losses_alone; /* of these, with no other call on them */
+    uint32_t awaits;  /* a suspect that waits (calls.c): for this group to be idle; 0: for none */
+    int next_position; /* of the next token that its group streams */
+    int furthest;      /* behind all tokens that any group streamed for it */
 } fr_engine_call;
 
 /* Copies what the call holds, ids and probes; the terms are borrowed. Waiting, without a number. */

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "log.h"
+#include "ops.h"
 #include "request_check.h"
 
 void fr_requests_send(fr_requests *t, const fr_msg *m)
@@ -82,6 +83,13 @@ int fr_requests_capacity(const fr_requests *t)
 {
     const fr_session_info *info = fr_session_info_of(t->session);
     return info->kv_positions < info->max_context ? (int)info->kv_positions : info->max_context;
+}
+
+int fr_requests_context(const fr_requests *t)
+{
+    const int64_t sure = fr_session_info_of(t->session)->kv_positions - (FR_PAGE - 1);
+    const int capacity = fr_requests_capacity(t);
+    return sure < capacity ? (int)sure : capacity;
 }
 
 static fr_status alloc_results(fr_request *r)

@@ -86,6 +86,9 @@ void fr_requests_fail_all(fr_requests *t, fr_status st, const char *cause);
 
 /* The most ids that a sequence may have. */
 int fr_requests_capacity(const fr_requests *t);
+/* The most ids that a sequence and one probe behind it may have together, wherever the one ends: the
+ * probe takes pages of its own. It is the context that the coordinator may rely on. */
+int fr_requests_context(const fr_requests *t);
 /* Ids that need rows. */
 int fr_request_todo(const fr_requests *t, const fr_request *r);
 /* Takes the answer to a question of a pass. With the last one the reply is sent and the request is

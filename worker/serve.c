@@ -60,7 +60,7 @@ static fr_status send_register(serve *s)
                                .model_name = info->model_name,
                                .ranks = (uint32_t)info->n_ranks,
                                .threads = (uint32_t)info->threads,
-                               .max_context = (uint32_t)fr_requests_capacity(&s->requests),
+                               .max_context = (uint32_t)fr_requests_context(&s->requests),
                                .kv_positions = (uint64_t)info->kv_positions,
                                .backend = info->backend,
                                .pid = (uint32_t)getpid(),

@@ -7,7 +7,8 @@
  * The host repeats a call on another group when one dies, and then tokens come again from the
  * call's beginning. They are the same ones, unless the two groups compute a near-tie differently
  * (other degrees of tensor parallelism may): then the committed steps stand, the step under way
- * is dropped, and the call is made anew behind them. */
+ * is dropped, and the call is made anew behind them. So every step is what one group wrote behind
+ * the steps before it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,6 +145,7 @@ static fr_status on_tokens(plain *p, const fr_msg_tokens *m)
     int same = 1;
     if (by_step(p) || m->position < p->from || m->position - p->from > taken(p))
         return FR_OK; /* the complete reply has them all */
+    const size_t had = taken(p);
     FR_TRY(take(p, m->position - p->from, m->ids, m->n_ids, &same));
     if (!same) {
         p->host->cancel(p->host->ctx, p->call);
@@ -151,7 +153,8 @@ static fr_status on_tokens(plain *p, const fr_msg_tokens *m)
         return go_on(p);
     }
     /* Even when complete, the reply is waited for: it says what the call cost. */
-    fr_writer_show(&p->writer);
+    if (taken(p) > had)
+        fr_writer_show(&p->writer);
     return FR_OK;
 }
 
@@ -160,7 +163,7 @@ static fr_status on_generated(plain *p, const fr_msg_generated *m)
     int same = 1;
     p->call = 0;
     FR_TRY(take(p, 0, m->ids, m->n_ids, &same));
-    if (!same)
+    if (!same || m->n_ids < taken(p)) /* fewer: a repeated call ended sooner */
         return go_on(p);
     if (!p->writer.stop && (strcmp(m->stop, "end") == 0 || strcmp(m->stop, "context") == 0)) {
         /* The engine's own end tokens or context ended it before this side's limits did. */

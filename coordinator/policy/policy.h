@@ -4,6 +4,9 @@
  *
  * The host (job.c; a simulation in the tests) gives a policy its chain and carries its calls to
  * the engines; it repeats a call on another group when one dies, so a policy sees only replies.
+ * What is streamed for a repeated call begins again at the call's first token, and may be other
+ * tokens than before: groups of other backends or degrees may compute a near-tie differently. A
+ * policy must not join the two.
  * All of it runs on the coordinator's one loop. */
 #ifndef FR_POLICY_H
 #define FR_POLICY_H

@@ -31,7 +31,7 @@ struct fake_engine {
     fake_counts counts;
     fr_link *link;
     held held[MAX_HELD];
-    int n_held, work;
+    int n_held, work, is_struck;
     double beat_at;
 };
 
@@ -59,7 +59,8 @@ static int32_t token_of(const fr_tokenizer *t, const char *text, int last)
     return id;
 }
 
-int32_t fake_next(const fr_tokenizer *t, const int32_t *ids, int n, int base, int is_draft)
+/* near_tie: as in fake_options. */
+static int32_t next_of(const fr_tokenizer *t, const int32_t *ids, int n, int base, int is_draft, int near_tie)
 {
     static const char *const words[WORDS] = {"1", "2", "3", "4", "5", "6", "7"};
     int at = n - base, n_ends = 0;
@@ -69,21 +70,32 @@ int32_t fake_next(const fr_tokenizer *t, const int32_t *ids, int n, int base, in
         return fr_tokenizer_ends(t, &n_ends)[0];
     if (at % STEP >= STEP - 2)
         return token_of(t, "\n", 1);
-    return token_of(t, words[(all + (is_draft && at % 5 == 3)) % WORDS], 0);
+    const int is_other = (is_draft && at % 5 == 3) || (near_tie && at == near_tie);
+    return token_of(t, words[(all + (uint64_t)is_other) % WORDS], 0);
 }
 
-void fake_text(const fr_tokenizer *t, const char *problem, int max_tokens, fr_buf *out)
+int32_t fake_next(const fr_tokenizer *t, const int32_t *ids, int n, int base, int is_draft)
+{
+    return next_of(t, ids, n, base, is_draft, 0);
+}
+
+void fake_text_otherwise(const fr_tokenizer *t, const char *problem, int max_tokens, int near_tie, fr_buf *out)
 {
     fr_chain chain = {0};
     assert_int_equal(fr_chain_open(&chain, t, NULL, NULL, problem, 0), FR_OK);
     for (int i = 0; i < max_tokens; i++) {
-        int32_t id = fake_next(t, chain.ids.data, (int)chain.ids.len, chain.prompt_len, 0);
+        int32_t id = next_of(t, chain.ids.data, (int)chain.ids.len, chain.prompt_len, 0, near_tie);
         assert_int_equal(fr_chain_append(&chain, &id, 1), FR_OK);
         if (fr_tokenizer_is_end(t, id))
             break;
     }
     assert_int_equal(fr_buf_put(out, chain.text.data, chain.text.len), FR_OK);
     fr_chain_close(&chain);
+}
+
+void fake_text(const fr_tokenizer *t, const char *problem, int max_tokens, fr_buf *out)
+{
+    fake_text_otherwise(t, problem, max_tokens, 0, out);
 }
 
 /* ---- the protocol; failures here abort, since cmocka's asserts belong to the test's own thread */
@@ -105,7 +117,7 @@ static void say(fake_engine *e, const fr_msg *m)
 
 static int dead(fake_engine *e)
 {
-    return atomic_load(&e->kill) || (e->o.dies_after && e->work >= e->o.dies_after);
+    return atomic_load(&e->kill) || e->is_struck || (e->o.dies_after && e->work >= e->o.dies_after);
 }
 
 static void heartbeat(fake_engine *e)
@@ -220,8 +232,8 @@ static void on_generate(fake_engine *e, const fr_msg_generate *m)
     size_t first = h->ids.len;
     const char *stop = NULL;
     while (!stop) {
-        int32_t id = fake_next(e->o.tokenizer, h->ids.data, (int)h->ids.len,
-                               (int)m->prefix.chain_base, !strcmp(e->o.role, "draft"));
+        int32_t id = next_of(e->o.tokenizer, h->ids.data, (int)h->ids.len, (int)m->prefix.chain_base,
+                             !strcmp(e->o.role, "draft"), e->o.near_tie);
         work(e);
         if (dead(e))
             return;
@@ -314,7 +326,11 @@ static void on_message(fake_engine *e, const fr_msg *m)
     uint64_t request =
         m->kind == FR_MSG_GENERATE ? m->body.generate.request : m->body.verify.request;
     int is_request = m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
-    if (is_request && e->o.refuses != FR_OK)
+    uint64_t seed = m->kind == FR_MSG_GENERATE ? m->body.generate.sampling.seed : m->body.verify.sampling.seed;
+    e->is_struck = is_request && e->o.dies_of_seed && seed == e->o.dies_of_seed;
+    if (e->is_struck)
+        atomic_store(&e->counts.struck, 1);
+    else if (is_request && e->o.refuses != FR_OK)
         say_error(e, request, e->o.refuses, "the fake engine refuses", 0);
     else if (m->kind == FR_MSG_GENERATE)
         on_generate(e, &m->body.generate);

@@ -17,14 +17,17 @@ typedef struct fake_options {
     const fr_tokenizer *tokenizer;
     int token_ms;   /* time for a token, and for a verification */
     int dies_after; /* falls silent, unread, after so many tokens or verifications; 0: never */
+    uint64_t dies_of_seed; /* falls silent with the first request that has this seed; 0: of none */
     int batch_dependent; /* says that it is; its text stays the same */
     int forgets;    /* never holds a prefix: asks for the whole one every time */
     uint32_t max_context;
+    int near_tie; /* at this position of a chain it generates another word than others; 0: at none */
     fr_status refuses; /* answers every request with this error */
 } fake_options;
 
 typedef struct fake_counts {
     atomic_int generates, verifies, need_prefix, registered, refused, released;
+    atomic_int struck; /* 1: its dies_of_seed came */
     atomic_llong prefix_tokens; /* received */
 } fake_counts;
 
@@ -39,6 +42,8 @@ void fake_engine_kill(fake_engine **e);
 int32_t fake_next(const fr_tokenizer *t, const int32_t *ids, int n, int base, int is_draft);
 /* The target's whole text for a problem, at most max_tokens tokens. */
 void fake_text(const fr_tokenizer *t, const char *problem, int max_tokens, fr_buf *out);
+/* The same of a target with that near_tie. */
+void fake_text_otherwise(const fr_tokenizer *t, const char *problem, int max_tokens, int near_tie, fr_buf *out);
 
 /* The embedded target's tokenizer; and as the blob that engines send. Fail the test when they
  * cannot. */

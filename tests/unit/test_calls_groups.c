@@ -169,6 +169,54 @@ static void loses_groups_that_cannot_be_reached(void **state)
     assert_int_equal(f->last_status, FR_EPEER);
 }
 
+/* Calls that lost groups together again and again part: each has a group for itself, or waits until one is idle. */
+static void suspects_are_sent_alone(void **state)
+{
+    fixture *f = *state;
+    fr_group *g = f->a;
+    for (int i = 0; i < 2; i++)
+        generate(f, FR_ROLE_TARGET, 4);
+    for (uint8_t i = 0; i < 3; i++) {
+        const char name[] = {'g', (char)('0' + i), 0};
+        fr_calls_dispatch(f->c, 1);
+        assert_int_equal(g->n_calls, 2);
+        lose_group(f, g);
+        g = add_group(f, (uint8_t)(10 + i), "target", name, 5);
+    }
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(g->n_calls, 1);
+    const uint64_t first = last(f)->request;
+    generate(f, FR_ROLE_TARGET, 4); /* a new one: it is kept out of it */
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(g->n_calls, 1);
+    reply_generated(f, g, first, 3); /* the second one's turn */
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(g->n_calls, 1);
+    const uint64_t second = last(f)->request;
+    f->b = add_group(f, 2, "target", "b", 5); /* for the new one, and one more */
+    generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->b->n_calls, 2);
+    lose_group(f, g); /* the second one waits until b is idle, and newer ones wait for it */
+    generate(f, FR_ROLE_TARGET, 4);
+    fr_calls_dispatch(f->c, 1);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->b->n_calls, 2);
+    reply_generated(f, f->b, second + 1, 3);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->b->n_calls, 1);
+    reply_generated(f, f->b, second + 2, 3);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->b->n_calls, 1);
+    assert_int_equal(f->n_events, 3);
+    const uint64_t request = last(f)->request; /* it gets on: no longer a suspect */
+    const fr_msg_tokens m = {.request = request, .position = 4, .ids = ids + 4, .n_ids = 1};
+    fr_calls_tokens(f->c, f->b, &m);
+    fr_calls_dispatch(f->c, 1);
+    assert_int_equal(f->b->n_calls, 2);
+    assert_int_equal(f->n_failed, 0);
+}
+
 /* An exact job's target calls go to a batch-dependent group only when there is no other, and the
  * job is marked then. */
 static void exact_jobs_prefer_batch_invariant_groups(void **state)
@@ -224,6 +272,7 @@ int main(void)
         T(exact_jobs_prefer_batch_invariant_groups),
         T(batch_dependent_drafts_mark_inexact_jobs),
         T(loses_groups_that_cannot_be_reached),
+        T(suspects_are_sent_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,6 +50,49 @@ static void survives_a_hanging_group(void **state)
     survives_loss(*state, "token", 1);
 }
 
+enum { STEP = 9 }; /* tokens of a step of the fake model */
+
+/* The group that takes a stream over computes a near-tie differently, in front of the place that the first
+ * one got to: 15 tokens, of which the first step is committed. */
+static void takes_over_a_stream(fixture *f, int near_tie, const fr_buf *expected)
+{
+    fake_options o = {.endpoint = f->server.endpoint,
+                      .role = "target",
+                      .name = "first",
+                      .model_digest = 11,
+                      .tokenizer = f->tokenizer,
+                      .dies_after = 16};
+    fake_engine *doomed = fake_engine_start(&o);
+    await_groups(f->client, 1);
+    uint64_t id = submit(f->client, "target", 0);
+    while (atomic_load(&fake_engine_counts(doomed)->generates) == 0)
+        fr_sleep_ms(5);
+    o.name = "second";
+    o.dies_after = 0;
+    o.near_tie = near_tie;
+    f->target = fake_engine_start(&o);
+    watch(f->client, id, 0);
+    follow_to(f->client, expected);
+    fake_engine_kill(&doomed);
+}
+
+/* In the step under way: that step is the second group's, from its first token. */
+static void a_stream_is_not_joined_to_another_ones(void **state)
+{
+    fixture *f = *state;
+    fr_buf second = {0};
+    fake_text_otherwise(f->tokenizer, PROBLEM, 1000, STEP + 3, &second);
+    takes_over_a_stream(f, STEP + 3, &second);
+    fr_buf_free(&second);
+}
+
+/* In the committed one, which stands: the second group goes on behind it. */
+static void what_is_committed_is_gone_on_from(void **state)
+{
+    fixture *f = *state;
+    takes_over_a_stream(f, 3, &f->expected);
+}
+
 static void waits_for_a_group_to_come_back(void **state)
 {
     fixture *f = *state;
@@ -176,6 +219,62 @@ static void refuses_a_second_model(void **state)
     fake_engine_stop(&other);
 }
 
+static int is_over(fixture *f, uint64_t job)
+{
+    fr_msg m = status_of(f->client, job);
+    assert_int_equal(m.body.status_reply.n_jobs, 1);
+    const char *state = m.body.status_reply.jobs[0].state;
+    const int over = strcmp(state, "queued") && strcmp(state, "running");
+    fr_msg_free(&m);
+    return over;
+}
+
+/* Every group dies as soon as it is sent the one job's call, and takes the other jobs' with it. It is always
+ * replaced; the others live. */
+static void a_job_that_kills_groups_fails_alone(void **state)
+{
+    enum { HEALTHY = 3, KILLS_MAX = 30, DEADLY_SEED = 666 };
+    fixture *f = *state;
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = "target",
+                            .name = "t",
+                            .model_digest = 11,
+                            .tokenizer = f->tokenizer,
+                            .dies_of_seed = DEADLY_SEED};
+    uint64_t jobs[1 + HEALTHY];
+    f->draft = engine(f, "draft", "d", 0);
+    await_groups(f->client, 1); /* all jobs begin with the first target */
+    fr_msg m = submit_msg("target", 0), reply;
+    m.body.submit.spec.sampling.seed = DEADLY_SEED;
+    tell(f->client, &m);
+    hear_kind(f->client, FR_MSG_SUBMITTED, &reply);
+    jobs[0] = reply.body.submitted.job;
+    fr_msg_free(&reply);
+    for (int i = 1; i <= HEALTHY; i++)
+        jobs[i] = submit(f->client, "token", 0);
+    int n_over = 0, kills = 0;
+    f->target = fake_engine_start(&o);
+    while (n_over <= HEALTHY) {
+        if (atomic_load(&fake_engine_counts(f->target)->struck)) {
+            assert_true(++kills < KILLS_MAX);
+            fake_engine_kill(&f->target);
+            f->target = fake_engine_start(&o);
+        }
+        fr_sleep_ms(5);
+        n_over += is_over(f, jobs[n_over]);
+    }
+    for (int i = 1; i <= HEALTHY; i++) {
+        watch(f->client, jobs[i], 0);
+        follow_to(f->client, &f->expected);
+    }
+    m = status_of(f->client, jobs[0]);
+    const fr_msg_job_info *deadly = &m.body.status_reply.jobs[0];
+    assert_string_equal(deadly->state, "failed");
+    assert_int_equal(deadly->status, FR_EPEER);
+    assert_string_equal(deadly->cause, "8 target groups were lost over the same call, which was alone on them");
+    fr_msg_free(&m);
+}
+
 /* Submits, and tells of the finished job whether it is marked. */
 static int ends_batch_dependent(fixture *f, const char *policy)
 {
@@ -235,12 +334,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(survives_a_killed_group),
         T(survives_a_hanging_group),
+        T(a_stream_is_not_joined_to_another_ones),
+        T(what_is_committed_is_gone_on_from),
         T(waits_for_a_group_to_come_back),
         T(goes_on_without_the_draft),
         T(steps_go_on_without_the_draft),
         T(resends_what_an_engine_forgot),
         T(sends_only_what_is_new),
         T(engine_errors_reach_the_client),
+        T(a_job_that_kills_groups_fails_alone),
         T(refuses_a_second_model),
         T(tells_of_batch_dependent_groups),
     };

@@ -14,6 +14,7 @@
 #include "batch.h"
 #include "clock.h"
 #include "fault_alloc.h"
+#include "ops.h"
 #include "requests.h"
 #include "serve_group.h"
 
@@ -119,7 +120,7 @@ static void test_does_not_fit(void **state)
     group_run(&g);
     fr_msg m;
     expect(&g, FR_MSG_REGISTER, &m);
-    assert_int_equal(m.body.register_.max_context, capacity); /* no sequence can be longer */
+    assert_int_equal(m.body.register_.max_context, capacity - (FR_PAGE - 1)); /* see the next test */
     fr_msg_free(&m);
     group_welcome(&g, 0);
     fr_msg ask = verify_msg(&g, &full, 1, &greedy, 2, capacity + 1);
@@ -137,6 +138,43 @@ static void test_does_not_fit(void **state)
     fr_ids_free(&t.ids);
     fr_ids_free(&full.ids);
     group_stop(&g);
+}
+
+/* What the group registers as its context holds a trunk with a probe behind it, wherever the trunk ends. */
+static void test_probes_fit_the_context(void **state)
+{
+    (void)state;
+    enum { KV = 96, PROBE_MAX = 40 };
+    for (int context = KV - FR_PAGE; context <= KV + FR_PAGE; context += FR_PAGE) {
+        group g;
+        text t = {0};
+        fr_msg m;
+        int32_t question[PROBE_MAX];
+        group_open(&g, context, KV, 0);
+        group_run(&g);
+        expect(&g, FR_MSG_REGISTER, &m);
+        const int n = (int)m.body.register_.max_context;
+        assert_true(n <= context && n >= context - FR_PAGE - (FR_PAGE - 1));
+        fr_msg_free(&m);
+        group_welcome(&g, 0);
+        for (int32_t i = 0; i < n; i++)
+            ok(fr_ids_put(&t.ids, &i, 1));
+        for (int32_t i = 0; i < PROBE_MAX; i++)
+            question[i] = 3 + i;
+        for (int n_probe = 1; n_probe <= PROBE_MAX; n_probe++) {
+            const int at = n - n_probe;
+            const fr_msg_probe probe = {.at = (uint32_t)at, .tokens = question, .n_tokens = (size_t)n_probe};
+            fr_msg ask = verify_msg(&g, &t, 1, &greedy, at - 2, at);
+            ask.body.verify.probes = &probe;
+            ask.body.verify.n_probes = 1;
+            group_tell(&g, &ask);
+            expect_verified(&g, ask.body.verify.request, &m);
+            assert_int_equal(m.body.verified.n_probes, 1);
+            fr_msg_free(&m);
+        }
+        fr_ids_free(&t.ids);
+        group_stop(&g);
+    }
 }
 
 /* ---- sequences */
@@ -439,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_little_cache),
         cmocka_unit_test(test_does_not_fit),
+        cmocka_unit_test(test_probes_fit_the_context),
         cmocka_unit_test(test_prefix),
         cmocka_unit_test(test_replaced_and_cancelled),
         cmocka_unit_test(test_malformed),

@@ -324,12 +324,17 @@ static void sim_finish(void *ctx, const char *stop)
 /* The call is repeated on another group: from the beginning, and perhaps in other words. */
 static fr_status repeat(sim *s, sim_call *c)
 {
-    c->sent = 0;
-    if (!s->o->changes_mind)
-        return FR_OK;
     models m = *s->o->models;
-    m.seed += draw(s) % 3;
-    return generate_reply(s, &m, &c->asked, c);
+    c->sent = 0;
+    if (s->o->changes_mind) {
+        m.seed += draw(s) % 3;
+        FR_TRY(generate_reply(s, &m, &c->asked, c));
+    }
+    if (s->o->ends_sooner && c->reply.len > 1) {
+        c->reply.len = 1 + draw(s) % (c->reply.len - 1);
+        c->stop = "context";
+    }
+    return FR_OK;
 }
 
 static fr_status deliver_tokens(sim *s, sim_call *c)

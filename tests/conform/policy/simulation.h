@@ -36,6 +36,7 @@ typedef struct sim_options {
     int missing;           /* per mille of draft calls that fail: at once, or later */
     int again;             /* per mille of streamed pieces that start from the call's beginning */
     int changes_mind;      /* 1: then by a group that writes something else */
+    int ends_sooner;       /* 1: then by one whose context ends sooner */
     int rough_errors;      /* per mille of the tokens of a rough draft that are any other word */
     int times;             /* 1: replies report times, any */
     int drafts_only;       /* 1: every drafted token must be the draft model's (no n-grams) */
