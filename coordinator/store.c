@@ -104,7 +104,7 @@ static fr_status check_integrity(fr_store *s)
     return st;
 }
 
-/* A new file gets the tables; anything else must be a store of this version or the one before. */
+/* A new file gets the tables; anything else must be a store of this version or one before. */
 static fr_status check_schema(fr_store *s)
 {
     int64_t application = 0, version = 0, objects = 0;
@@ -124,7 +124,9 @@ static fr_status check_schema(fr_store *s)
         return fr_fail(FR_EUNSUPPORTED, "store %s has version %lld, this program reads version %d",
                        s->path, (long long)version, VERSION);
     FR_TRY(check_integrity(s));
-    return version == 1 ? execute(s, upgrade_from_1, "bring it to version 2") : FR_OK;
+    if (version < 2)
+        FR_TRY(execute(s, upgrade_from_1, "bring it to version 2"));
+    return version < 3 ? execute(s, upgrade_from_2, "bring it to version 3") : FR_OK;
 }
 
 fr_status fr_store_open(const char *path, fr_store **out)
@@ -264,6 +266,7 @@ static void bind_progress(sqlite3_stmt *stmt, const fr_job_record *r)
     sqlite3_bind_int64(stmt, at++, r->submitted_ms);
     sqlite3_bind_int64(stmt, at++, r->finished_ms);
     sqlite3_bind_int(stmt, at++, r->batch_dependent);
+    sqlite3_bind_int64(stmt, at++, r->context);
 }
 
 static void bind_step(sqlite3_stmt *stmt, const fr_store_step *step)
@@ -399,6 +402,7 @@ static fr_status read_job(const fr_store *s, sqlite3_stmt *stmt, fr_job_record *
     r->submitted_ms = sqlite3_column_int64(stmt, at++);
     r->finished_ms = sqlite3_column_int64(stmt, at++);
     r->batch_dependent = sqlite3_column_int(stmt, at++);
+    r->context = u32_of(stmt, at++);
     return FR_OK;
 }
 

@@ -4,7 +4,7 @@
 #define FR_STORE_SQL_H
 
 #define APPLICATION_ID 0x46524e53 /* "FRNS" */
-#define VERSION 2
+#define VERSION 3
 
 /* clang-format off */
 static const char schema[] =
@@ -20,7 +20,7 @@ static const char schema[] =
     " draft_digest INTEGER NOT NULL, target_model TEXT NOT NULL, draft_model TEXT NOT NULL,"
     " status INTEGER NOT NULL, cause TEXT NOT NULL, stop TEXT NOT NULL, answer TEXT NOT NULL,"
     " submitted_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,"
-    " batch_dependent INTEGER NOT NULL);"
+    " batch_dependent INTEGER NOT NULL, context INTEGER NOT NULL);"
     "CREATE INDEX jobs_state ON jobs (state);"
     "CREATE TABLE steps (job INTEGER NOT NULL, step INTEGER NOT NULL, ids BLOB NOT NULL,"
     " origin INTEGER NOT NULL, accepted INTEGER NOT NULL, score REAL, drafted INTEGER NOT NULL,"
@@ -32,12 +32,17 @@ static const char upgrade_from_1[] =
     "BEGIN; ALTER TABLE jobs ADD COLUMN batch_dependent INTEGER NOT NULL DEFAULT 0;"
     " PRAGMA user_version=2; COMMIT";
 
+/* And that one of version 3. */
+static const char upgrade_from_2[] =
+    "BEGIN; ALTER TABLE jobs ADD COLUMN context INTEGER NOT NULL DEFAULT 0;"
+    " PRAGMA user_version=3; COMMIT";
+
 #define JOB_COLUMNS                                                                                \
     "id, problem, system, policy, judge, threshold, draft_tokens, lookahead, temperature, top_p,"  \
     " top_k, seed, sample, max_tokens, step_tokens, delimiter, name, raw, state, steps,"           \
     " chain_tokens, drafted, accepted, target_tokens, passes, seconds, target_digest,"             \
     " draft_digest, target_model, draft_model, status, cause, stop, answer, submitted_ms,"         \
-    " finished_ms, batch_dependent"
+    " finished_ms, batch_dependent, context"
 /* Column numbers of JOB_COLUMNS, and with 1 added its parameters: the spec, then what changes. */
 enum { COL_PROBLEM = 1, COL_STATE = 18 };
 
@@ -47,11 +52,11 @@ enum { ADD_JOB, SET_JOB, ADD_STEP, TRIM_STEPS, ONE_JOB, ALL_JOBS, STATE_JOBS, OP
 static const char *const statement_text[N_STATEMENTS] = {
     [ADD_JOB] = "INSERT INTO jobs (" JOB_COLUMNS ") VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,"
                 "?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,"
-                "?33,?34,?35,?36,?37)",
+                "?33,?34,?35,?36,?37,?38)",
     [SET_JOB] = "UPDATE jobs SET state=?19, steps=?20, chain_tokens=?21, drafted=?22, accepted=?23,"
                 " target_tokens=?24, passes=?25, seconds=?26, target_digest=?27, draft_digest=?28,"
                 " target_model=?29, draft_model=?30, status=?31, cause=?32, stop=?33, answer=?34,"
-                " submitted_ms=?35, finished_ms=?36, batch_dependent=?37 WHERE id=?1",
+                " submitted_ms=?35, finished_ms=?36, batch_dependent=?37, context=?38 WHERE id=?1",
     [ADD_STEP] = "INSERT INTO steps (job, step, ids, origin, accepted, score, drafted, kept,"
                  " seconds, passes, text) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
     [TRIM_STEPS] = "DELETE FROM steps WHERE job=?1 AND step>=?2",

@@ -91,6 +91,7 @@ static fr_job_record record_of(uint64_t id)
                            .draft_model = "small",
                            .cause = "",
                            .stop = "",
+                           .context = 2048,
                            .answer = "42",
                            .submitted_ms = 1234567890123,
                            .batch_dependent = 1};
@@ -155,6 +156,7 @@ static fr_status same_record(void *ctx, const fr_job_record *r)
     assert_string_equal(r->answer, want.answer);
     assert_int_equal(r->submitted_ms, want.submitted_ms);
     assert_int_equal(r->batch_dependent, 1);
+    assert_int_equal(r->context, want.context);
     return FR_OK;
 }
 
@@ -385,22 +387,30 @@ static fr_status of_version_1(void *ctx, const fr_job_record *r)
     ++*(int *)ctx;
     assert_int_equal(r->finished_ms, record_of(r->id).finished_ms);
     assert_int_equal(r->batch_dependent, 0);
+    assert_int_equal(r->context, 0);
+    return FR_OK;
+}
+
+static fr_status of_version_2(void *ctx, const fr_job_record *r)
+{
+    ++*(int *)ctx;
+    assert_int_equal(r->batch_dependent, 1);
+    assert_int_equal(r->context, 0);
     return FR_OK;
 }
 
 /* A store whose coordinator was replaced by a newer one goes on. */
-static void reads_version_1(void **state)
+static void reads_older(const char *downgrade, fr_store_job_fn check)
 {
-    (void)state;
     int n = 0;
     fr_store *s = open_store();
     fr_job_record r = record_of(1);
     assert_int_equal(fr_store_add_job(s, &r), FR_OK);
     assert_int_equal(fr_store_flush(s), FR_OK);
     fr_store_close(&s);
-    run_sql("ALTER TABLE jobs DROP COLUMN batch_dependent; PRAGMA user_version=1");
+    run_sql(downgrade);
     s = open_store();
-    assert_int_equal(fr_store_job(s, 1, of_version_1, &n), FR_OK);
+    assert_int_equal(fr_store_job(s, 1, check, &n), FR_OK);
     r = record_of(2);
     assert_int_equal(fr_store_add_job(s, &r), FR_OK);
     assert_int_equal(fr_store_flush(s), FR_OK);
@@ -409,6 +419,19 @@ static void reads_version_1(void **state)
     assert_int_equal(fr_store_job(s, 2, same_record, &n), FR_OK);
     assert_int_equal(n, 2);
     fr_store_close(&s);
+}
+
+static void reads_version_1(void **state)
+{
+    (void)state;
+    reads_older("ALTER TABLE jobs DROP COLUMN batch_dependent; ALTER TABLE jobs DROP COLUMN context;"
+                " PRAGMA user_version=1", of_version_1);
+}
+
+static void reads_version_2(void **state)
+{
+    (void)state;
+    reads_older("ALTER TABLE jobs DROP COLUMN context; PRAGMA user_version=2", of_version_2);
 }
 
 static void belongs_to_one_coordinator(void **state)
@@ -500,6 +523,7 @@ int main(void)
         T(survives_kill_9),
         T(refuses_what_is_no_store),
         T(reads_version_1),
+        T(reads_version_2),
         T(belongs_to_one_coordinator),
         T(waits_for_a_full_disk),
         T(every_allocation_may_fail),
