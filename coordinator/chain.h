@@ -16,7 +16,7 @@ typedef struct fr_chain_mark {
 } fr_chain_mark;
 
 typedef struct fr_chain {
-    const fr_tokenizer *target, *draft; /* borrowed; draft may be NULL (no draft group) */
+    const fr_tokenizer *target, *draft; /* borrowed; draft may be NULL (no drafts) */
     int same_tokenizer;                 /* by digest: drafted ids are the target's ids */
     fr_ids ids;                         /* the target's: prompt, then the committed chain */
     int prompt_len;                     /* chain position 0 is ids.data[prompt_len] */

@@ -42,29 +42,38 @@ static fr_status check_tokenizers(const fr_policy_ops *ops, const fr_group *targ
         ops->name, draft->model_name, target->model_name);
 }
 
-static fr_status check_length(const fr_chain *chain, const fr_group *target, const fr_group *draft)
+/* The draft of an exact policy changes nothing but the time: where its context ends the target goes on alone. */
+static int bounds_chain(const fr_policy_ops *ops, const fr_group *draft)
+{
+    return draft && !ops->exact;
+}
+
+static fr_status check_length(const fr_policy_ops *ops, const fr_chain *chain, const fr_group *target,
+                              const fr_group *draft)
 {
     if ((uint32_t)chain->prompt_len + 1 > target->max_context)
         return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u",
                        chain->prompt_len, target->model_name, target->max_context);
-    if (draft && (uint32_t)chain->draft_prompt_len + 1 > draft->max_context)
+    if (bounds_chain(ops, draft) && (uint32_t)chain->draft_prompt_len + 1 > draft->max_context)
         return fr_fail(FR_ELIMIT, "problem: its prompt has %d tokens, the context of %s holds %u",
                        chain->draft_prompt_len, draft->model_name, draft->max_context);
     return FR_OK;
 }
 
-static fr_status open_chain(const fr_msg_job_spec *spec, const fr_group *target,
+static fr_status open_chain(const fr_policy_ops *ops, const fr_msg_job_spec *spec, const fr_group *target,
                             const fr_group *draft, fr_chain *chain)
 {
-    const fr_tokenizer *tokenizer = target->tokenizer;
+    const fr_tokenizer *tokenizer = target->tokenizer, *drafts_in = draft ? draft->tokenizer : NULL;
     fr_buf problem = {0};
     fr_status st = FR_OK;
+    if (ops->needs_same_tokenizer) /* known before the draft group is: take_draft() */
+        drafts_in = tokenizer;
     FR_TRY_GOTO(st, fr_prompt_problem(spec, tokenizer, &problem), done);
     FR_TRY_GOTO(st,
-                fr_chain_open(chain, tokenizer, draft ? draft->tokenizer : NULL, fr_prompt_system(spec, tokenizer),
+                fr_chain_open(chain, tokenizer, drafts_in, fr_prompt_system(spec, tokenizer),
                               (const char *)problem.data, spec->raw),
                 done);
-    st = check_length(chain, target, draft);
+    st = check_length(ops, chain, target, draft);
     if (st != FR_OK)
         fr_chain_close(chain);
 done:
@@ -86,7 +95,7 @@ fr_status fr_job_check_models(const fr_job_env *env, const fr_msg_job_spec *spec
         return FR_OK;
     FR_TRY(check_tokenizers(ops, target, draft));
     fr_chain chain = {0};
-    FR_TRY(open_chain(spec, target, draft, &chain));
+    FR_TRY(open_chain(ops, spec, target, draft, &chain));
     fr_chain_close(&chain);
     return FR_OK;
 }
@@ -102,7 +111,7 @@ fr_job *fr_job_new(const fr_job_env *env, fr_job_record *record, double now)
     job->record = *record;
     *record = (fr_job_record){0};
     job->ops = fr_policy_find(job->record.spec.policy);
-    job->waits_since = now;
+    job->grace_from = now;
     job->waits_for = "";
     return job;
 }
@@ -165,15 +174,17 @@ static int what_it_lacks(const fr_job *job, double now)
 int fr_job_ready(fr_job *job, int is_its_turn, double now)
 {
     const int lacks = what_it_lacks(job, now);
+    if (lacks == FR_ROLE_TARGET)
+        job->grace_from = now;
     job->waits_for = reasons_to_wait[!is_its_turn][lacks];
     return is_its_turn && lacks == LACKS_NOTHING;
 }
 
 double fr_job_deadline(const fr_job *job)
 {
-    int waits =
-        job->ops && uses_draft(job->ops) && !job->ops->needs_draft && !job->env->draft_comes;
-    return waits ? job->waits_since + job->env->grace_s : (double)INFINITY;
+    int waits = job->ops && uses_draft(job->ops) && !job->ops->needs_draft && !job->env->draft_comes &&
+                fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0);
+    return waits ? job->grace_from + job->env->grace_s : (double)INFINITY;
 }
 
 static fr_status answer_of(fr_job *job)
@@ -224,11 +235,62 @@ fr_status fr_job_tail_text(const fr_job *job, fr_buf *out)
     return FR_OK;
 }
 
+/* ---- its groups */
+
+/* What a job was begun with bounds its text: it does not go on with another model, nor with less context. */
+static fr_status check_group(const fr_job *job, const fr_group *g)
+{
+    const fr_job_record *r = &job->record;
+    const int is_draft = g->role == FR_ROLE_DRAFT;
+    const uint64_t digest = is_draft ? r->draft_digest : r->target_digest;
+    if (is_draft && !bounds_chain(job->ops, g))
+        return FR_OK;
+    if (digest && digest != g->model_digest)
+        return fr_fail(FR_EMISMATCH,
+                       "job %llu was begun with %s %s (%016llx), the cluster has %s (%016llx)",
+                       (unsigned long long)r->id, fr_role_name(g->role), is_draft ? r->draft_model : r->target_model,
+                       (unsigned long long)digest, g->model_name, (unsigned long long)g->model_digest);
+    if (g->max_context < r->context)
+        return fr_fail(FR_EMISMATCH, "job %llu was begun with a context of %u, %s group %s has %u",
+                       (unsigned long long)r->id, r->context, fr_role_name(g->role), g->name, g->max_context);
+    return FR_OK;
+}
+
+static fr_status adopt(fr_job *job, const fr_group *g)
+{
+    fr_job_record *r = &job->record;
+    const int is_draft = g->role == FR_ROLE_DRAFT;
+    FR_TRY(check_group(job, g));
+    *(is_draft ? &r->draft_digest : &r->target_digest) = g->model_digest;
+    return fr_text_set(is_draft ? &r->draft_model : &r->target_model, g->model_name);
+}
+
 /* ---- the policy's host */
+
+/* For an exact job any draft will do that writes the target's tokens and has room, also one that came after the job
+ * began. A lost one's call waits for it to come back. */
+static fr_status take_draft(fr_job *job, const fr_generate_call *call)
+{
+    fr_call_terms *terms = &job->terms;
+    const fr_group *draft = fr_registry_any(job->env->registry, FR_ROLE_DRAFT, 0);
+    if (!draft)
+        return terms->model[FR_ROLE_DRAFT] ? FR_OK : fr_fail(FR_EUNAVAILABLE, "no draft group is there");
+    if (draft->tokenizer_digest != fr_tokenizer_digest(job->chain.target))
+        return fr_fail(FR_EUNAVAILABLE, "draft group %s has another tokenizer", draft->name);
+    if ((uint32_t)call->n_ids > draft->max_context)
+        return fr_fail(FR_EUNAVAILABLE, "%d tokens are more than the context of draft group %s, %u", call->n_ids,
+                       draft->name, draft->max_context);
+    if (terms->model[FR_ROLE_DRAFT] == draft->model_digest)
+        return FR_OK;
+    terms->model[FR_ROLE_DRAFT] = draft->model_digest;
+    return adopt(job, draft);
+}
 
 static fr_status host_generate(void *ctx, const fr_generate_call *call, uint64_t *call_out)
 {
     fr_job *job = ctx;
+    if (job->ops->exact && call->role == FR_ROLE_DRAFT)
+        FR_TRY(take_draft(job, call));
     return fr_calls_generate(job->env->calls, &job->terms, call, call_out);
 }
 
@@ -322,43 +384,26 @@ void fr_job_event(fr_job *job, const fr_policy_event *event)
         fr_job_end(job, FR_JOB_DONE, FR_OK, NULL);
 }
 
-/* Digests must be the stored ones, if the job began before. The draft of an exact policy changes
- * nothing but the time. */
-static fr_status adopt_model(const fr_job *job, const fr_group *g, uint64_t *digest,
-                             const char **name)
-{
-    if (*digest && *digest != g->model_digest)
-        return fr_fail(
-            FR_EMISMATCH, "job %llu was begun with %s %s (%016llx), the cluster has %s (%016llx)",
-            (unsigned long long)job->record.id, fr_role_name(g->role), *name,
-            (unsigned long long)*digest, g->model_name, (unsigned long long)g->model_digest);
-    *digest = g->model_digest;
-    return fr_text_set(name, g->model_name);
-}
-
 void fr_job_check_groups(fr_job *job)
 {
     const fr_registry *registry = job->env->registry;
     for (int role = FR_ROLE_TARGET; role <= FR_ROLE_DRAFT && job->policy; role++) {
-        uint64_t own = job->terms.model[role];
-        if (!own || (role == FR_ROLE_DRAFT && job->ops->exact) ||
-            fr_registry_any(registry, (fr_role)role, own))
-            continue;
-        const fr_group *other = fr_registry_any(registry, (fr_role)role, 0);
-        fr_job_record *r = &job->record;
-        if (other && adopt_model(job, other, role ? &r->draft_digest : &r->target_digest,
-                                 role ? &r->draft_model : &r->target_model) != FR_OK)
+        const fr_group *g = fr_registry_any(registry, (fr_role)role, 0);
+        if (g && job->terms.model[role] && check_group(job, g) != FR_OK)
             fr_job_end(job, FR_JOB_FAILED, FR_EMISMATCH, fr_cause());
     }
 }
 
-static fr_status adopt_models(fr_job *job, const fr_group *target, const fr_group *draft)
+static fr_status adopt_groups(fr_job *job, const fr_group *target, const fr_group *draft)
 {
-    fr_job_record *r = &job->record;
-    FR_TRY(adopt_model(job, target, &r->target_digest, &r->target_model));
-    if (draft && job->ops->exact)
-        r->draft_digest = 0;
-    return draft ? adopt_model(job, draft, &r->draft_digest, &r->draft_model) : FR_OK;
+    uint32_t *context = &job->record.context;
+    FR_TRY(adopt(job, target));
+    if (draft)
+        FR_TRY(adopt(job, draft));
+    if (!*context)
+        *context = bounds_chain(job->ops, draft) && draft->max_context < target->max_context ? draft->max_context
+                                                                                             : target->max_context;
+    return FR_OK;
 }
 
 typedef struct resume {
@@ -411,10 +456,7 @@ static int overlap_of(const fr_job_env *env)
 
 static void fill_terms(fr_job *job, const fr_group *target, const fr_group *draft)
 {
-    uint32_t context = target->max_context;
-    if (draft && draft->max_context < context)
-        context = draft->max_context;
-    fr_spec_params(&job->record.spec, (int)context, overlap_of(job->env), &job->params);
+    fr_spec_params(&job->record.spec, (int)job->record.context, overlap_of(job->env), &job->params);
     job->terms = (fr_call_terms){
         .job = job->record.id,
         .model = {[FR_ROLE_TARGET] = target->model_digest,
@@ -442,8 +484,8 @@ static fr_status start(fr_job *job, double now)
     const fr_group *target = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0);
     const fr_group *draft = draft_of(job->env, job->ops);
     FR_TRY(check_tokenizers(job->ops, target, draft));
-    FR_TRY(adopt_models(job, target, draft));
-    FR_TRY(open_chain(&r->spec, target, draft, &job->chain));
+    FR_TRY(adopt_groups(job, target, draft));
+    FR_TRY(open_chain(job->ops, &r->spec, target, draft, &job->chain));
     FR_TRY(bring_back(job));
     fill_terms(job, target, draft);
     FR_TRY(job->ops->open(&job->host, &job->chain, &job->params, &job->policy));

@@ -37,7 +37,7 @@ typedef struct fr_job {
     double before_s;    /* running time before this process, and when it began in this one */
     double began;
     uint64_t before_passes;
-    double waits_since;    /* queued: since when; for the grace period */
+    double grace_from;     /* queued: when the grace for a draft group begins, with the first target group */
     const char *waits_for; /* why it does not run yet or, while it runs, does not get on; "": it does */
     fr_ids tail;           /* approved, not yet committed */
     uint32_t tail_version; /* counts its changes */
@@ -66,8 +66,8 @@ void fr_job_start(fr_job *job, double now);
 void fr_job_event(fr_job *job, const fr_policy_event *event);
 /* Ends it in a final state; the record goes to the store. Only once. */
 void fr_job_end(fr_job *job, fr_job_state state, fr_status status, const char *cause);
-/* Fails a running job whose model is gone while the cluster has another one: its chain cannot be
- * continued here. */
+/* Fails a running job when the cluster has another model than its own, or less context: its chain cannot be continued
+ * here. */
 void fr_job_check_groups(fr_job *job);
 int fr_job_over(const fr_job *job); /* in a final state */
 double fr_job_seconds(const fr_job *job);

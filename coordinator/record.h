@@ -35,6 +35,7 @@ typedef struct fr_job_record {
     uint64_t target_digest,
         draft_digest; /* of the models that write the chain; 0: not begun, or no draft */
     const char *target_model, *draft_model; /* their names, for error texts */
+    uint32_t context;                       /* positions that bound the chain, as it was begun; 0: not begun */
     fr_status status;                       /* failed: why */
     const char *cause, *stop, *answer;
     int64_t submitted_ms, finished_ms; /* wall clock; 0: not yet */

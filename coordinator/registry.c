@@ -192,12 +192,16 @@ static fr_status check_register(const fr_registry *r, const fr_msg_register *m, 
         return fr_fail(FR_EINVAL, "group %s: max_context is %u", m->name, m->max_context);
     for (int i = 0; i < r->n_groups; i++) {
         const fr_group *g = r->groups[i];
-        if (g->alive && g->role == *role && g->model_digest != m->model_digest &&
-            strcmp(g->name, m->name) != 0)
+        if (!g->alive || g->role != *role || strcmp(g->name, m->name) == 0)
+            continue;
+        if (g->model_digest != m->model_digest)
             return fr_fail(FR_EMISMATCH,
                            "group %s serves %s (%016llx), but %s group %s serves %s (%016llx)",
                            m->name, m->model_name, (unsigned long long)m->model_digest, m->role,
                            g->name, g->model_name, (unsigned long long)g->model_digest);
+        if (g->max_context != m->max_context)
+            return fr_fail(FR_EMISMATCH, "group %s has a context of %u, but %s group %s has %u", m->name,
+                           m->max_context, m->role, g->name, g->max_context);
     }
     return FR_OK;
 }

@@ -3,7 +3,8 @@
  * that registered it and is alive until it is silent for too long, unreachable, or says goodbye; a
  * dead group stays listed until it comes back under its name.
  *
- * All live groups of one role serve the same model. Tokenizers are kept for the life of the
+ * All live groups of one role serve the same model with the same context, else a chain would depend on which of them
+ * came first. Tokenizers are kept for the life of the
  * registry, since chains borrow them. Times are seconds of the monotonic clock, given by the
  * caller. */
 #ifndef FR_REGISTRY_H
@@ -49,7 +50,7 @@ typedef struct fr_registered {
                              none. Dead now. */
 } fr_registered;
 
-/* FR_EINVAL names the field; FR_EMISMATCH when the live groups of the role serve another model. */
+/* FR_EINVAL names the field; FR_EMISMATCH when the live groups of the role serve another model or context. */
 fr_status fr_registry_register(fr_registry *r, int link, const fr_peer *peer,
                                const fr_msg_register *m, double now, fr_registered *out);
 /* FR_EFORMAT, or FR_EMISMATCH when it is not the tokenizer that was announced. */

@@ -268,6 +268,7 @@ static void bind_progress(sqlite3_stmt *stmt, const fr_job_record *r)
     sqlite3_bind_int64(stmt, at++, r->submitted_ms);
     sqlite3_bind_int64(stmt, at++, r->finished_ms);
     sqlite3_bind_int(stmt, at++, r->batch_dependent);
+    sqlite3_bind_int64(stmt, at++, r->context);
 }
 
 static void bind_step(sqlite3_stmt *stmt, const fr_store_step *step)
@@ -405,6 +406,7 @@ static fr_status read_job(const fr_store *s, sqlite3_stmt *stmt, fr_job_record *
     r->submitted_ms = sqlite3_column_int64(stmt, at++);
     r->finished_ms = sqlite3_column_int64(stmt, at++);
     r->batch_dependent = sqlite3_column_int(stmt, at++);
+    r->context = u32_of(stmt, at++);
     return FR_OK;
 }
 

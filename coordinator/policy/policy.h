@@ -27,7 +27,7 @@ typedef struct fr_policy_params {
     const char *delimiter;     /* of steps; default "\n\n" */
     const char *judge;         /* "score", "score-mean" (expectation), "logprob" */
     double threshold;          /* NaN: the judge's default */
-    int max_context;           /* the smaller of the two models' */
+    int max_context;           /* of the target; where the text is the draft's too, the smaller of both models' */
 } fr_policy_params;
 
 typedef enum { FR_ORIGIN_TARGET, FR_ORIGIN_DRAFT, FR_ORIGIN_TOKEN, FR_ORIGIN_REWRITTEN } fr_origin;

@@ -208,6 +208,10 @@ static held *apply_prefix(fake_engine *e, uint64_t request, const fr_msg_prefix 
         say_error(e, request, FR_ENEEDPREFIX, "not cached", 0);
         return NULL;
     }
+    if (p->start + p->n_tokens > e->o.max_context) {
+        say_error(e, request, FR_ELIMIT, "longer than the fake engine's context", 0);
+        return NULL;
+    }
     h->ids.len = p->start;
     must(fr_ids_put(&h->ids, p->tokens, p->n_tokens));
     return h;

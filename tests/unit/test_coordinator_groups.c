@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "chain.h"
 #include "clock.h"
 #include "live_coordinator.h"
 #include "log.h"
@@ -118,6 +119,57 @@ static void goes_on_without_the_draft(void **state)
     follow_to(f->client, &f->expected);
 }
 
+static fake_engine *engine_with_context(fixture *f, const char *role, const char *name, size_t context)
+{
+    const fake_options o = {.endpoint = f->server.endpoint,
+                            .role = role,
+                            .name = name,
+                            .model_digest = role[0] == 't' ? 11 : 22,
+                            .tokenizer = f->tokenizer,
+                            .max_context = (uint32_t)context};
+    return fake_engine_start(&o);
+}
+
+/* Where the draft's context ends, be it before the chain begins, an exact job goes on alone. */
+static void goes_on_behind_the_drafts_context(void **state)
+{
+    fixture *f = *state;
+    fr_chain chain = {0};
+    assert_int_equal(fr_chain_open(&chain, f->tokenizer, NULL, NULL, PROBLEM, 0), FR_OK);
+    const size_t prompt = chain.ids.len;
+    fr_chain_close(&chain);
+    f->target = engine(f, "target", "t", 0);
+    for (int i = 0; i < 2; i++) {
+        f->draft = engine_with_context(f, "draft", "d", i ? prompt + 20 : prompt - 1);
+        await_groups(f->client, 2);
+        submit(f->client, "token", 1);
+        follow_to(f->client, &f->expected);
+        assert_int_equal(atomic_load(&fake_engine_counts(f->draft)->generates) > 0, i);
+        fake_engine_stop(&f->draft);
+        await_groups(f->client, 1);
+    }
+}
+
+/* Also when it comes to a running job for the first time. */
+static void uses_a_draft_that_comes_late(void **state)
+{
+    fixture *f = *state;
+    f->target = engine(f, "target", "t", 5);
+    await_groups(f->client, 1);
+    uint64_t id = submit(f->client, "token", 0);
+    for (int i = 0, runs = 0; !runs; i++) {
+        fr_sleep_ms(5);
+        fr_msg m = status_of(f->client, id);
+        runs = !strcmp(m.body.status_reply.jobs[0].state, "running");
+        fr_msg_free(&m);
+        assert_true(i < 400);
+    }
+    f->draft = engine(f, "draft", "d", 0);
+    watch(f->client, id, 0);
+    follow_to(f->client, &f->expected);
+    assert_true(atomic_load(&fake_engine_counts(f->draft)->generates) > 0);
+}
+
 /* Where the text depends on the draft a lost one is waited for, but not for ever: then the target
  * writes the steps alone. */
 static void steps_go_on_without_the_draft(void **state)
@@ -201,16 +253,17 @@ static void engine_errors_reach_the_client(void **state)
     fr_msg_free(&done);
 }
 
-static void refuses_a_second_model(void **state)
+/* A second target group that must not join the first: of another model, or another context. */
+static void refuses_a_second(fixture *f, uint64_t model, uint32_t context)
 {
-    fixture *f = *state;
     f->target = engine(f, "target", "t", 0);
     await_groups(f->client, 1);
     const fake_options o = {.endpoint = f->server.endpoint,
                             .role = "target",
                             .name = "other",
-                            .model_digest = 12,
-                            .tokenizer = f->tokenizer};
+                            .model_digest = model,
+                            .tokenizer = f->tokenizer,
+                            .max_context = context};
     fake_engine *other = fake_engine_start(&o);
     for (int i = 0; i < 200 && !atomic_load(&fake_engine_counts(other)->refused); i++)
         fr_sleep_ms(10);
@@ -273,6 +326,16 @@ static void a_job_that_kills_groups_fails_alone(void **state)
     assert_int_equal(deadly->status, FR_EPEER);
     assert_string_equal(deadly->cause, "8 target groups were lost over the same call, which was alone on them");
     fr_msg_free(&m);
+}
+
+static void refuses_a_second_model(void **state)
+{
+    refuses_a_second(*state, 12, 4096);
+}
+
+static void refuses_a_second_context(void **state)
+{
+    refuses_a_second(*state, 11, 100);
 }
 
 /* Submits, and tells of the finished job whether it is marked. */
@@ -338,12 +401,15 @@ int main(void)
         T(what_is_committed_is_gone_on_from),
         T(waits_for_a_group_to_come_back),
         T(goes_on_without_the_draft),
+        T(goes_on_behind_the_drafts_context),
+        T(uses_a_draft_that_comes_late),
         T(steps_go_on_without_the_draft),
         T(resends_what_an_engine_forgot),
         T(sends_only_what_is_new),
         T(engine_errors_reach_the_client),
         T(a_job_that_kills_groups_fails_alone),
         T(refuses_a_second_model),
+        T(refuses_a_second_context),
         T(tells_of_batch_dependent_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

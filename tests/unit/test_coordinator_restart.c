@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "chain.h"
 #include "clock.h"
 #include "live_coordinator.h"
 #include "log.h"
@@ -109,6 +110,54 @@ static void restart_refuses_another_model(void **state)
     server_stop(&f.server);
     fake_engine_stop(&f.target);
     fr_link_close(&f.client, 0);
+    fr_tokenizer_free(&f.tokenizer);
+    unlink(path);
+}
+
+/* A chain ends where the context ends that it was begun with, though the groups that come back have more. */
+static void restart_keeps_the_context(void **state)
+{
+    enum { ROOM = 30 };
+    char path[64];
+    (void)state;
+    snprintf(path, sizeof path, "/tmp/test_coordinator_%d.db", getpid());
+    fixture f = {.tokenizer = fake_tokenizer()};
+    fr_chain chain = {0};
+    fr_buf text = {0};
+    fr_msg m;
+    assert_int_equal(fr_chain_open(&chain, f.tokenizer, NULL, NULL, PROBLEM, 0), FR_OK);
+    fake_text(f.tokenizer, PROBLEM, ROOM, &f.expected);
+    unlink(path);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    const fake_options slow = {.endpoint = f.server.endpoint,
+                               .role = "target",
+                               .name = "t",
+                               .model_digest = 11,
+                               .tokenizer = f.tokenizer,
+                               .token_ms = 5,
+                               .max_context = (uint32_t)chain.ids.len + ROOM};
+    f.target = fake_engine_start(&slow);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    uint64_t id = submit(f.client, "target", 1);
+    hear_kind(f.client, FR_MSG_STEP, &m);
+    fr_msg_free(&m);
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&f.client, 0);
+    server_start(&f.server, "tcp://127.0.0.1:*", path);
+    f.target = engine(&f, "target", "t", 0);
+    assert_int_equal(fr_link_connect(f.server.endpoint, 0, &f.client), FR_OK);
+    watch(f.client, id, 0);
+    follow(f.client, 0, &text, &m);
+    assert_string_equal(m.body.done.job.stop, "context");
+    assert_text(&f.expected, text.data, text.len);
+    fr_msg_free(&m);
+    server_stop(&f.server);
+    fake_engine_stop(&f.target);
+    fr_link_close(&f.client, 0);
+    fr_chain_close(&chain);
+    fr_buf_free(&text);
+    fr_buf_free(&f.expected);
     fr_tokenizer_free(&f.tokenizer);
     unlink(path);
 }
@@ -362,6 +411,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(restart_continues),
         cmocka_unit_test(restart_refuses_another_model),
+        cmocka_unit_test(restart_keeps_the_context),
         cmocka_unit_test(full_disk_is_read),
         cmocka_unit_test(full_disk_is_told_of),
         cmocka_unit_test(full_disk_to_the_end),

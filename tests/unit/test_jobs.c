@@ -1,6 +1,7 @@
 /* test_jobs.c: which jobs run: in order, so many at once, past those that wait for a group that is
- * not there; what a spec becomes, and what the target is asked; and every allocation that can fail
- * on the way in. The one group never answers. */
+ * not there; which drafts they use; what a spec becomes, and what the target is asked; and every
+ * allocation that can fail on the way in. The groups never answer, but where a test does for the
+ * target. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "controller.h"
 #include "fake_engine.h"
 #include "fault_alloc.h"
 #include "jobs.h"
@@ -23,14 +25,18 @@ typedef struct fixture {
     fr_buf blob;
     fr_job_env env;
     fr_jobs *jobs;
-    int n_sent;
+    int n_sent, n_drafts; /* requests; those to draft groups */
+    fr_msg_verify verify; /* the last one; its arrays are gone */
 } fixture;
 
 static fr_status on_send(void *ctx, const fr_group *g, const fr_msg *m)
 {
     fixture *f = ctx;
-    (void)g;
-    f->n_sent += m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
+    int is_request = m->kind == FR_MSG_GENERATE || m->kind == FR_MSG_VERIFY;
+    f->n_sent += is_request;
+    f->n_drafts += is_request && g->role == FR_ROLE_DRAFT;
+    if (m->kind == FR_MSG_VERIFY)
+        f->verify = m->body.verify;
     return FR_OK;
 }
 
@@ -86,8 +92,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name,
-                           uint64_t model)
+static fr_group *add_group_with(fixture *f, uint8_t id, const char *role, const char *name,
+                                uint64_t model, uint32_t context)
 {
     fr_registered r;
     const fr_peer p = {.id = {id}, .len = 1};
@@ -97,12 +103,18 @@ static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char 
                                .model_name = name,
                                .backend = "b",
                                .tokenizer_digest = fr_tokenizer_digest(f->t),
-                               .max_context = 1000};
+                               .max_context = context};
     assert_int_equal(fr_registry_register(f->env.registry, 0, &p, &m, 1, &r), FR_OK);
     assert_int_equal(
         fr_registry_tokenizer(f->env.registry, r.group, (fr_bytes){f->blob.data, f->blob.len}),
         FR_OK);
     return r.group;
+}
+
+static fr_group *add_group(fixture *f, uint8_t id, const char *role, const char *name,
+                           uint64_t model)
+{
+    return add_group_with(f, id, role, name, model, 1000);
 }
 
 static fr_msg_job_spec spec_of(const char *policy)
@@ -177,6 +189,81 @@ static void pass_those_that_wait(void **state)
     assert_true(runs(f, step));
 }
 
+/* Groups come one by one when a cluster starts. */
+static void wait_for_a_draft_from_the_first_target_on(void **state)
+{
+    fixture *f = *state;
+    uint64_t token = submit(f, "token");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_string_equal(waits_for(f, token), "waiting for a target group");
+    assert_true(isinf(fr_jobs_deadline(f->jobs, 1)));
+    fr_jobs_turn(f->jobs, NULL, 100);
+    add_group(f, 1, "target", "t", 5);
+    fr_jobs_turn(f->jobs, NULL, 100.5);
+    assert_true(!runs(f, token));
+    assert_string_equal(waits_for(f, token), "waiting for a draft group");
+    assert_true(fr_jobs_deadline(f->jobs, 100.5) == 102);
+    fr_jobs_turn(f->jobs, NULL, 102);
+    assert_true(runs(f, token));
+}
+
+static void lose(fixture *f, fr_group *g)
+{
+    const uint32_t id = g->id;
+    fr_registry_lose(f->env.registry, g, 2);
+    fr_calls_group_lost(f->env.calls, id);
+    fr_jobs_turn(f->jobs, NULL, 2);
+}
+
+/* The target's answer to the last verification: its own token is always the same. */
+static void answer_verify(fixture *f, fr_group *target)
+{
+    static const float logprobs[FR_DRAFT_MAX];
+    int32_t own[FR_DRAFT_MAX + 1];
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        own[i] = 20;
+    const fr_msg_verify *v = &f->verify;
+    const size_t n_drafted = v->prefix.start + v->prefix.n_tokens - v->position;
+    const fr_msg_verified m = {.request = v->request,
+                               .position = v->position,
+                               .own = own,
+                               .n_own = n_drafted + 1,
+                               .drafted_logprobs = logprobs,
+                               .n_drafted_logprobs = n_drafted,
+                               .passes = 1};
+    fr_calls_verified(f->env.calls, target, &m);
+    fr_calls_dispatch(f->env.calls, 10);
+}
+
+/* The first draft group may come late, and another one may take its place; but its ids must be the target's. */
+static void use_drafts_of_their_tokenizer(void **state)
+{
+    fixture *f = *state;
+    fr_msg_job_spec spec = spec_of("token");
+    uint64_t id = 0;
+    spec.step_tokens = 1; /* a draft that was missed is asked for again at the next step */
+    fr_group *t = add_group(f, 1, "target", "t", 5);
+    assert_int_equal(fr_jobs_submit(f->jobs, &spec, 1, &id), FR_OK);
+    fr_jobs_turn(f->jobs, NULL, 3);
+    assert_true(runs(f, id));
+    fr_calls_dispatch(f->env.calls, 10);
+    answer_verify(f, t);
+    assert_int_equal(f->n_drafts, 0);
+    fr_group *d = add_group(f, 2, "draft", "d", 6);
+    d->tokenizer_digest++;
+    answer_verify(f, t);
+    assert_int_equal(f->n_drafts, 0);
+    d->tokenizer_digest--;
+    answer_verify(f, t);
+    assert_int_equal(f->n_drafts, 1);
+    lose(f, d);
+    add_group(f, 2, "draft", "d", 66);
+    fr_calls_dispatch(f->env.calls, 10); /* the call to the lost one fails; the target is asked */
+    fr_calls_dispatch(f->env.calls, 10);
+    answer_verify(f, t);
+    assert_int_equal(f->n_drafts, 2);
+}
+
 static void end_when_their_model_is_replaced(void **state)
 {
     fixture *f = *state;
@@ -196,14 +283,6 @@ static void end_when_their_model_is_replaced(void **state)
     assert_null(fr_jobs_find(f->jobs, id));
 }
 
-static void lose(fixture *f, fr_group *g)
-{
-    const uint32_t id = g->id;
-    fr_registry_lose(f->env.registry, g, 2);
-    fr_calls_group_lost(f->env.calls, id);
-    fr_jobs_turn(f->jobs, NULL, 2);
-}
-
 static void tell_which_group_they_lack(void **state)
 {
     fixture *f = *state;
@@ -217,6 +296,29 @@ static void tell_which_group_they_lack(void **state)
     lose(f, t);
     assert_string_equal(waits_for(f, draft), "waiting for a draft group");
     assert_string_equal(waits_for(f, token), "waiting for a target group");
+}
+
+/* More context changes nothing, less could end the text sooner. The draft of an exact job is none of that. */
+static void end_when_their_context_shrinks(void **state)
+{
+    fixture *f = *state;
+    fr_group *t = add_group(f, 1, "target", "t", 5), *d = add_group(f, 2, "draft", "d", 6);
+    uint64_t draft = submit(f, "draft"), token = submit(f, "token");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    lose(f, t);
+    lose(f, d);
+    t = add_group_with(f, 1, "target", "t", 5, 2000);
+    d = add_group_with(f, 2, "draft", "d", 6, 2000);
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_true(runs(f, draft) && runs(f, token));
+    lose(f, d);
+    add_group_with(f, 2, "draft", "d", 6, 999);
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_true(!runs(f, draft) && runs(f, token));
+    lose(f, t);
+    add_group_with(f, 1, "target", "t", 5, 999);
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_true(!runs(f, token));
 }
 
 /* Behind as many as may run: that, and the group that would be lacking then too. */
@@ -431,6 +533,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(run_in_order),       T(pass_those_that_wait),      T(end_when_their_model_is_replaced),
+        T(wait_for_a_draft_from_the_first_target_on), T(use_drafts_of_their_tokenizer),
+        T(end_when_their_context_shrinks),
         T(tell_which_group_they_lack), T(tell_both_reasons),
         T(get_their_defaults), T(ask_as_the_target_wants),   T(ask_as_the_client_wants),
         T(ask_no_more_than_a_raw_problem), T(ask_the_same_after_a_restart), T(every_allocation_may_fail),

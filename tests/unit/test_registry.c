@@ -155,6 +155,14 @@ static void refuses_what_does_not_fit(void **state)
     assert_non_null(
         strstr(fr_cause(), "group b serves m (0000000000000006), but target group a serves m"));
     assert_int_equal(enter(f, 2, "draft", "b", 6, 10, &b), FR_OK); /* another role */
+    const fr_peer other = peer(4);
+    fr_msg_register m = message(f, "target", "c", 5);
+    m.max_context = 99;
+    assert_int_equal(fr_registry_register(f->r, 0, &other, &m, 10, &b), FR_EMISMATCH);
+    assert_non_null(strstr(fr_cause(), "group c has a context of 99, but target group a has 100"));
+    m.name = "a"; /* but it may come back so when it is the only one */
+    assert_int_equal(fr_registry_register(f->r, 0, &other, &m, 10, &a), FR_OK);
+    assert_int_equal(fr_registry_count(f->r), 2);
     assert_int_equal(enter(f, 3, "judge", "c", 6, 10, &b), FR_EINVAL);
     assert_int_equal(enter(f, 3, "draft", "", 6, 10, &b), FR_EINVAL);
     fr_registry_lose(f->r, a.group, 11);

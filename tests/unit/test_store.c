@@ -93,6 +93,7 @@ static fr_job_record record_of(uint64_t id)
                            .draft_model = "small",
                            .cause = "",
                            .stop = "",
+                           .context = 2048,
                            .answer = "42",
                            .submitted_ms = 1234567890123,
                            .batch_dependent = 1};
@@ -159,6 +160,7 @@ static fr_status same_record(void *ctx, const fr_job_record *r)
     assert_string_equal(r->answer, want.answer);
     assert_int_equal(r->submitted_ms, want.submitted_ms);
     assert_int_equal(r->batch_dependent, 1);
+    assert_int_equal(r->context, want.context);
     return FR_OK;
 }
 
@@ -397,6 +399,7 @@ static fr_status of_earlier_version(void *ctx, const fr_job_record *r)
     assert_int_equal(r->spec.raw, 1);
     assert_int_equal(r->spec.default_system, 0); /* its clients chose the prompt */
     assert_int_equal(r->spec.default_suffix, 0);
+    assert_int_equal(r->context, 0); /* the first group's, when it begins */
     assert_int_equal(r->batch_dependent, ((const earlier *)ctx)->batch_dependent);
     return FR_OK;
 }
@@ -427,7 +430,9 @@ static void read_earlier(earlier *version)
 static void reads_earlier_versions(void **state)
 {
     (void)state;
-#define UNDO_3 "ALTER TABLE jobs DROP COLUMN default_system; ALTER TABLE jobs DROP COLUMN default_suffix;"
+#define UNDO_3                                                                                       \
+    "ALTER TABLE jobs DROP COLUMN default_system; ALTER TABLE jobs DROP COLUMN default_suffix;"      \
+    "ALTER TABLE jobs DROP COLUMN context;"
     earlier one = {UNDO_3 "ALTER TABLE jobs DROP COLUMN batch_dependent; PRAGMA user_version=1", 0},
             two = {UNDO_3 "PRAGMA user_version=2", 1};
     read_earlier(&one);
