@@ -7,8 +7,6 @@
 #include "check.h"
 #include "hash.h"
 
-#define MAX_HELD 1024 /* beyond it, idle ones are forgotten, ids and all */
-
 uint64_t fr_ids_digest(const int32_t *ids, size_t n)
 {
     uint64_t h = FR_HASH_INIT;
@@ -46,26 +44,27 @@ uint64_t fr_held_epoch(const fr_holdings *h, uint64_t job)
     return newest;
 }
 
-/* The idle one not used for longest; `cached`: that has something cached. */
-static fr_held *oldest_idle(const fr_holdings *h, int cached)
+/* The idle one not used for longest, other than `keep`; `cached`: that has something cached. */
+static fr_held *oldest_idle(const fr_holdings *h, int cached, const fr_held *keep)
 {
     fr_held *oldest = NULL;
     for (int i = 0; i < h->n; i++) {
         fr_held *e = h->list[i];
-        if (!e->request && (!cached || e->seq >= 0) && (!oldest || e->used < oldest->used))
+        if (!e->request && e != keep && (!cached || e->seq >= 0) && (!oldest || e->used < oldest->used))
             oldest = e;
     }
     return oldest;
 }
 
-fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held **out)
+/* Does not forget `keep`, if it makes a new one. */
+static fr_status get(fr_holdings *h, uint64_t job, uint32_t sequence, const fr_held *keep, fr_held **out)
 {
     fr_held *e = fr_held_find(h, job, sequence);
     if (e) {
         *out = e;
         return FR_OK;
     }
-    if (h->n >= MAX_HELD && (e = oldest_idle(h, 0)))
+    if (h->n >= FR_HELD_MOST && (e = oldest_idle(h, 0, keep)))
         fr_held_drop(h, e);
     if (h->n == h->cap) {
         int cap = h->cap ? 2 * h->cap : 16;
@@ -83,6 +82,11 @@ fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held *
     h->list[h->n++] = e;
     *out = e;
     return FR_OK;
+}
+
+fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held **out)
+{
+    return get(h, job, sequence, NULL, out);
 }
 
 void fr_held_touch(fr_holdings *h, fr_held *e)
@@ -116,7 +120,7 @@ void fr_held_uncache(fr_holdings *h, fr_held *e)
 
 int fr_held_evict(fr_holdings *h)
 {
-    fr_held *e = oldest_idle(h, 1);
+    fr_held *e = oldest_idle(h, 1, NULL);
     if (e)
         fr_held_uncache(h, e);
     return e != NULL;
@@ -166,7 +170,7 @@ void fr_held_cut(fr_holdings *h, fr_held *e, size_t n)
 fr_status fr_held_fork(fr_holdings *h, fr_held *e, uint32_t sequence, size_t n)
 {
     fr_held *to = NULL;
-    FR_TRY(fr_held_get(h, e->job, sequence, &to));
+    FR_TRY(get(h, e->job, sequence, e, &to));
     if (to == e) {
         fr_held_cut(h, e, n);
         return FR_OK;

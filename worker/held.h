@@ -9,6 +9,8 @@
 
 struct fr_request;
 
+enum { FR_HELD_MOST = 1024 }; /* with so many, an idle one is forgotten for a new one, ids and all */
+
 typedef struct fr_held {
     uint64_t job, epoch;        /* epoch: the newest seen */
     uint32_t sequence;
@@ -31,6 +33,7 @@ void fr_holdings_close(fr_holdings *h); /* frees all; every one must be idle */
 uint64_t fr_ids_digest(const int32_t *ids, size_t n);
 
 fr_held *fr_held_find(const fr_holdings *h, uint64_t job, uint32_t sequence); /* NULL: none */
+/* That one, or a new one without ids. */
 fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held **out);
 void fr_held_touch(fr_holdings *h, fr_held *e);
 /* Forgets an idle one. */
