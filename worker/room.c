@@ -79,9 +79,9 @@ static int pages_missing(const fr_requests *t, const fr_request *r)
     return pages_for((int64_t)r->held->ids.len) - pages_of(t, r->held);
 }
 
-/* Pages that are free for r, or others would have to give it, less those that older requests are about to take. Each older
- * job that has its place may want another page soon: room that it would take back at once is none. Shared pages count
- * more than once, so it may be too many; then r waits for the rest. */
+/* Pages that are free for r, or others would have to give it, less those that older requests are about to take. Each
+ * older job that has its place may want another page soon: room that it would take back at once is none. Shared pages
+ * count more than once, so it may be too many; then r waits for the rest. */
 static int64_t pages_within_reach(const fr_requests *t, const fr_request *r, const fr_room_time *time)
 {
     int64_t n = fr_session_kv_free(t->session) / FR_PAGE;

@@ -9,7 +9,8 @@
 #include "held.h"
 #include "serve_group.h"
 
-/* With as many as are held, a fork's source is kept though it was not used for longest: alone idle, and among others. */
+/* With as many as can be held, a fork's source is kept though it was not used for longest, be it the only idle one or
+ * not. */
 static void test_fork_of_the_oldest(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* test_room.c: a cache that is smaller than the jobs need together: who keeps its place, how much is computed again, and
- * that nobody waits in vain. Passes are run by this thread, over the tables themselves, so that what is idle when is
- * known. */
+/* test_room.c: a cache that is smaller than the jobs need together: who keeps its place, how much is computed again,
+ * and that nobody waits in vain. Passes are run by this thread, over the tables themselves, so that what is idle when
+ * is known. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@ typedef struct engine {
     text t[JOBS];
 } engine;
 
-/* Every text alone fits the cache, with little to spare or much. */
+/* Any one of the texts has to fit the cache. */
 static void engine_open(engine *e, int kv_positions)
 {
     *e = (engine){.batch.prefill_chunk = 16};
@@ -116,8 +116,8 @@ static int whole(const engine *e, int job)
     return e->t[job].n_prompt + LENGTH;
 }
 
-/* Jobs that are verified a few tokens at a time and draft in between, so that each is idle when the others are at work.
- * Little is computed twice, the texts are the same, and all end. */
+/* Jobs that are verified a few tokens at a time and draft in between, so that each is idle when the others are at
+ * work. Little is computed twice, the texts are the same, and all end. */
 static void test_little_is_computed_again(void **state)
 {
     (void)state;
