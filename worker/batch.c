@@ -4,12 +4,14 @@
  * in chunks when others wait. Each round begins with another request, and writers leave a quarter
  * of the rows to the rest, so none starves.
  *
- * When the cache is full: idle sequences are evicted first. Then a request takes the cache of a
- * younger one, which is parked until some request ends and then computes its rows again. So the
- * oldest always gets on, and a request that does not fit though it is alone is refused. */
+ * When the cache is full a request takes room of those who have to give way to it (room.h), or waits
+ * with what it has. One whose prefix has to be computed, at first or again, waits until there is room
+ * for all of it. So the oldest always gets on, and a request that does not fit though it is alone is
+ * refused. When all wait for an older job that is idle, there is no pass for a while. */
 #include "batch.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,25 +37,10 @@ static int prompt_rows(const fr_requests *t, const fr_request *r)
 
 /* ---- room in the cache */
 
-/* Takes the cache of the youngest request that is younger than r and not in this pass; 0: none. */
-static int park_younger(fr_requests *t, const fr_request *r)
-{
-    for (int i = t->n - 1; i >= 0 && t->list[i] != r; i--) {
-        fr_request *y = t->list[i];
-        if (y->in_pass || y->held->seq < 0)
-            continue;
-        fr_held_uncache(&t->held, y->held);
-        y->attached = 0;
-        y->parked = 1;
-        return 1;
-    }
-    return 0;
-}
-
 /* Something was freed for r: try again. */
 static int free_some(fr_batch *b, fr_requests *t, fr_request *r)
 {
-    if (fr_held_evict(&t->held) || park_younger(t, r))
+    if (fr_room_make(t, r, &b->time))
         return 1;
     if (!b->hungry)
         b->hungry = r;
@@ -213,16 +200,17 @@ static void attach_all(fr_requests *t)
 {
     for (int i = t->n - 1; i >= 0; i--) {
         fr_request *r = t->list[i];
-        if (r->attached || r->parked)
+        if (r->attached)
             continue;
         /* The rows that are asked about must be computed. */
-        fr_status st = fr_held_attach(&t->held, r->held,
-                                      is_verify(r) ? r->position - 1 : (int)r->held->ids.len - 1);
+        const int n = is_verify(r) ? r->position - 1 : (int)r->held->ids.len - 1;
+        fr_status st = fr_held_attach(&t->held, r->held, n);
         if (st != FR_OK) {
             fr_request_fail(t, r, st, NULL);
             continue;
         }
         r->attached = 1;
+        r->parked = fr_held_cached(&t->held, r->held) < n;
         r->n_own = 0; /* asked again from the first one, if it was parked half-way */
     }
 }
@@ -255,10 +243,13 @@ static void abandon(fr_batch *b, fr_requests *t, fr_request *failed, fr_status s
     fr_request_fail(t, failed, st, NULL);
 }
 
-/* Nothing could be put into the pass: the oldest request does not fit, though all others gave
- * way. */
-static void refuse_oldest(fr_requests *t)
+/* Nothing could be put into the pass. Unless it waits for an idle sequence, the oldest request does
+ * not fit though all others gave way. */
+static void wait_or_refuse(fr_batch *b, fr_requests *t)
 {
+    b->wait_s = fr_room_wait_s(t, t->list[0], &b->time);
+    if (b->wait_s > 0)
+        return;
     fr_request *r = t->list[0];
     char cause[160];
     snprintf(cause, sizeof cause,
@@ -269,11 +260,14 @@ static void refuse_oldest(fr_requests *t)
 
 fr_status fr_batch_pass(fr_batch *b, fr_requests *t)
 {
+    b->wait_s = 0;
+    b->time = (fr_room_time){.now_s = fr_now_s(), .row_s = b->busy_seconds / fmax((double)b->rows, 1)};
     attach_all(t);
     if (t->n == 0)
         return FR_OK;
     for (int i = 0; i < t->n; i++)
         t->list[i]->in_pass = 0;
+    fr_room_admit(t, &b->time);
     b->n_asks = 0;
     b->turn++;
     fr_pass_begin(t->session);
@@ -285,7 +279,7 @@ fr_status fr_batch_pass(fr_batch *b, fr_requests *t)
     }
     int rows = fr_session_info_of(t->session)->max_rows - fr_pass_room(t->session);
     if (rows == 0) {
-        refuse_oldest(t);
+        wait_or_refuse(b, t);
         return FR_OK;
     }
     double start = fr_now_s();

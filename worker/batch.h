@@ -2,7 +2,7 @@
 #ifndef FR_BATCH_H
 #define FR_BATCH_H
 
-#include "requests.h"
+#include "room.h"
 
 typedef struct fr_batch {
     int prefill_chunk;     /* most rows of one prompt in a pass that others wait for */
@@ -11,6 +11,8 @@ typedef struct fr_batch {
     uint64_t turn;         /* whose turn it is to be first */
     /* Did not get the cache it needs last time, so it is first now. Compared, never followed. */
     fr_request *hungry;
+    fr_room_time time;     /* of the pass being built */
+    double wait_s;         /* after a pass without rows: nothing changes for so long but by a message; else 0 */
     uint64_t passes, rows; /* since the start */
     double busy_seconds;
 } fr_batch;

@@ -31,9 +31,10 @@ static link_comm *of(fr_comm *c)
     return (link_comm *)c;
 }
 
-static fr_status check_bytes(const fr_comm *c, size_t bytes, const char *what)
+/* A word has to hold what n_ranks give. */
+static fr_status check_bytes(size_t bytes, int n_ranks, const char *what)
 {
-    if (bytes > FR_RANKS_MOST_BYTES / (size_t)c->size)
+    if (bytes > FR_RANKS_MOST_BYTES / (size_t)n_ranks)
         return fr_fail(FR_ELIMIT, "%s: a message of %zu bytes is too large", what, bytes);
     return FR_OK;
 }
@@ -93,25 +94,35 @@ static fr_status add_rank(link_comm *l, int rank, float *x, size_t n, fr_comm_wa
     return FR_OK;
 }
 
+/* Of as much as a word holds. */
+static fr_status sum_piece(link_comm *l, float *x, size_t n, fr_comm_wait *wait)
+{
+    if (l->base.rank != 0) {
+        FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
+        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, wait);
+    }
+    for (int r = 1; r < l->base.size; r++)
+        FR_TRY(add_rank(l, r, x, n, wait));
+    return send_all(l, FR_RANKS_SUM, x, n * sizeof *x);
+}
+
 static fr_status link_all_reduce_sum(fr_comm *c, float *x, size_t n)
 {
+    const size_t most = FR_RANKS_MOST_BYTES / sizeof *x;
     link_comm *l = of(c);
     fr_comm_wait wait = begin_wait(l, 0);
-    if (n == 0 || c->size == 1)
+    if (c->size == 1)
         return FR_OK;
-    FR_TRY(check_bytes(c, n > SIZE_MAX / sizeof *x ? SIZE_MAX : n * sizeof *x, "all_reduce_sum"));
-    if (c->rank != 0) {
-        FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_SUM, x, n * sizeof *x));
-        return receive_into(l, 0, FR_RANKS_SUM, x, n * sizeof *x, &wait);
-    }
-    for (int r = 1; r < c->size; r++)
-        FR_TRY(add_rank(l, r, x, n, &wait));
-    return send_all(l, FR_RANKS_SUM, x, n * sizeof *x);
+    if (n > INT_MAX / sizeof *x) /* as over MPI */
+        return fr_fail(FR_ELIMIT, "all_reduce_sum: a sum of %zu numbers is too large", n);
+    for (size_t at = 0; at < n; at += most)
+        FR_TRY(sum_piece(l, x + at, n - at < most ? n - at : most, &wait));
+    return FR_OK;
 }
 
 static fr_status link_gather(fr_comm *c, const void *mine, size_t bytes, void *out)
 {
-    FR_TRY(check_bytes(c, bytes, "gather"));
+    FR_TRY(check_bytes(bytes, 1, "gather"));
     if (c->rank != 0)
         return fr_ranks_send(of(c)->ranks, 0, FR_RANKS_GATHER, mine, bytes);
     return collect(of(c), FR_RANKS_GATHER, mine, bytes, out, 0);
@@ -121,7 +132,7 @@ static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, voi
 {
     link_comm *l = of(c);
     fr_comm_wait wait = begin_wait(l, wait_ms);
-    FR_TRY(check_bytes(c, bytes, "all_gather"));
+    FR_TRY(check_bytes(bytes, c->size, "all_gather"));
     if (c->rank != 0) {
         FR_TRY(fr_ranks_send(l->ranks, 0, FR_RANKS_ALL_GATHER, mine, bytes));
         return receive_into(l, 0, FR_RANKS_ALL_GATHER, out, bytes * (size_t)c->size, &wait);
@@ -132,7 +143,7 @@ static fr_status link_all_gather(fr_comm *c, const void *mine, size_t bytes, voi
 
 static fr_status link_broadcast(fr_comm *c, void *data, size_t bytes)
 {
-    FR_TRY(check_bytes(c, bytes, "broadcast"));
+    FR_TRY(check_bytes(bytes, 1, "broadcast"));
     link_comm *l = of(c);
     fr_comm_wait wait = begin_wait(l, 0);
     return c->rank == 0 ? send_all(l, FR_RANKS_BROADCAST, data, bytes)
@@ -166,7 +177,7 @@ static fr_status link_command_send(fr_comm *c, const void *data, size_t bytes)
 {
     if (c->rank != 0)
         return fr_fail(FR_EINVAL, "command_send: rank %d is not the leader", c->rank);
-    FR_TRY(check_bytes(c, bytes, "command_send"));
+    FR_TRY(check_bytes(bytes, 1, "command_send"));
     return send_all(of(c), FR_RANKS_COMMAND, data, bytes);
 }
 

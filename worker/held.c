@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "check.h"
+#include "clock.h"
 #include "hash.h"
-
-#define MAX_HELD 1024 /* beyond it, idle ones are forgotten, ids and all */
+#include "ops.h"
 
 uint64_t fr_ids_digest(const int32_t *ids, size_t n)
 {
@@ -46,26 +46,27 @@ uint64_t fr_held_epoch(const fr_holdings *h, uint64_t job)
     return newest;
 }
 
-/* The idle one not used for longest; `cached`: that has something cached. */
-static fr_held *oldest_idle(const fr_holdings *h, int cached)
+/* The idle one not used for longest, other than `keep`. */
+static fr_held *oldest_idle(const fr_holdings *h, const fr_held *keep)
 {
     fr_held *oldest = NULL;
     for (int i = 0; i < h->n; i++) {
         fr_held *e = h->list[i];
-        if (!e->request && (!cached || e->seq >= 0) && (!oldest || e->used < oldest->used))
+        if (!e->request && e != keep && (!oldest || e->used_s < oldest->used_s))
             oldest = e;
     }
     return oldest;
 }
 
-fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held **out)
+/* Does not forget `keep`, if it makes a new one. */
+static fr_status get(fr_holdings *h, uint64_t job, uint32_t sequence, const fr_held *keep, fr_held **out)
 {
     fr_held *e = fr_held_find(h, job, sequence);
     if (e) {
         *out = e;
         return FR_OK;
     }
-    if (h->n >= MAX_HELD && (e = oldest_idle(h, 0)))
+    if (h->n >= FR_HELD_MOST && (e = oldest_idle(h, keep)))
         fr_held_drop(h, e);
     if (h->n == h->cap) {
         int cap = h->cap ? 2 * h->cap : 16;
@@ -79,15 +80,20 @@ fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held *
     if (!e)
         return fr_no_memory();
     *e = (fr_held){.job = job, .sequence = sequence, .seq = -1};
-    fr_held_touch(h, e);
+    fr_held_touch(e);
     h->list[h->n++] = e;
     *out = e;
     return FR_OK;
 }
 
-void fr_held_touch(fr_holdings *h, fr_held *e)
+fr_status fr_held_get(fr_holdings *h, uint64_t job, uint32_t sequence, fr_held **out)
 {
-    e->used = ++h->clock;
+    return get(h, job, sequence, NULL, out);
+}
+
+void fr_held_touch(fr_held *e)
+{
+    e->used_s = fr_now_s();
 }
 
 void fr_held_drop(fr_holdings *h, fr_held *e)
@@ -114,12 +120,11 @@ void fr_held_uncache(fr_holdings *h, fr_held *e)
     e->seq = -1;
 }
 
-int fr_held_evict(fr_holdings *h)
+void fr_held_shrink(fr_holdings *h, fr_held *e)
 {
-    fr_held *e = oldest_idle(h, 1);
-    if (e)
+    const int n = (fr_held_cached(h, e) - 1) / FR_PAGE * FR_PAGE;
+    if (n <= 0 || fr_seq_truncate(h->session, e->seq, n) != FR_OK)
         fr_held_uncache(h, e);
-    return e != NULL;
 }
 
 /* How many of the first n of e's ids its own sequence caches. */
@@ -146,12 +151,7 @@ fr_status fr_held_attach(fr_holdings *h, fr_held *e, int n_positions)
     }
     if (e->seq >= 0)
         return fr_seq_truncate(h->session, e->seq, own);
-    fr_status st;
-    while ((st = fr_seq_new(h->session, &e->seq)) == FR_ELIMIT && fr_held_evict(h))
-        ;
-    if (st != FR_OK)
-        e->seq = -1;
-    return st;
+    return fr_seq_new(h->session, &e->seq);
 }
 
 void fr_held_cut(fr_holdings *h, fr_held *e, size_t n)
@@ -166,7 +166,7 @@ void fr_held_cut(fr_holdings *h, fr_held *e, size_t n)
 fr_status fr_held_fork(fr_holdings *h, fr_held *e, uint32_t sequence, size_t n)
 {
     fr_held *to = NULL;
-    FR_TRY(fr_held_get(h, e->job, sequence, &to));
+    FR_TRY(get(h, e->job, sequence, e, &to));
     if (to == e) {
         fr_held_cut(h, e, n);
         return FR_OK;
@@ -174,7 +174,7 @@ fr_status fr_held_fork(fr_holdings *h, fr_held *e, uint32_t sequence, size_t n)
     fr_held_uncache(h, to);
     to->ids.len = 0;
     to->epoch = e->epoch;
-    fr_held_touch(h, to);
+    fr_held_touch(to);
     FR_TRY(fr_ids_put(&to->ids, e->ids.data, n < e->ids.len ? n : e->ids.len));
     int cached = own_shared(h, e, (int)to->ids.len);
     if (cached > 0 && fr_seq_fork(h->session, e->seq, cached, &to->seq) != FR_OK)

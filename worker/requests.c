@@ -43,18 +43,18 @@ static void request_free(fr_request *r)
     free(r);
 }
 
-/* Takes a request out of the table, and frees it. Its end may be what a parked one waits for. */
+/* Takes a request out of the table, and frees it. */
 static void drop(fr_requests *t, fr_request *r)
 {
     int n = 0;
-    for (int i = 0; i < t->n; i++) {
-        t->list[i]->parked = 0;
+    for (int i = 0; i < t->n; i++)
         if (t->list[i] != r)
             t->list[n++] = t->list[i];
-    }
     t->n = n;
-    if (r->held)
+    if (r->held) {
         r->held->request = NULL;
+        fr_held_touch(r->held);
+    }
     request_free(r);
 }
 
@@ -136,7 +136,7 @@ static fr_status resolve(fr_requests *t, const fr_msg_prefix *p, fr_held **out)
         fr_request_fail(t, e->request, FR_ECANCELLED, "another request took its sequence");
     e->ids.len = p->start;
     e->epoch = p->epoch;
-    fr_held_touch(&t->held, e);
+    fr_held_touch(e);
     *out = e;
     return fr_ids_put(&e->ids, p->tokens, p->n_tokens);
 }
@@ -181,6 +181,15 @@ static void drop_older_epochs(fr_requests *t, uint64_t job, uint64_t epoch)
             drop(t, t->list[i]);
 }
 
+/* Among those of its job it is the last. */
+static void enlist(fr_requests *t, fr_request *r)
+{
+    int at = t->n++;
+    for (; at > 0 && t->list[at - 1]->held->job > r->held->job; at--)
+        t->list[at] = t->list[at - 1];
+    t->list[at] = r;
+}
+
 void fr_requests_add(fr_requests *t, fr_msg *m)
 {
     const fr_msg_prefix *p = fr_request_prefix(m);
@@ -198,7 +207,7 @@ void fr_requests_add(fr_requests *t, fr_msg *m)
         *m = (fr_msg){0};
         st = begin(t, r);
         if (st == FR_OK) {
-            t->list[t->n++] = r;
+            enlist(t, r);
             return;
         }
     }

@@ -38,7 +38,7 @@ typedef struct fr_request {
     uint32_t rows;       /* it had in them */
     double seconds;      /* of the passes' time, shared by rows */
     int attached;        /* its sequence is cached as far as it can be */
-    int parked;          /* gave its cache to an older request: waits until one ends */
+    int parked;          /* waits for room for all its ids (room.h) */
     int in_pass;         /* its rows in the pass being built */
 
     /* Generate */
@@ -62,7 +62,7 @@ typedef struct fr_requests {
     fr_session *session; /* borrowed, as is the link */
     fr_link *link;
     fr_holdings held;
-    fr_request **list;   /* the oldest first */
+    fr_request **list;   /* those of the oldest job first; of one job the oldest */
     int n, cap;
     int reply_lost; /* a reply could not be sent: the coordinator has to be made to ask again */
 } fr_requests;

@@ -136,7 +136,7 @@ static fr_status give_up(const serve *s)
 static fr_status keep_time(serve *s)
 {
     double now = fr_now_s(), patience = s->options->give_up_ms / 1000.0;
-    if (s->requests.n == 0)
+    if (s->requests.n == 0 || s->batch.wait_s > 0)
         FR_TRY(fr_session_check_group(s->session)); /* a pass notices by itself */
     if (patience > 0 && s->requests.n == 0) {
         if (now - s->last_heard >= patience)
@@ -157,13 +157,15 @@ static fr_status keep_time(serve *s)
     return FR_OK;
 }
 
-/* How long the loop may sleep. */
+/* How long the loop may sleep: there is no request, or none that can go on. */
 static int idle_ms(const serve *s)
 {
     double now = fr_now_s(), next = s->registered ? s->next_heartbeat : s->next_register;
     if (s->blob_wanted)
         next = fmin(next, s->next_blob);
-    if (s->options->give_up_ms > 0) {
+    if (s->requests.n > 0) {
+        next = fmin(next, now + s->batch.wait_s);
+    } else if (s->options->give_up_ms > 0) {
         double patience = s->options->give_up_ms / 1000.0;
         next = fmin(next, fmin(fmax(s->last_heard + patience / 2, s->next_question),
                                s->last_heard + patience));
@@ -251,7 +253,7 @@ static void handle(serve *s, fr_msg *m)
 /* Takes what is there, or waits for the first message when there is nothing else to do. */
 static fr_status receive(serve *s)
 {
-    int timeout_ms = s->requests.n > 0 ? 0 : idle_ms(s);
+    int timeout_ms = s->requests.n > 0 && s->batch.wait_s <= 0 ? 0 : idle_ms(s);
     for (int i = 0; i < MESSAGES_PER_PASS && !s->done && !s->refused; i++, timeout_ms = 0) {
         fr_msg m;
         fr_status st = fr_link_recv(s->link, timeout_ms, NULL, &m);

@@ -37,6 +37,8 @@ static void *serve(void *arg)
     s->open_status = st;
     if (st == FR_OK)
         snprintf(s->endpoint, sizeof s->endpoint, "%s", fr_coordinator_endpoint(s->c));
+    else
+        snprintf(s->cause, sizeof s->cause, "%s", fr_cause());
     pthread_cond_signal(&s->opened);
     pthread_mutex_unlock(&s->lock);
     if (st == FR_OK)
@@ -64,6 +66,18 @@ void server_start(server *s, const char *bind, const char *store)
     while (!s->is_open)
         pthread_cond_wait(&s->opened, &s->lock);
     pthread_mutex_unlock(&s->lock);
+}
+
+void server_start_again(server *s, const char *bind, const char *store)
+{
+    for (int tries = 0; tries < WAIT_MS / 10; tries++) {
+        server_start(s, bind, store);
+        if (s->open_status != FR_EBUSY)
+            return;
+        server_join(s);
+        fr_sleep_ms(10);
+    }
+    fail_msg("%s", s->cause);
 }
 
 void server_join(server *s)

@@ -19,6 +19,7 @@ typedef struct server {
     pthread_cond_t opened;
     int is_open;
     fr_status open_status;
+    char cause[256]; /* why it is not open */
     fr_status status;
     char endpoint[256];
     fr_coordinator *c;
@@ -34,6 +35,8 @@ typedef struct fixture { /* the cluster that most tests want */
 
 /* Returns when it is open, or failed to: open_status. store: NULL for none. */
 void server_start(server *s, const char *bind, const char *store);
+/* At a port that was bound a moment ago, which ZeroMQ gives back in a thread of its own. */
+void server_start_again(server *s, const char *bind, const char *store);
 /* Waits for its own end. */
 void server_join(server *s);
 void server_stop(server *s);

@@ -122,12 +122,17 @@ void group_start(group *g, int context, int kv_positions, int max_rows)
     group_begin(g);
 }
 
-void group_join(group *g)
+void group_close(group *g)
 {
-    pthread_join(g->thread, NULL);
     fr_session_close(&g->session);
     g->comm->ops->close(&g->comm);
     fr_link_close(&g->server, 0);
+}
+
+void group_join(group *g)
+{
+    pthread_join(g->thread, NULL);
+    group_close(g);
 }
 
 void group_stop(group *g)

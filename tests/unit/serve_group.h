@@ -52,6 +52,8 @@ void group_run(group *g);
 void group_begin(group *g);
 /* group_open() and group_begin(). */
 void group_start(group *g, int context, int kv_positions, int max_rows);
+/* Frees all of a group that does not serve. */
+void group_close(group *g);
 /* Waits for the end of serving, and frees all. */
 void group_join(group *g);
 /* Shuts it down, which must work. */

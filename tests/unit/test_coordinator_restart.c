@@ -54,9 +54,9 @@ static void restart_continues(void **state)
         fake_engine_stop(&f.target);
         fake_engine_stop(&f.draft);
         fr_link_close(&f.client, 0);
-        server_start(&f.server, endpoint, path);
+        server_start_again(&f.server, endpoint, path);
         if (f.server.open_status != FR_OK)
-            fail_msg("the second coordinator does not start");
+            fail_msg("the second coordinator does not start: %s", f.server.cause);
         f.target = engine(&f, "target", "t", 0);
         f.draft = engine(&f, "draft", "d", 0);
         assert_int_equal(fr_link_connect(endpoint, 0, &f.client), FR_OK);

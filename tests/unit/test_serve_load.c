@@ -466,9 +466,7 @@ static void test_allocation_failures(void **state)
         }
     }
     fr_ids_free(&t.ids);
-    fr_session_close(&g.session);
-    g.comm->ops->close(&g.comm);
-    fr_link_close(&g.server, 0);
+    group_close(&g);
 }
 
 int main(void)

@@ -96,6 +96,8 @@ static void check_link_rank(const fr_ranks_options *o, bool staged, int when)
         staged ? check_staged_give_up(c, (moment)when) : check_give_up(c, c, (moment)when);
     } else {
         staged ? check_staged(c) : check_all(c);
+        if (!staged)
+            check_large(c, FR_RANKS_MOST_BYTES);
         if (c->size > 1)
             check_roll_call(c);
     }

@@ -27,6 +27,9 @@ void close_staged(fr_comm *c);
 /* ---- sums.c, exchanges.c and commands.c */
 
 void check_sums(fr_comm *c);
+/* A sum that is larger than a message of `most` bytes, and a broadcast that is as large, for any number of ranks. Host
+ * communicators. */
+void check_large(fr_comm *c, size_t most);
 void check_gathers(fr_comm *c);
 /* Hosts are told apart by their names; ranks are alike when they may use the same cores. */
 void check_here(fr_comm *c);

@@ -56,3 +56,22 @@ void check_sums(fr_comm *c)
     free(x);
     free(want);
 }
+
+void check_large(fr_comm *c, size_t most)
+{
+    const size_t n = most / sizeof(float) + 1000;
+    float *x = must_alloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)((c->rank + 1) * (int)(i % 1021));
+    OK(c->ops->all_reduce_sum(c, x, n));
+    for (size_t i = 0; i < n; i++) {
+        const float want = (float)(c->size * (c->size + 1) / 2 * (int)(i % 1021));
+        CHECK(x[i] == want, "element %zu: %a, want %a", i, (double)x[i], (double)want);
+    }
+    uint8_t *data = (uint8_t *)x;
+    if (c->rank == 0)
+        fill(data, most, 5);
+    OK(c->ops->broadcast(c, data, most));
+    check_filled(data, most, 5);
+    free(x);
+}
