@@ -105,7 +105,7 @@ static int cached(const engine *e, int job)
     return fr_held_cached(&e->requests.held, held(e, job));
 }
 
-/* As if it had been idle for so much longer; less than 0: as if it were to be wanted soon, however slow this test is. */
+/* As if it had been idle so much longer; less than 0: as if it were to be wanted soon, however slow this test is. */
 static void age(const engine *e, int job, double seconds)
 {
     held(e, job)->used_s -= seconds;
