@@ -378,7 +378,7 @@ void fr_calls_error(fr_calls *c, fr_group *g, const fr_msg_engine_error *m)
         return;
     case FR_ECANCELLED: /* not by us, so the group is leaving; another one takes it, or this one
                            again */
-        count_loss(k, count_on_group(c, g->id) == 1);
+        count_loss(k, 0); /* it leaves in good order */
         leave_group(c, k);
         return;
     default: {

@@ -7,7 +7,8 @@
  * on the wire, so late replies of an earlier one match nothing.
  *
  * A call over which groups are lost again and again ends its job; others that were there are not
- * blamed for it (calls.c).
+ * blamed for it (calls.c). To find out which, suspects have a group to themselves; where it is the
+ * role's only one, the other calls wait meanwhile.
  *
  * An exact job's target calls go to groups that compute independently of the batch while there is
  * one; else to any, and the job is marked.

@@ -171,11 +171,15 @@ static int what_it_lacks(const fr_job *job, double now)
     return LACKS_NOTHING;
 }
 
+void fr_job_await_target(fr_job *job, double now)
+{
+    if (!fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0))
+        job->grace_from = now;
+}
+
 int fr_job_ready(fr_job *job, int is_its_turn, double now)
 {
     const int lacks = what_it_lacks(job, now);
-    if (lacks == FR_ROLE_TARGET)
-        job->grace_from = now;
     job->waits_for = reasons_to_wait[!is_its_turn][lacks];
     return is_its_turn && lacks == LACKS_NOTHING;
 }
@@ -483,6 +487,8 @@ static fr_status start(fr_job *job, double now)
                        fr_policy_names());
     const fr_group *target = fr_registry_any(job->env->registry, FR_ROLE_TARGET, 0);
     const fr_group *draft = draft_of(job->env, job->ops);
+    if (r->target_digest && check_tokenizers(job->ops, target, draft) != FR_OK)
+        draft = NULL; /* it was begun; a draft that comes does not end it either: take_draft() */
     FR_TRY(check_tokenizers(job->ops, target, draft));
     FR_TRY(adopt_groups(job, target, draft));
     FR_TRY(open_chain(job->ops, &r->spec, target, draft, &job->chain));

@@ -52,6 +52,8 @@ fr_status fr_job_check_models(const fr_job_env *env, const fr_msg_job_spec *spec
 fr_job *fr_job_new(const fr_job_env *env, fr_job_record *record, double now);
 void fr_job_free(fr_job **job); /* also drops its calls */
 
+/* Of a queued job, whether it may start or not: while no target group is there its grace does not begin. */
+void fr_job_await_target(fr_job *job, double now);
 /* 1: it is its turn, which the caller knows, and the models it needs are there. 0: not yet, and waits_for says what
  * for. */
 int fr_job_ready(fr_job *job, int is_its_turn, double now);

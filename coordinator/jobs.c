@@ -151,6 +151,7 @@ void fr_jobs_turn(fr_jobs *jobs, const char *hold, double now)
             fr_job_look_for_groups(job);
         if (job->record.state != FR_JOB_QUEUED)
             continue;
+        fr_job_await_target(job, now);
         if (hold) {
             job->waits_for = hold;
         } else if (fr_job_ready(job, running < jobs->max_running, now)) {

@@ -120,9 +120,10 @@ static void take_back_acks(fr_core *core)
 {
     for (size_t i = 0; i < core->n_acks; i++) {
         const fr_ack *ack = &core->acks[i];
-        fr_fail(FR_EUNAVAILABLE, "the coordinator stops, and could not store %s",
-                ack->kind == FR_MSG_SUBMITTED ? "the job: it does not run" : "that the job is cancelled: it may go on");
-        fr_core_reply_error(core, &ack->client, FR_EUNAVAILABLE, fr_cause(), ack->job);
+        const char *why = ack->kind == FR_MSG_SUBMITTED
+                              ? "the coordinator stops, and could not store the job: it does not run"
+                              : "the coordinator stops, and could not store that the job is cancelled: it may go on";
+        fr_core_reply_error(core, &ack->client, FR_EUNAVAILABLE, why, ack->job);
     }
     core->n_acks = 0;
 }

@@ -3,10 +3,9 @@
  * that registered it and is alive until it is silent for too long, unreachable, or says goodbye; a
  * dead group stays listed until it comes back under its name.
  *
- * All live groups of one role serve the same model with the same context, else a chain would depend on which of them
- * came first. Tokenizers are kept for the life of the
- * registry, since chains borrow them. Times are seconds of the monotonic clock, given by the
- * caller. */
+ * All live groups of one role serve the same model with the same context, else a chain would depend
+ * on which of them came first. Tokenizers are kept for the life of the registry, since chains borrow
+ * them. Times are seconds of the monotonic clock, given by the caller. */
 #ifndef FR_REGISTRY_H
 #define FR_REGISTRY_H
 

@@ -17,6 +17,7 @@
 
 #include "check.h"
 #include "clock.h"
+#include "ops.h"
 
 void fr_batch_close(fr_batch *b)
 {
@@ -258,10 +259,16 @@ static void wait_or_refuse(fr_batch *b, fr_requests *t)
     fr_request_fail(t, r, FR_ELIMIT, cause);
 }
 
+/* Alone a row may take as long as many together. */
+static double seconds_of_row(const fr_batch *b)
+{
+    return b->wide_rows ? b->wide_seconds / (double)b->wide_rows : b->busy_seconds / fmax((double)b->rows, 1);
+}
+
 fr_status fr_batch_pass(fr_batch *b, fr_requests *t)
 {
     b->wait_s = 0;
-    b->time = (fr_room_time){.now_s = fr_now_s(), .row_s = b->busy_seconds / fmax((double)b->rows, 1)};
+    b->time = (fr_room_time){.now_s = fr_now_s(), .row_s = seconds_of_row(b)};
     attach_all(t);
     if (t->n == 0)
         return FR_OK;
@@ -288,6 +295,10 @@ fr_status fr_batch_pass(fr_batch *b, fr_requests *t)
     b->busy_seconds += seconds;
     b->passes++;
     b->rows += (uint64_t)rows;
+    if (rows >= FR_PAGE) {
+        b->wide_seconds += seconds;
+        b->wide_rows += (uint64_t)rows;
+    }
     deliver(b, t, rows, seconds);
     return FR_OK;
 }

@@ -15,6 +15,9 @@ typedef struct fr_batch {
     double wait_s;         /* after a pass without rows: nothing changes for so long but by a message; else 0 */
     uint64_t passes, rows; /* since the start */
     double busy_seconds;
+    /* Of the passes of a page of rows and more: what a sequence that is computed again takes. */
+    uint64_t wide_rows;
+    double wide_seconds;
 } fr_batch;
 
 void fr_batch_close(fr_batch *b);

@@ -107,7 +107,8 @@ void fr_room_admit(fr_requests *t, const fr_room_time *time)
 {
     for (int i = 0; i < t->n; i++) {
         fr_request *r = t->list[i];
-        if (r->parked && pages_missing(t, r) <= pages_within_reach(t, r, time))
+        const int missing = r->parked ? pages_missing(t, r) : 0;
+        if (missing <= 0 || missing <= pages_within_reach(t, r, time)) /* it may have all its pages already */
             r->parked = 0;
     }
 }

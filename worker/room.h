@@ -15,7 +15,7 @@
 
 /* The moment of a pass, and what the group's passes took up to it. */
 typedef struct fr_room_time {
-    double now_s, row_s; /* row_s: seconds of one row */
+    double now_s, row_s; /* row_s: seconds of one row among many */
 } fr_room_time;
 
 /* Frees a page, or what shares one, for r; not of requests in the pass. 0: none gives way to r. */

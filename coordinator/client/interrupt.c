@@ -2,15 +2,18 @@
 #include "interrupt.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
-static volatile sig_atomic_t mark;
+/* The handler may run in any thread: atomic, and so without a lock. */
+static atomic_int mark;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a signal's handler takes no lock");
 
 static void on_signal(int number)
 {
     (void)number;
-    mark = 1;
+    atomic_store(&mark, 1);
 }
 
 void fr_interrupt_arm(void)
@@ -25,10 +28,10 @@ void fr_interrupt_arm(void)
 
 int fr_interrupted(void)
 {
-    return mark != 0;
+    return atomic_load(&mark);
 }
 
 fr_status fr_interrupt_check(void)
 {
-    return mark ? fr_fail(FR_ECANCELLED, "cancelled") : FR_OK;
+    return fr_interrupted() ? fr_fail(FR_ECANCELLED, "cancelled") : FR_OK;
 }

@@ -16,8 +16,13 @@
 #define SHOWN_ELEMENTS 8 /* of an array */
 #define SHOWN_BYTES 120  /* of a text, in the table */
 
-static const char *const chat_names[] = {"none", "chatml-thinking", "chatml", "llama3",
-                                         "deepseek"};
+static const char *const chat_names[] = {
+    [FR_CHAT_NONE] = "none",
+    [FR_CHAT_CHATML] = "chatml",
+    [FR_CHAT_LLAMA3] = "llama3",
+    [FR_CHAT_DEEPSEEK] = "deepseek",
+    [FR_CHAT_THINKING] = "chatml-thinking",
+};
 
 /* Metadata as JSON; arrays are {"type":"array","n":N,"first":[...]}. */
 static fr_status add_value(const fr_model_file *f, const fr_meta *m, const char *key, cJSON *o)

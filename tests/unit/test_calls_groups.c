@@ -259,6 +259,20 @@ static void batch_dependent_drafts_mark_inexact_jobs(void **state)
     assert_int_equal(b->n_calls, 1);
 }
 
+/* A group that leaves in good order gives its calls back; that is held against none, though one is the last. */
+static void goodbyes_are_nobodys_fault(void **state)
+{
+    fixture *f = *state;
+    generate(f, FR_ROLE_TARGET, 4);
+    for (int i = 0; i < 20; i++) {
+        fr_calls_dispatch(f->c, 1);
+        assert_int_equal(f->a->n_calls, 1);
+        const fr_msg_engine_error back = {.request = last(f)->request, .status = FR_ECANCELLED, .cause = "it leaves"};
+        fr_calls_error(f->c, f->a, &back);
+    }
+    assert_int_equal(f->n_failed, 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -273,6 +287,7 @@ int main(void)
         T(batch_dependent_drafts_mark_inexact_jobs),
         T(loses_groups_that_cannot_be_reached),
         T(suspects_are_sent_alone),
+        T(goodbyes_are_nobodys_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,7 +71,7 @@ static void test_probes(void **state)
 static void test_parts(void **state)
 {
     (void)state;
-    for (fr_chat_style style = FR_CHAT_NONE; style <= FR_CHAT_DEEPSEEK; style++) {
+    for (fr_chat_style style = FR_CHAT_NONE; style <= FR_CHAT_THINKING; style++) {
         fr_text_part parts[FR_CHAT_PARTS_MAX];
         int n = fr_chat_prompt_parts(style, "S", "U", parts), contents = 0;
         assert_true(n <= FR_CHAT_PARTS_MAX);

@@ -197,7 +197,7 @@ static void wait_for_a_draft_from_the_first_target_on(void **state)
     fr_jobs_turn(f->jobs, NULL, 1);
     assert_string_equal(waits_for(f, token), "waiting for a target group");
     assert_true(isinf(fr_jobs_deadline(f->jobs, 1)));
-    fr_jobs_turn(f->jobs, NULL, 100);
+    fr_jobs_turn(f->jobs, "waiting for the store", 100); /* nor does it begin while nothing may */
     add_group(f, 1, "target", "t", 5);
     fr_jobs_turn(f->jobs, NULL, 100.5);
     assert_true(!runs(f, token));
@@ -496,6 +496,27 @@ static void ask_the_same_after_a_restart(void **state)
     assert_asks(f, queued, GENERAL_SYSTEM, "What is 2 + 3?" GENERAL_SUFFIX);
 }
 
+/* One that had begun goes on beside a draft group that it cannot use, as if that had come while it ran; one that had
+ * not is told. */
+static void go_on_beside_another_tokenizer(void **state)
+{
+    fixture *f = *state;
+    fr_group *target = add_group(f, 1, "target", "t", 5), *draft = add_group(f, 2, "draft", "d", 6);
+    const uint64_t begun = submit(f, "token");
+    fr_jobs_turn(f->jobs, NULL, 1);
+    assert_true(runs(f, begun));
+    lose(f, target);
+    const uint64_t queued = submit(f, "token");
+    assert_int_equal(fr_store_flush(f->env.store), FR_OK);
+    fr_jobs_close(&f->jobs);
+    assert_int_equal(fr_jobs_open(&f->env, 2, 0, &f->jobs), FR_OK);
+    add_group(f, 1, "target", "t", 5);
+    draft->tokenizer_digest++;
+    fr_jobs_turn(f->jobs, NULL, 2);
+    assert_true(runs(f, begun));
+    assert_null(fr_jobs_find(f->jobs, queued)); /* it is over */
+}
+
 static void every_allocation_may_fail(void **state)
 {
     fixture *f = *state;
@@ -537,7 +558,8 @@ int main(void)
         T(end_when_their_context_shrinks),
         T(tell_which_group_they_lack), T(tell_both_reasons),
         T(get_their_defaults), T(ask_as_the_target_wants),   T(ask_as_the_client_wants),
-        T(ask_no_more_than_a_raw_problem), T(ask_the_same_after_a_restart), T(every_allocation_may_fail),
+        T(ask_no_more_than_a_raw_problem), T(ask_the_same_after_a_restart),
+        T(go_on_beside_another_tokenizer), T(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

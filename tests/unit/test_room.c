@@ -205,6 +205,27 @@ static void test_nobody_waits_for_those(void **state)
     engine_close(&e);
 }
 
+/* A young job whose next words fit the pages that it has takes its turn, though older ones have all the others. */
+static void test_needs_no_page(void **state)
+{
+    (void)state;
+    engine e;
+    engine_open(&e, SMALL_CACHE);
+    const int end = whole(&e, 1) / FR_PAGE * FR_PAGE - 3;
+    ask(&e, 1, end, end);
+    rows_until_answered(&e);
+    for (int more = e.t[0].n_prompt; fr_session_kv_free(e.g.session) >= FR_PAGE; more += FR_PAGE) {
+        assert_true(more <= whole(&e, 0));
+        ask(&e, 0, more, more);
+        rows_until_answered(&e);
+    }
+    age(&e, 0, -1000);
+    assert_int_equal(cached(&e, 1), end);
+    ask(&e, 1, end + 2, end + 2);
+    assert_int_equal(rows_until_answered(&e), 2);
+    engine_close(&e);
+}
+
 /* The serving loop comes back to a request that waits, without a message. */
 static void test_loop_comes_back(void **state)
 {
@@ -236,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_little_is_computed_again),
         cmocka_unit_test(test_idle_older_job),
         cmocka_unit_test(test_nobody_waits_for_those),
+        cmocka_unit_test(test_needs_no_page),
         cmocka_unit_test(test_loop_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* chat.c: the chat families as lists of parts (chat.h). A model file's template is Jinja; it is
- * recognised by the marker that only its family uses, in the order of fr_chat_style, never run. */
+ * recognised by the marker that only its family uses, never run. */
 #include "chat.h"
 
 #include <string.h>
@@ -29,16 +29,6 @@ static const chat_texts families[] = {
                       .user_close = "",
                       .probe_open = "\n\n",
                       .probe_close = "\n"},
-    /* The marker is how the template writes what a reply begins with: Jinja's \n in a literal. One
-     * that opens the thinking only for earlier turns, or not at all, is plain ChatML. */
-    [FR_CHAT_THINKING] = {.marker = "<|im_start|>assistant\\n<think>",
-                          .begin = "",
-                          .system_open = "<|im_start|>system\n",
-                          .system_close = "<|im_end|>\n",
-                          .user_open = "<|im_start|>user\n",
-                          .user_close = "<|im_end|>\n<|im_start|>assistant\n<think>\n",
-                          .probe_open = "<|im_end|>\n<|im_start|>user\n",
-                          .probe_close = "<|im_end|>\n<|im_start|>assistant\n"},
     [FR_CHAT_CHATML] = {.marker = "<|im_start|>",
                         .begin = "",
                         .system_open = "<|im_start|>system\n",
@@ -66,6 +56,16 @@ static const chat_texts families[] = {
                           .user_close = "<｜Assistant｜><think>\n",
                           .probe_open = "<｜end▁of▁sentence｜><｜User｜>",
                           .probe_close = "<｜Assistant｜>"},
+    /* The marker is how the template writes what a reply begins with: Jinja's \n in a literal. One
+     * that opens the thinking only for earlier turns, or not at all, is plain ChatML. */
+    [FR_CHAT_THINKING] = {.marker = "<|im_start|>assistant\\n<think>",
+                          .begin = "",
+                          .system_open = "<|im_start|>system\n",
+                          .system_close = "<|im_end|>\n",
+                          .user_open = "<|im_start|>user\n",
+                          .user_close = "<|im_end|>\n<|im_start|>assistant\n<think>\n",
+                          .probe_open = "<|im_end|>\n<|im_start|>user\n",
+                          .probe_close = "<|im_end|>\n<|im_start|>assistant\n"},
 };
 
 static int contains(const char *text, size_t n, const char *what)
@@ -79,11 +79,14 @@ fr_status fr_chat_detect(const char *template_text, size_t n, fr_chat_style *out
         *out = FR_CHAT_NONE;
         return FR_OK;
     }
-    for (int i = FR_CHAT_NONE + 1; i <= FR_CHAT_DEEPSEEK; i++) {
+    /* One that has the mark of plain ChatML too comes before it. */
+    static const fr_chat_style order[] = {FR_CHAT_THINKING, FR_CHAT_CHATML, FR_CHAT_LLAMA3, FR_CHAT_DEEPSEEK};
+    for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
+        const fr_chat_style i = order[k];
         /* Phi-4 shares ChatML's marker but separates roles by another token. */
         if (contains(template_text, n, families[i].marker) &&
             !(i == FR_CHAT_CHATML && contains(template_text, n, "<|im_sep|>"))) {
-            *out = (fr_chat_style)i;
+            *out = i;
             return FR_OK;
         }
     }

@@ -6,12 +6,13 @@
 #include "buf.h"
 #include "status.h"
 
+/* The numbers travel in tokenizer blobs. */
 typedef enum {
     FR_CHAT_NONE,     /* a base model: contents only */
-    FR_CHAT_THINKING, /* ChatML whose reply begins with <think>\n: QwQ, Qwen3 Thinking */
     FR_CHAT_CHATML,   /* <|im_start|>role\n...<|im_end|>\n */
     FR_CHAT_LLAMA3,   /* <|start_header_id|>role<|end_header_id|>\n\n...<|eot_id|> */
-    FR_CHAT_DEEPSEEK  /* <|User|>...<|Assistant|><think>\n, DeepSeek-R1 (with its full-width bars) */
+    FR_CHAT_DEEPSEEK, /* <|User|>...<|Assistant|><think>\n, DeepSeek-R1 (with its full-width bars) */
+    FR_CHAT_THINKING  /* ChatML whose reply begins with <think>\n: QwQ, Qwen3 Thinking */
 } fr_chat_style;
 
 /* The style of a Jinja template text (may be NULL or empty: FR_CHAT_NONE); FR_EUNSUPPORTED for an unknown family. */

@@ -151,7 +151,7 @@ static fr_status read_head(fr_reader *r, fr_tokenizer *t, head_ids *ids)
     FR_TRY(fr_read_u32(r, &ids->n_ends));
     if (pre < FR_PRE_GPT2 || pre > FR_PRE_LLAMA3_MERGED)
         return bad(r, "pre-tokenizer");
-    if (chat > FR_CHAT_DEEPSEEK)
+    if (chat > FR_CHAT_THINKING)
         return bad(r, "chat style");
     if (add_bos > 1)
         return bad(r, "BOS flag");

@@ -31,11 +31,7 @@ size_t fr_utf8_check(const char *text, size_t n)
 
 size_t fr_utf8_cut(const char *text, size_t n, size_t most)
 {
-    if (n <= most)
-        return n;
-    while (most > 0 && (text[most] & 0xc0) == 0x80)
-        most--;
-    return most;
+    return n <= most ? n : most - fr_utf8_unfinished(text, most);
 }
 
 /* The byte that a character spells, or -1. */
